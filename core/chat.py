@@ -1,0 +1,203 @@
+"""A chat request as it arrived: top-level fields kept as raw JSON, only what decisions need is decoded.
+
+Nothing that the client sent is re-encoded: the upstream body is put together from the original slices, so key order,
+number text and unknown fields survive.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from core.errors import InvalidRequest
+
+REFUSED_FIELDS = ("api_base", "base_url", "custom_host", "api_key")
+OWN_FIELDS = ("cache_salt", "priority")
+NULL = msgspec.Raw(b"null")
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of the conversation; its content stays raw JSON."""
+
+    role: str
+    content: msgspec.Raw = NULL
+    tool_calls: msgspec.Raw = NULL
+
+
+class _Part(msgspec.Struct, frozen=True):
+    type: str
+    text: str | None = None
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """The fields that the gateway decides on, with the types OpenAI documents."""
+
+    model: str
+    messages: list[Message]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    user: str | None = None
+    tools: msgspec.Raw = NULL
+    functions: msgspec.Raw = NULL
+    response_format: msgspec.Raw = NULL
+
+
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_known_decoder = msgspec.json.Decoder(_Known)
+_parts_decoder = msgspec.json.Decoder(list[_Part])
+_string_decoder = msgspec.json.Decoder(str)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControls:
+    """What the caller asked of the cache in `x-headgate-cache`."""
+
+    bypass: bool = False
+    refresh: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What the caller asked for in headers: cache controls, a session, a deadline, an explanation."""
+
+    cache: CacheControls = CacheControls()
+    deadline_ms: int | None = None
+    session: str | None = None
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One parsed chat request; `fields` holds every top-level field as raw JSON."""
+
+    request_id: str
+    fields: Mapping[str, msgspec.Raw] = field(repr=False)
+    model: str
+    messages: tuple[Message, ...] = field(repr=False)
+    last_user_text: str | None = field(repr=False)
+    stream: bool
+    include_usage: bool
+    max_tokens: int | None
+    n: int
+    user: str | None
+    has_tools: bool
+    has_media: bool
+    wants_json: bool
+    prompt_bytes: int
+    demands: Demands = Demands()
+
+    def estimated_input_tokens(self) -> int:
+        """Estimate the prompt's tokens as bytes / 3, rounded up: above what common tokenizers need for most text."""
+        return -(-self.prompt_bytes // 3) + 4 * len(self.messages)
+
+    def upstream_body(self, model: str, *, ask_usage: bool, max_tokens: int | None) -> bytes:
+        """Return the JSON body for an upstream: the client's own bytes with `model` and, where asked, usage and a cap.
+
+        Args:
+            model: the name that the upstream knows.
+            ask_usage: add `stream_options.include_usage` to a stream that lacks it.
+            max_tokens: replace the client's output limit, or None to keep it.
+        """
+        changed: dict[str, bytes] = {"model": msgspec.json.encode(model)}
+        if max_tokens is not None:
+            name = "max_completion_tokens" if "max_completion_tokens" in self.fields else "max_tokens"
+            changed[name] = str(max_tokens).encode()
+        if ask_usage and self.stream and not self.include_usage:
+            options = msgspec.json.decode(self.fields.get("stream_options", NULL)) or {}
+            changed["stream_options"] = msgspec.json.encode(options | {"include_usage": True})
+        merged = {name: bytes(raw) for name, raw in self.fields.items() if name not in OWN_FIELDS} | changed
+        return b"{" + b",".join(msgspec.json.encode(name) + b":" + merged[name] for name in merged) + b"}"
+
+
+def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = None) -> ChatRequest:
+    """Decode `body` partially.
+
+    Raises:
+        InvalidRequest: not JSON, a known field has the wrong type, or a field that chooses an upstream is present.
+    """
+    try:
+        fields = _fields_decoder.decode(body)
+        known = _known_decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as problem:
+        raise InvalidRequest(f"The request body is not a valid chat request: {problem}") from problem
+    for name in REFUSED_FIELDS:
+        if name in fields:
+            raise InvalidRequest(
+                f"The field {name!r} is not accepted; upstreams are the operator's choice.", param=name
+            )
+    _check_values(known)
+    return ChatRequest(
+        request_id=request_id,
+        fields=fields,
+        model=known.model,
+        messages=tuple(known.messages),
+        last_user_text=_last_user_text(known.messages),
+        stream=bool(known.stream),
+        include_usage=known.stream_options is not None and bool(known.stream_options.include_usage),
+        max_tokens=known.max_completion_tokens if known.max_completion_tokens is not None else known.max_tokens,
+        n=known.n or 1,
+        user=known.user,
+        has_tools=_present(known.tools) or _present(known.functions),
+        has_media=any(_has_media(message) for message in known.messages),
+        wants_json=_present(known.response_format) and b'"text"' not in bytes(known.response_format),
+        prompt_bytes=len(bytes(fields["messages"])) + len(bytes(known.tools)),
+        demands=demands or Demands(),
+    )
+
+
+def _check_values(known: _Known) -> None:
+    if not known.messages:
+        raise InvalidRequest("'messages' must hold at least one message.", param="messages")
+    for name, value in (("max_tokens", known.max_tokens), ("max_completion_tokens", known.max_completion_tokens)):
+        if value is not None and value < 1:
+            raise InvalidRequest(f"{name!r} must be at least 1.", param=name)
+    if known.n is not None and not 1 <= known.n <= 128:
+        raise InvalidRequest("'n' must be between 1 and 128.", param="n")
+
+
+def _present(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in (b"null", b"[]", b"{}")
+
+
+def _last_user_text(messages: list[Message]) -> str | None:
+    """Return the text of the last message when it is the user's and holds nothing but text."""
+    last = messages[-1]
+    return message_text(last) if last.role == "user" else None
+
+
+def message_text(message: Message) -> str | None:
+    """Return a message's text, the parts joined by newlines, or None when it is not text alone."""
+    raw = bytes(message.content)
+    if raw[:1] == b'"':
+        return _string_decoder.decode(raw)
+    if raw[:1] != b"[":
+        return None
+    parts = _parts(raw)
+    if parts is None or any(part.type != "text" or part.text is None for part in parts):
+        return None
+    return "\n".join(part.text or "" for part in parts)
+
+
+def _has_media(message: Message) -> bool:
+    raw = bytes(message.content)
+    if raw[:1] != b"[":
+        return False
+    parts = _parts(raw)
+    return parts is None or any(part.type not in ("text", "refusal") for part in parts)
+
+
+def _parts(raw: bytes) -> list[_Part] | None:
+    try:
+        return _parts_decoder.decode(raw)
+    except msgspec.ValidationError:
+        return None

@@ -1,0 +1,74 @@
+"""Money as integers: nano-USD for amounts, pico-USD per token for prices.
+
+A pico-USD per token is numerically a micro-USD per million tokens, so `0.15` USD per million is the integer 150_000.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+NANO_PER_USD = 1_000_000_000
+PICO_PER_NANO = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one call; `input_tokens` includes `cached_input_tokens`, `output_tokens` includes reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one deployment costs: pico-USD per token by kind, nano-USD per request, and where the figures come from."""
+
+    input_pico_usd: int
+    output_pico_usd: int
+    cached_input_pico_usd: int | None = None
+    reasoning_pico_usd: int | None = None
+    request_nano_usd: int = 0
+    source: str = "configuration"
+
+    def cost_nano_usd(self, usage: Usage) -> int:
+        """Price `usage`, rounded up once per call to a whole nano-USD."""
+        cached = usage.cached_input_tokens if self.cached_input_pico_usd is not None else 0
+        reasoning = usage.reasoning_tokens if self.reasoning_pico_usd is not None else 0
+        pico = (usage.input_tokens - cached) * self.input_pico_usd
+        pico += cached * (self.cached_input_pico_usd or 0)
+        pico += (usage.output_tokens - reasoning) * self.output_pico_usd
+        pico += reasoning * (self.reasoning_pico_usd or 0)
+        return self.request_nano_usd - (-pico // PICO_PER_NANO)
+
+
+def usd_text(nano_usd: int) -> str:
+    """Write nano-USD as a plain decimal number of USD without trailing zeros, for headers, logs and tables."""
+    sign, whole = ("-", -nano_usd) if nano_usd < 0 else ("", nano_usd)
+    units, fraction = divmod(whole, NANO_PER_USD)
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{sign}{units}.{digits}" if digits else f"{sign}{units}"
+
+
+def nano_usd(usd: Decimal) -> int:
+    """Turn a decimal number of USD from configuration into nano-USD.
+
+    Raises:
+        ValueError: `usd` is not finite or has more than nine decimal places.
+    """
+    return _whole(usd.scaleb(9), usd)
+
+
+def pico_usd_per_token(usd_per_m: Decimal) -> int:
+    """Turn USD per million tokens from configuration into pico-USD per token.
+
+    Raises:
+        ValueError: the price is not finite or has more than six decimal places.
+    """
+    return _whole(usd_per_m.scaleb(6), usd_per_m)
+
+
+def _whole(scaled: Decimal, original: Decimal) -> int:
+    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+        raise ValueError(f"{original} is not a finite amount in whole units")
+    return int(scaled)

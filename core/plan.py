@@ -1,0 +1,112 @@
+"""The values that decisions are made of: complexity, standing, the registry's snapshot, and the plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from core.money import Price
+from core.rules import WhenExhausted
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """P(the small tier suffices) in [0, 1] and who said so, for example `model:bundled@3f2a` or `prior:no_encoder`."""
+
+    p_small_suffices: float
+    source: str
+
+    @property
+    def value(self) -> float:
+        """Return the complexity in [0, 1]."""
+        return 1.0 - self.p_small_suffices
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the ledger says of a tenant at admission; `free_nano_usd` is None without any budget."""
+
+    free_nano_usd: int | None = None
+    when_exhausted: WhenExhausted = "reject"
+    resets_at: datetime | None = None
+
+
+class Readiness(StrEnum):
+    """Whether a deployment can answer now."""
+
+    READY = "ready"
+    LOADING = "loading"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSnapshot:
+    """One deployment as the planner sees it."""
+
+    name: str
+    model: str
+    price: Price
+    readiness: Readiness
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    expected_output_tokens: int = 256
+    retry_after_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySnapshot:
+    """All deployments, and the tiers (cheapest first) as ordered deployment names."""
+
+    deployments: Mapping[str, DeploymentSnapshot]
+    tiers: Mapping[str, tuple[str, ...]]
+
+    def tier_of(self, deployment: str) -> str:
+        """Return the first tier that lists `deployment`, or `direct` when none does."""
+        return next((tier for tier, names in self.tiers.items() if deployment in names), "direct")
+
+
+class Reason(StrEnum):
+    """The binding reason of a plan: the one token of `x-headgate-reason`."""
+
+    REQUESTED = "requested"
+    SCORE = "score"
+    GUARD_TOOLS = "guard_tools"
+    GUARD_JSON = "guard_json"
+    GUARD_MEDIA = "guard_media"
+    GUARD_CONTEXT = "guard_context"
+    GUARD_LANGUAGE = "guard_language"
+    BUDGET = "budget"
+    LOADING = "loading"
+    UNHEALTHY = "unhealthy"
+    PRIOR = "prior"
+    CACHE = "cache"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One deployment to try, in which tier's name, with its worst-case cost and the output cap that bounds it."""
+
+    deployment: str
+    tier: str
+    max_tokens: int
+    worst_case_nano_usd: int
+    input_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Deployments in the order they are tried, and why the first one is first."""
+
+    steps: tuple[PlannedStep, ...]
+    reason: Reason
+    tier: str
+    degraded_from: str | None = None
+
+    @property
+    def worst_case_nano_usd(self) -> int:
+        """Return what the plan can cost: the dearest step in full, and the input of every other step.
+
+        A step that failed before its first byte is billed for its input at most.
+        """
+        dearest = max(self.steps, key=lambda step: step.worst_case_nano_usd - step.input_nano_usd)
+        return dearest.worst_case_nano_usd + sum(step.input_nano_usd for step in self.steps if step is not dearest)

@@ -1,0 +1,121 @@
+"""What a tenant may do, as frozen values: the policy in force, and the part that applies to one request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+WindowKind = Literal["minute", "hour", "day", "week", "month"]
+WhenExhausted = Literal["reject", "small_only", "cache_only"]
+WhenLoading = Literal["small", "wait", "refuse"]
+OnStoreOutage = Literal["closed", "open", "local_share"]
+ServiceClass = Literal["interactive", "batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit in nano-USD per calendar window of an IANA zone."""
+
+    window: WindowKind
+    zone: ZoneInfo
+    limit_nano_usd: int
+    when_exhausted: WhenExhausted
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Rate limits; None means unlimited."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sla:
+    """Latency limits of one tier for one tenant; None means unlimited."""
+
+    ttft_ms: int | None = None
+    total_ms: int | None = None
+    min_output_tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How the choice of tier is steered: at most one knob is set; without one, `quality` 0.5 applies.
+
+    `quality` is the least P(small suffices) at which the small tier is chosen.
+    """
+
+    quality: float | None = None
+    max_large_share: float | None = None
+    target_cost_nano_usd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRules:
+    """What the semantic cache may do for a tenant; `max_false_hit_rate` is false hits / requests."""
+
+    enabled: bool = True
+    semantic: bool = True
+    per_user: bool = False
+    max_false_hit_rate: float = 0.005
+    shadow_ratio: float = 0.0
+    ttl_s: int = 86_400
+    expose_details: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPolicy:
+    """One tenant's rules; `version` is a digest of everything that can change an answer or a price.
+
+    `models` maps names that apps send to a target: `auto`, a tier or a deployment.
+    `tiers` and `deployments` list what the tenant may name directly.
+    """
+
+    tenant: str
+    version: str
+    models: Mapping[str, str]
+    tiers: tuple[str, ...]
+    deployments: frozenset[str]
+    budgets: tuple[Budget, ...]
+    limits: Limits
+    service_class: ServiceClass
+    sla: Mapping[str, Sla]
+    routing: Routing
+    cache: CacheRules
+    max_output_tokens: int | None
+    on_store_outage: OnStoreOutage
+    when_loading: WhenLoading
+    fallback: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AutoTarget:
+    """The router decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierTarget:
+    """The caller named a tier."""
+
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentTarget:
+    """The caller named a deployment that the policy grants."""
+
+    deployment: str
+
+
+Target = AutoTarget | TierTarget | DeploymentTarget
+
+
+@dataclass(frozen=True, slots=True)
+class EffectivePolicy:
+    """The tenant's policy together with what the requested model name means under it."""
+
+    tenant_policy: TenantPolicy
+    alias: str
+    target: Target

@@ -1,0 +1,84 @@
+"""The frozen record of one request, from which every log line, metric, span and request-log row is made."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from core.money import Usage
+
+CacheOutcome = Literal["exact", "semantic", "joined", "miss", "bypass"]
+UsageSource = Literal["reported", "estimated", "none"]
+
+
+class AttemptOutcome(StrEnum):
+    """How one try on one deployment ended."""
+
+    COMPLETE = "complete"
+    REFUSED = "refused"
+    FAILED = "failed"
+    BROKEN_OFF = "broken_off"
+    TIMED_OUT = "timed_out"
+    CLIENT_GONE = "client_gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try on one deployment; times are milliseconds since the request was received."""
+
+    n: int
+    deployment: str
+    tier: str
+    model: str
+    started_ms: float
+    first_byte_ms: float | None
+    ended_ms: float
+    outcome: AttemptOutcome
+    http_status: int | None
+    usage: Usage | None
+    usage_source: UsageSource
+    cost_nano_usd: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTrace:
+    """Everything worth telling about one request; no prompt, no completion, no key."""
+
+    request_id: str
+    received_at: datetime
+    tenant: str
+    key_id: str
+    path: str
+    model_alias: str
+    stream: bool
+    status: int
+    error_code: str | None
+    cache: CacheOutcome
+    cache_detail: str
+    similarity: float | None
+    tier: str | None
+    deployment: str | None
+    reason: str | None
+    degraded_from: str | None
+    p_small_suffices: float | None
+    complexity_source: str | None
+    policy_version: str | None
+    attempts: tuple[Attempt, ...]
+    usage: Usage | None
+    cost_nano_usd: int
+    saved_nano_usd: int
+    reserved_nano_usd: int
+    ttft_ms: float | None
+    total_ms: float
+    overhead_ms: float
+    sla_violated: bool
+    traceparent: str | None = None
+
+
+class TraceSink(Protocol):
+    """A consumer of finished traces; it never blocks and never raises into the request."""
+
+    def record(self, trace: RequestTrace) -> None:
+        """Take one finished trace."""
+        ...
