@@ -84,11 +84,16 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One deployment to try, in which tier's name, with its worst-case cost and the output cap that bounds it."""
+    """One deployment to try, in which tier's name, with its worst-case cost and the output cap that bounds it.
+
+    `max_tokens` bounds the worst case; `sent_max_tokens` is what goes upstream in place of the client's own limit, or
+    None to leave the request as it is.
+    """
 
     deployment: str
     tier: str
     max_tokens: int
+    sent_max_tokens: int | None
     worst_case_nano_usd: int
     input_nano_usd: int
 

@@ -1,0 +1,1 @@
+"""Who can generate text: drivers, the registry of deployments, dispatch, and the engines that we host."""

@@ -1,0 +1,311 @@
+"""One try on one deployment: opened, watched, relayed, and written down exactly once however it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
+from backends.registry import Deployment
+from backends.sse import (
+    FrameSplitter,
+    FrameTooLargeError,
+    Parsed,
+    data_of,
+    is_done,
+    may_carry_error,
+    may_carry_usage,
+    parse_completion,
+)
+from core.chat import ChatRequest
+from core.clock import Clock
+from core.deadline import Deadline
+from core.money import Usage, usd_text
+from core.plan import PlannedStep
+from core.trace import Attempt, AttemptOutcome, UsageSource
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_KEPT_BYTES = 1024 * 1024
+CHAT_PATH = "/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A complete answer as the cache needs it; `plain` means text alone from a single choice."""
+
+    content: str
+    finish_reason: str
+    model: str
+    plain: bool
+
+
+class LiveAnswer:
+    """An answer whose first content has arrived; `chunks` relays it, the rest is known once they are exhausted."""
+
+    def __init__(
+        self,
+        n: int,
+        step: PlannedStep,
+        deployment: Deployment,
+        request: ChatRequest,
+        deadline: Deadline,
+        clock: Clock,
+        received_s: float,
+    ) -> None:
+        self.n = n
+        self.step = step
+        self._deployment = deployment
+        self._request = request
+        self._deadline = deadline
+        self._clock = clock
+        self._received_s = received_s
+        self._started_s = clock.monotonic_s()
+        self._first_byte_s: float | None = None
+        self._upstream: AsyncIterator[bytes] | None = None
+        self._splitter = FrameSplitter()
+        self._ready: list[bytes] = []
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._content_frames = 0
+        self._body: Parsed | None = None
+        self._reported: Usage | None = None
+        self._failure: AttemptError | None = None
+        self._delivered = False
+        self.complete = False
+
+    async def begin(self, response: UpstreamResponse) -> None:
+        """Read until the first content of a stream, or the whole body otherwise.
+
+        Raises:
+            AttemptError: nothing was sent to the client yet, so another deployment may be tried.
+        """
+        self._upstream = response.chunks
+        try:
+            if self._request.stream:
+                await self._begin_stream(response.content_type)
+            else:
+                await self._read_body()
+        except AttemptError as failure:
+            self._failure = failure
+            raise
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what the client gets, each frame when it arrives, from its first content on.
+
+        Raises:
+            AttemptError: the stream broke off; the client must be told so.
+        """
+        self._delivered = True
+        try:
+            for chunk in self._ready:
+                yield chunk
+            while not self.complete:
+                for frame in await self._next_frames():
+                    relayed = self._take(frame)
+                    if relayed is not None:
+                        yield relayed
+                    if is_done(frame):
+                        break
+        except AttemptError as failure:
+            self._failure = failure
+            raise
+
+    def fail(self, failure: AttemptError) -> None:
+        """Remember why the attempt ended before it could begin."""
+        self._failure = failure
+
+    @property
+    def usage(self) -> Usage | None:
+        """Return the reported token counts, else an estimate of what was produced, else None."""
+        return self._priced_usage()[0]
+
+    @property
+    def cost_nano_usd(self) -> int:
+        """Return what this attempt costs as far as it went."""
+        usage, _ = self._priced_usage()
+        return 0 if usage is None else self._deployment.price.cost_nano_usd(usage)
+
+    def captured(self) -> Captured | None:
+        """Return the answer for the cache, or None when it is not complete or was too long to keep."""
+        if not self.complete or self._kept_bytes > MAX_KEPT_BYTES:
+            return None
+        parts = [self._body] if self._body is not None else [parse_completion(data) for data in self._kept]
+        finish = next((part.finish_reason for part in reversed(parts) if part.finish_reason), None)
+        return Captured(
+            content="".join(part.content for part in parts),
+            finish_reason=finish or "",
+            model=next((part.model for part in parts if part.model), ""),
+            plain=all(part.plain and part.choices <= 1 for part in parts),
+        )
+
+    def record(self) -> Attempt:
+        """Freeze what happened."""
+        usage, source = self._priced_usage()
+        failure = self._failure
+        return Attempt(
+            n=self.n,
+            deployment=self._deployment.name,
+            tier=self.step.tier,
+            model=self._deployment.model,
+            started_ms=self._ms(self._started_s),
+            first_byte_ms=None if self._first_byte_s is None else self._ms(self._first_byte_s),
+            ended_ms=self._ms(self._clock.monotonic_s()),
+            outcome=self._outcome(),
+            http_status=failure.http_status if failure is not None else 200,
+            usage=usage,
+            usage_source=source,
+            cost_nano_usd=self.cost_nano_usd,
+            error=None if failure is None else failure.message,
+        )
+
+    def _outcome(self) -> AttemptOutcome:
+        if self.complete:
+            return AttemptOutcome.COMPLETE
+        return AttemptOutcome.CLIENT_GONE if self._failure is None else self._failure.outcome
+
+    def _ms(self, moment_s: float) -> float:
+        return (moment_s - self._received_s) * 1000
+
+    async def _begin_stream(self, content_type: str) -> None:
+        if content_type != "text/event-stream":
+            raise AttemptError(AttemptOutcome.FAILED, f"expected an event stream, got {content_type or 'no type'!r}")
+        while self._first_byte_s is None:
+            frames = await self._next_frames()
+            for frame in frames:
+                relayed = self._take(frame)
+                if relayed is not None:
+                    self._ready.append(relayed)
+                if self._first_byte_s is None and _has_content(frame):
+                    self._first_byte_s = self._clock.monotonic_s()
+            if self.complete and self._first_byte_s is None:
+                self.complete = False
+                raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream ended without content")
+
+    async def _read_body(self) -> None:
+        body = bytearray()
+        while (chunk := await self._next_chunk()) is not None:
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise AttemptError(AttemptOutcome.FAILED, f"the answer is larger than {MAX_BODY_BYTES} bytes")
+        try:
+            parsed = parse_completion(bytes(body))
+        except msgspec.DecodeError as problem:
+            raise AttemptError(AttemptOutcome.FAILED, "the answer is not a chat completion") from problem
+        if parsed.error is not None or parsed.choices == 0:
+            raise AttemptError(AttemptOutcome.FAILED, parsed.error or "the answer holds no choice")
+        self._body = parsed
+        self._reported = parsed.usage
+        self._first_byte_s = self._clock.monotonic_s()
+        self._ready.append(bytes(body))
+        self.complete = True
+
+    async def _next_chunk(self) -> bytes | None:
+        """Return the next bytes from upstream, or None at its end; the deadline is around each read, not the stream."""
+        assert self._upstream is not None
+        remaining_s = self._deadline.remaining_s(self._clock, first_token_sent=self._first_byte_s is not None)
+        try:
+            async with asyncio.timeout(remaining_s):
+                return await anext(self._upstream, None)
+        except TimeoutError as timeout:
+            what = "the total time" if self._first_byte_s is not None else "the time to the first token"
+            raise AttemptError(AttemptOutcome.TIMED_OUT, f"{what} passed its limit", retryable=False) from timeout
+
+    async def _next_frames(self) -> list[bytes]:
+        chunk = await self._next_chunk()
+        if chunk is None:
+            raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream ended early")
+        try:
+            return self._splitter.feed(chunk)
+        except FrameTooLargeError as problem:
+            raise AttemptError(AttemptOutcome.BROKEN_OFF, f"the stream holds {problem}") from problem
+
+    def _take(self, frame: bytes) -> bytes | None:
+        """Look at one frame and return what the client gets of it, or None."""
+        if is_done(frame):
+            self.complete = True
+            return frame
+        if may_carry_error(frame) and (error := _parsed(frame).error) is not None:
+            raise AttemptError(AttemptOutcome.BROKEN_OFF, error)
+        if may_carry_usage(frame):
+            return self._take_usage(frame)
+        self._keep(frame)
+        return frame
+
+    def _take_usage(self, frame: bytes) -> bytes | None:
+        parsed = _parsed(frame)
+        self._reported = parsed.usage or self._reported
+        if parsed.choices > 0:
+            self._keep(frame)
+            return frame
+        if not self._request.include_usage:
+            return None
+        fields = msgspec.json.decode(data_of(frame), type=dict[str, msgspec.Raw])
+        fields["headgate"] = msgspec.Raw(msgspec.json.encode({"cost_usd": usd_text(self.cost_nano_usd)}))
+        return b"data: " + msgspec.json.encode(fields) + b"\n\n"
+
+    def _keep(self, frame: bytes) -> None:
+        data = data_of(frame)
+        if not data:
+            return
+        if data[:1] != b"{" or data[-1:] != b"}":
+            raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event")
+        self._content_frames += 1
+        self._kept_bytes += len(data)
+        if self._kept_bytes <= MAX_KEPT_BYTES:
+            self._kept.append(data)
+
+    def _priced_usage(self) -> tuple[Usage | None, UsageSource]:
+        """Return the usage to bill: None usage is not zero usage, and a refused call produced nothing.
+
+        Without a report the input is estimated from bytes, and the output from the frames that arrived, or for an
+        answer that never arrived whole from its duration and the deployment's pace.
+        """
+        if self._reported is not None:
+            return self._reported, "reported"
+        failure = self._failure
+        if failure is not None and failure.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.FAILED):
+            return None, "none"
+        if self._upstream is None and failure is None:
+            return None, "none"
+        return Usage(self._request.estimated_input_tokens(), self._estimated_output_tokens()), "estimated"
+
+    def _estimated_output_tokens(self) -> int:
+        if self._body is not None:
+            return -(-len(self._body.content.encode()) // 3)
+        if self._request.stream:
+            return self._content_frames
+        pace_ms = self._deployment.ms_per_output_token
+        elapsed_ms = (self._clock.monotonic_s() - self._started_s) * 1000
+        return min(self.step.max_tokens, round(elapsed_ms / pace_ms)) if pace_ms else 0
+
+
+@asynccontextmanager
+async def opened(
+    answer: LiveAnswer, deployment: Deployment, call: UpstreamCall, deadline: Deadline
+) -> AsyncIterator[None]:
+    """Open the backend for `answer` and read until it begins; the connection is closed when the context ends."""
+    try:
+        manager = deployment.backend.open(call, deadline)
+        response = await manager.__aenter__()
+    except AttemptError as failure:
+        answer.fail(failure)
+        raise
+    try:
+        await answer.begin(response)
+        yield
+    finally:
+        await manager.__aexit__(None, None, None)
+
+
+def _parsed(frame: bytes) -> Parsed:
+    try:
+        return parse_completion(data_of(frame))
+    except msgspec.DecodeError as problem:
+        raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event") from problem
+
+
+def _has_content(frame: bytes) -> bool:
+    data = data_of(frame)
+    return bool(data) and data != b"[DONE]" and _parsed(frame).has_content

@@ -1,0 +1,63 @@
+"""The seam between dispatch and whatever generates text."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.deadline import Deadline
+from core.trace import AttemptOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """One request as an upstream will see it; `path` is relative to the backend's base URL."""
+
+    path: str
+    body: bytes
+    request_id: str
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamResponse:
+    """An answer that has begun with status 200; `chunks` are bytes as they arrive, already decompressed."""
+
+    content_type: str
+    chunks: AsyncIterator[bytes]
+
+
+class AttemptError(Exception):
+    """One attempt failed; dispatch decides whether another one follows."""
+
+    def __init__(
+        self,
+        outcome: AttemptOutcome,
+        message: str,
+        *,
+        http_status: int | None = None,
+        retryable: bool = True,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.message = message
+        self.http_status = http_status
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+
+class Backend(Protocol):
+    """A driver for one deployment."""
+
+    def open(self, call: UpstreamCall, deadline: Deadline) -> AbstractAsyncContextManager[UpstreamResponse]:
+        """Send `call` and yield the answer once its head has arrived; leaving the context cancels what is left.
+
+        Raises:
+            AttemptError: not reachable, refused, a status other than 200, or the deadline passed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release every connection."""
+        ...

@@ -1,0 +1,126 @@
+"""Every deployment with its price, its health and what was learned of it; a breaker takes failing ones out.
+
+Five failures in a row open the breaker for ten seconds; after that each further failure opens it again, and one
+success closes it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from backends.protocol import Backend
+from core.clock import Clock
+from core.money import Price
+from core.plan import DeploymentSnapshot, Readiness, RegistrySnapshot
+from core.trace import Attempt, AttemptOutcome
+
+FAILURES_TO_OPEN = 5
+OPEN_S = 10.0
+LEARNING_RATE = 0.1
+POLL_S = 0.05
+FAULTS = frozenset({AttemptOutcome.FAILED, AttemptOutcome.BROKEN_OFF, AttemptOutcome.TIMED_OUT})
+
+
+def always_ready() -> Readiness:
+    """Report a deployment that nobody supervises as ready."""
+    return Readiness.READY
+
+
+def no_wait_s() -> float:
+    """Report that there is nothing to wait for."""
+    return 1.0
+
+
+@dataclass(slots=True)
+class Deployment:
+    """One reachable model with a price, the backend that talks to it, and its recent history."""
+
+    name: str
+    model: str
+    price: Price
+    backend: Backend
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    local: bool = False
+    readiness: Callable[[], Readiness] = always_ready
+    retry_after_s: Callable[[], float] = no_wait_s
+    expected_output_tokens: float = 256.0
+    ms_per_output_token: float | None = None
+    failures_in_a_row: int = 0
+    open_until_s: float = field(default=0.0)
+
+
+class Registry:
+    """Knows the deployments and tiers; hands out frozen snapshots and learns from finished attempts."""
+
+    def __init__(
+        self, deployments: Mapping[str, Deployment], tiers: Mapping[str, tuple[str, ...]], clock: Clock
+    ) -> None:
+        self._deployments = deployments
+        self._tiers = tiers
+        self._clock = clock
+
+    def __getitem__(self, name: str) -> Deployment:
+        return self._deployments[name]
+
+    def snapshot(self) -> RegistrySnapshot:
+        """Return every deployment as the planner sees it now."""
+        return RegistrySnapshot(
+            {name: self._snapshot_of(deployment) for name, deployment in self._deployments.items()}, self._tiers
+        )
+
+    def readiness_of(self, name: str) -> Readiness:
+        """Return a deployment's own readiness, or DOWN while its breaker is open."""
+        deployment = self._deployments[name]
+        readiness = deployment.readiness()
+        if readiness is Readiness.READY and self._clock.monotonic_s() < deployment.open_until_s:
+            return Readiness.DOWN
+        return readiness
+
+    async def wait_ready(self, name: str, timeout_s: float) -> bool:
+        """Wait until a loading deployment is ready; False when it is not in time."""
+        give_up_at_s = self._clock.monotonic_s() + timeout_s
+        while self._deployments[name].readiness() is Readiness.LOADING:
+            if self._clock.monotonic_s() >= give_up_at_s:
+                return False
+            await asyncio.sleep(POLL_S)
+        return self._deployments[name].readiness() is Readiness.READY
+
+    def learn(self, attempt: Attempt) -> None:
+        """Take a finished attempt into account; a client that went away says nothing about the deployment."""
+        deployment = self._deployments[attempt.deployment]
+        if attempt.outcome in FAULTS or (attempt.http_status or 0) >= 500:
+            deployment.failures_in_a_row += 1
+            if deployment.failures_in_a_row >= FAILURES_TO_OPEN:
+                deployment.open_until_s = self._clock.monotonic_s() + OPEN_S
+        elif attempt.outcome is AttemptOutcome.COMPLETE:
+            deployment.failures_in_a_row = 0
+            deployment.open_until_s = 0.0
+            _learn_output(deployment, attempt)
+
+    async def close(self) -> None:
+        """Close every backend."""
+        for deployment in self._deployments.values():
+            await deployment.backend.close()
+
+    def _snapshot_of(self, deployment: Deployment) -> DeploymentSnapshot:
+        return DeploymentSnapshot(
+            name=deployment.name,
+            model=deployment.model,
+            price=deployment.price,
+            readiness=self.readiness_of(deployment.name),
+            context_tokens=deployment.context_tokens,
+            max_output_tokens=deployment.max_output_tokens,
+            expected_output_tokens=max(1, round(deployment.expected_output_tokens)),
+            retry_after_s=max(deployment.retry_after_s(), deployment.open_until_s - self._clock.monotonic_s()),
+        )
+
+
+def _learn_output(deployment: Deployment, attempt: Attempt) -> None:
+    if attempt.usage is None or attempt.usage.output_tokens == 0 or attempt.usage_source != "reported":
+        return
+    tokens = attempt.usage.output_tokens
+    deployment.expected_output_tokens += LEARNING_RATE * (tokens - deployment.expected_output_tokens)
+    took_ms = (attempt.ended_ms - attempt.started_ms) / tokens
+    known = deployment.ms_per_output_token
+    deployment.ms_per_output_token = took_ms if known is None else known + LEARNING_RATE * (took_ms - known)

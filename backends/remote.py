@@ -1,0 +1,157 @@
+"""The driver for any server that speaks the OpenAI wire: a provider, or an engine that we host."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+
+import aiohttp
+import httpx
+import msgspec
+from httpx_aiohttp import AiohttpTransport
+
+from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
+from core.clock import Clock
+from core.deadline import Deadline
+from core.trace import AttemptOutcome
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_ERROR_BODY_BYTES = 64 * 1024
+KEEPALIVE_S = 30.0
+NEVER_RETRIED = frozenset({400, 401, 403, 404, 413, 422})
+
+
+class _ErrorBody(msgspec.Struct):
+    message: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _ErrorBody | None = None
+
+
+_refusal_decoder = msgspec.json.Decoder(_Refusal)
+
+
+def http_transport(max_connections: int = 1_000) -> httpx.AsyncBaseTransport:
+    """Return a transport whose cost per request does not grow with idle connections; it keeps no cookies."""
+
+    def session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent",),
+            read_bufsize=2**18,
+        )
+
+    return AiohttpTransport(client=session, trust_env=False)
+
+
+class RemoteBackend:
+    """Calls one deployment over HTTP; `base_url` is asked each time, since a hosted engine moves when it restarts."""
+
+    def __init__(
+        self,
+        base_url: Callable[[], str | None],
+        transport: httpx.AsyncBaseTransport,
+        clock: Clock,
+        api_key: str | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._transport = transport
+        self._clock = clock
+        self._headers = [
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            ("accept-encoding", "identity"),
+            ("user-agent", "headgate"),
+        ]
+        if api_key is not None:
+            self._headers.append(("authorization", f"Bearer {api_key}"))
+
+    @asynccontextmanager
+    async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
+        """Send the call; see `Backend.open`."""
+        base_url = self._base_url()
+        if base_url is None:
+            raise AttemptError(AttemptOutcome.FAILED, "the engine is not running")
+        response = await self._send(self._request(base_url, call), deadline)
+        try:
+            if response.status_code != httpx.codes.OK:
+                raise await self._refused(response)
+            async with aclosing(_chunks(response)) as chunks:
+                yield UpstreamResponse(
+                    content_type=response.headers.get("content-type", "").partition(";")[0].strip().lower(),
+                    chunks=chunks,
+                )
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        """Close the connections of the transport."""
+        await self._transport.aclose()
+
+    def _request(self, base_url: str, call: UpstreamCall) -> httpx.Request:
+        headers = [*self._headers, ("x-request-id", call.request_id)]
+        if call.traceparent is not None:
+            headers.append(("traceparent", call.traceparent))
+        return httpx.Request(
+            "POST",
+            f"{base_url}{call.path}",
+            headers=headers,
+            content=call.body,
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "pool": None}},
+        )
+
+    async def _send(self, request: httpx.Request, deadline: Deadline) -> httpx.Response:
+        try:
+            async with asyncio.timeout(deadline.remaining_s(self._clock, first_token_sent=False)):
+                return await self._transport.handle_async_request(request)
+        except TimeoutError as timeout:
+            raise AttemptError(AttemptOutcome.TIMED_OUT, "no answer began within the deadline") from timeout
+        except httpx.ConnectError as problem:
+            raise AttemptError(AttemptOutcome.FAILED, "the deployment cannot be reached") from problem
+        except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
+            raise AttemptError(AttemptOutcome.FAILED, f"the connection failed ({type(problem).__name__})") from problem
+
+    async def _refused(self, response: httpx.Response) -> AttemptError:
+        """Translate an error answer; the provider's own text is only kept where the request is at fault."""
+        status = response.status_code
+        body = b""
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_ERROR_BODY_BYTES:
+                break
+        message = f"the deployment answered {status}"
+        if status in (400, 413, 422) and (said := _upstream_message(body)):
+            message = said
+        return AttemptError(
+            AttemptOutcome.REFUSED,
+            message,
+            http_status=status,
+            retryable=status not in NEVER_RETRIED,
+            retry_after_s=_retry_after_s(response.headers.get("retry-after")),
+        )
+
+
+async def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it arrives, decompressed when the upstream compressed it unasked."""
+    encoded = "content-encoding" in response.headers
+    try:
+        async for chunk in response.aiter_bytes() if encoded else response.aiter_raw():
+            yield chunk
+    except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError, OSError) as problem:
+        raise AttemptError(AttemptOutcome.BROKEN_OFF, f"the answer broke off ({type(problem).__name__})") from problem
+
+
+def _upstream_message(body: bytes) -> str | None:
+    try:
+        error = _refusal_decoder.decode(body).error
+    except msgspec.DecodeError:
+        return None
+    return None if error is None or error.message is None else error.message[:500]
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    try:
+        return None if value is None else max(0.0, float(value))
+    except ValueError:
+        return None

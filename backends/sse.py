@@ -1,0 +1,203 @@
+"""Server-sent events by bytes: where a frame ends, and which frames matter.
+
+A frame is relayed as it arrived. Only frames that may carry first content, `usage`, `error` or `[DONE]` are decoded.
+"""
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from core.money import Usage
+
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+_FRAME_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_DATA_LINE = re.compile(rb"(?:^|\r\n|\n|\r)data:? ?([^\r\n]*)")
+_NULL_USAGE = re.compile(rb'"usage"\s*:\s*null')
+
+
+class FrameTooLargeError(ValueError):
+    """A frame passed `MAX_FRAME_BYTES` without an end."""
+
+
+class FrameSplitter:
+    """Cuts a byte stream into frames, each with its terminating blank line; state is at most one unfinished frame."""
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._pending = bytearray()
+        self._searched = 0
+        self._max_frame_bytes = max_frame_bytes
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Add bytes and return the frames that are now complete.
+
+        Raises:
+            FrameTooLargeError: the unfinished frame is longer than the limit.
+        """
+        self._pending += chunk
+        frames = []
+        while match := _FRAME_END.search(self._pending, max(0, self._searched - 3)):
+            frames.append(bytes(self._pending[: match.end()]))
+            del self._pending[: match.end()]
+            self._searched = 0
+        self._searched = len(self._pending)
+        if len(self._pending) > self._max_frame_bytes:
+            raise FrameTooLargeError(f"an event of more than {self._max_frame_bytes} bytes")
+        return frames
+
+    @property
+    def pending(self) -> bytes:
+        """Return the bytes of the unfinished frame."""
+        return bytes(self._pending)
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw(b"null")
+    function_call: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw(b"null")
+    function_call: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Message | None = None
+    finish_reason: str | None = None
+    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Error(msgspec.Struct):
+    message: str | None = None
+    code: str | int | None = None
+
+
+class _Completion(msgspec.Struct):
+    model: str | None = None
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: _Error | str | None = None
+
+
+_completion_decoder = msgspec.json.Decoder(_Completion)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What one decoded completion (or chunk of one) says; `content` is the first choice's text."""
+
+    model: str | None
+    content: str
+    has_content: bool
+    choices: int
+    finish_reason: str | None
+    plain: bool
+    usage: Usage | None
+    error: str | None
+
+
+def data_of(frame: bytes) -> bytes:
+    """Return the data of a frame, its lines joined by newlines; empty for comments."""
+    return b"\n".join(_DATA_LINE.findall(frame)).strip()
+
+
+def may_carry_usage(frame: bytes) -> bool:
+    """Tell by bytes whether a frame can hold a usage object."""
+    return b'"usage"' in frame and (_NULL_USAGE.search(frame) is None or frame.count(b'"usage"') > 1)
+
+
+def may_carry_error(frame: bytes) -> bool:
+    """Tell by bytes whether a frame can hold an error object."""
+    return b'"error"' in frame or frame.startswith(b"event: error")
+
+
+def is_done(frame: bytes) -> bool:
+    """Tell whether a frame is the `[DONE]` marker."""
+    return b"[DONE]" in frame and data_of(frame) == b"[DONE]"
+
+
+def parse_completion(data: bytes) -> Parsed:
+    """Decode a completion, or one chunk of a streamed one, as far as the gateway needs it.
+
+    Raises:
+        msgspec.DecodeError: not JSON, or not shaped like a completion.
+    """
+    completion = _completion_decoder.decode(data)
+    choice = completion.choices[0] if completion.choices else None
+    said = None if choice is None else (choice.delta or choice.message)
+    content = "" if said is None or said.content is None else said.content
+    return Parsed(
+        model=completion.model,
+        content=content,
+        has_content=any(_says_something(choice) for choice in completion.choices),
+        choices=max((choice.index for choice in completion.choices), default=-1) + 1,
+        finish_reason=None if choice is None else choice.finish_reason,
+        plain=choice is None or _is_plain(choice),
+        usage=_usage(completion.usage),
+        error=_error_text(completion.error),
+    )
+
+
+def _says_something(choice: _Choice) -> bool:
+    said = choice.delta or choice.message
+    if choice.finish_reason is not None:
+        return True
+    return said is not None and bool(
+        said.content
+        or said.refusal
+        or getattr(said, "reasoning_content", None)
+        or bytes(said.tool_calls) not in (b"null", b"[]")
+        or bytes(said.function_call) != b"null"
+    )
+
+
+def _is_plain(choice: _Choice) -> bool:
+    said = choice.delta or choice.message
+    return bytes(choice.logprobs) == b"null" and (
+        said is None
+        or not (
+            said.refusal
+            or getattr(said, "reasoning_content", None)
+            or bytes(said.tool_calls) not in (b"null", b"[]")
+            or bytes(said.function_call) != b"null"
+        )
+    )
+
+
+def _usage(usage: _Usage | None) -> Usage | None:
+    """Return the token counts, or None unless both required counts are there: None usage is not zero usage."""
+    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
+    return Usage(
+        input_tokens=max(0, usage.prompt_tokens),
+        output_tokens=max(0, usage.completion_tokens),
+        cached_input_tokens=min(max(0, cached or 0), max(0, usage.prompt_tokens)),
+        reasoning_tokens=min(max(0, reasoning or 0), max(0, usage.completion_tokens)),
+    )
+
+
+def _error_text(error: _Error | str | None) -> str | None:
+    if error is None:
+        return None
+    return error if isinstance(error, str) else error.message or "unspecified"
