@@ -1,0 +1,206 @@
+"""Turn a prompt into numbers: hashed words for TF-IDF and a few lexical counts, without any vocabulary file.
+
+The text is capped first, so that the time is bounded: a very long prompt keeps its head and its tail. Marks that tell
+the format of a question and nothing of its difficulty (option letters, a closing "Answer:") are taken out, because
+models learn "multiple choice" from them and then fail on every other format (measured in the folds).
+"""
+
+import math
+import re
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.script import non_latin_ratio
+
+Floats = NDArray[np.float32]
+Buckets = NDArray[np.int64]
+
+HEAD_CHARS = 1_000
+TAIL_CHARS = 1_000
+BUCKETS = 1 << 14
+FEATURES_VERSION = "1"
+
+LEXICAL_NAMES = (
+    "log_chars",
+    "log_words",
+    "word_chars",
+    "log_sentences",
+    "words_per_sentence",
+    "digit_ratio",
+    "log_numbers",
+    "log_longest_number",
+    "log_number_products",
+    "operators",
+    "mathematics",
+    "code",
+    "negations",
+    "comparisons",
+    "reasons",
+    "recall",
+    "tasks",
+    "quantities",
+    "capital_ratio",
+    "log_commas",
+    "log_lines",
+    "long_word_ratio",
+    "distinct_ratio",
+    "non_latin_ratio",
+)
+
+_OPTION = re.compile(r"(?m)^[ \t]*\(?[A-J][.)][ \t]+")
+_CLOSING = re.compile(r"\s*\bAnswer:\s*$")
+_TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n")
+_OPERATOR = re.compile(r"[=+*/^<>%]|\d\s*-\s*\d")
+_MATHEMATICS = re.compile(
+    r"\\[a-z]+|\$[^$]+\$|\b(?:equation|integral|derivative|polynomial|matrix|triangle|theorem|prove|proof|"
+    r"probability|function|solve|calculate|compute|modulo|prime|vector|angle|radius|logarithm)\b",
+    re.IGNORECASE,
+)
+_CODE = re.compile(
+    r"```|\bdef |\bclass \w+|\breturn\b|\bimport \w+|[{};]\s*$|\w+\(\w*\)|\b(?:python|javascript|java|sql|regex|"
+    r"algorithm|code|program|compile|array|loop|runtime|debug|refactor)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+_WORD_SETS = {
+    "negations": frozenset(("not", "no", "never", "none", "neither", "nor", "except", "without", "cannot", "least")),
+    "comparisons": frozenset(
+        ("more", "less", "than", "most", "best", "greater", "larger", "smaller", "higher", "lower", "compare", "versus")
+    ),
+    "reasons": frozenset(
+        ("why", "how", "because", "explain", "therefore", "if", "suppose", "assume", "consider", "given")
+    ),
+    "recall": frozenset(("who", "when", "where", "what", "which", "name", "define", "capital", "called", "known")),
+    "tasks": frozenset(
+        (
+            "write",
+            "create",
+            "design",
+            "implement",
+            "generate",
+            "develop",
+            "analyze",
+            "evaluate",
+            "plan",
+            "draft",
+            "prove",
+        )
+    ),
+    "quantities": frozenset(
+        (
+            "many",
+            "much",
+            "each",
+            "total",
+            "every",
+            "half",
+            "twice",
+            "times",
+            "per",
+            "percent",
+            "left",
+            "sum",
+            "cost",
+            "hours",
+        )
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """What the text head sees of one prompt.
+
+    Attributes:
+        buckets: (k,) int64, distinct hash buckets in [0, BUCKETS).
+        counts: (k,) float32, how often each bucket occurred.
+        lexical: (len(LEXICAL_NAMES),) float32, unscaled.
+        cut_chars: characters left out of the middle by the cap.
+    """
+
+    buckets: Buckets
+    counts: Floats
+    lexical: Floats
+    cut_chars: int
+
+
+def capped(text: str) -> tuple[str, int]:
+    """Return the head and the tail of `text` (all of it when short) and the number of characters left out."""
+    cut_chars = len(text) - HEAD_CHARS - TAIL_CHARS
+    if cut_chars <= 0:
+        return text, 0
+    return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}", cut_chars
+
+
+def without_format_marks(text: str) -> str:
+    """Return `text` without option letters at the start of lines and without a closing "Answer:"."""
+    return _OPTION.sub("", _CLOSING.sub("", text))
+
+
+def text_features(text: str) -> TextFeatures:
+    """Measure one prompt; the time is bounded by the cap (see benchmarks/results/router_quality.json)."""
+    kept, cut_chars = capped(text)
+    plain = without_format_marks(kept)
+    words = _TOKEN.findall(plain.lower())
+    counted = Counter(_bucket(term) for term in _terms(words))
+    return TextFeatures(
+        buckets=np.fromiter(counted.keys(), np.int64, len(counted)),
+        counts=np.fromiter(counted.values(), np.float32, len(counted)),
+        lexical=_lexical(plain, words, cut_chars),
+        cut_chars=cut_chars,
+    )
+
+
+def _terms(words: list[str]) -> list[str]:
+    """Return words and pairs of neighbours, every number replaced by its shape, so that 48 and 37 look alike."""
+    shaped = ["0" * min(len(word), 4) if word[0].isdigit() else word for word in words]
+    return shaped + [f"{first} {second}" for first, second in pairwise(shaped)]
+
+
+def _bucket(term: str) -> int:
+    return zlib.crc32(term.encode()) & (BUCKETS - 1)
+
+
+def _lexical(text: str, words: list[str], cut_chars: int) -> Floats:
+    chars = max(1, len(text))
+    alphabetic = [word for word in words if word[0].isalpha()]
+    n_words = max(1, len(alphabetic))
+    sentences = 1 + len(_SENTENCE_END.findall(text))
+    numbers = _NUMBER.findall(text)
+    tally = Counter(alphabetic)
+    occurrences = {name: sum(tally[word] for word in members) for name, members in _WORD_SETS.items()}
+    longest = max((len(number) for number in numbers), default=0)
+    values = (
+        math.log1p(len(text) + cut_chars),
+        math.log1p(len(alphabetic)),
+        sum(map(len, alphabetic)) / n_words,
+        math.log(sentences),
+        len(alphabetic) / sentences,
+        sum(map(len, numbers)) / chars,
+        math.log1p(len(numbers)),
+        math.log1p(longest),
+        math.log1p(len(numbers) * longest),
+        math.log1p(len(_OPERATOR.findall(text))),
+        math.log1p(len(_MATHEMATICS.findall(text))),
+        math.log1p(len(_CODE.findall(text))),
+        math.log1p(occurrences["negations"]),
+        math.log1p(occurrences["comparisons"]),
+        math.log1p(occurrences["reasons"]),
+        math.log1p(occurrences["recall"]),
+        math.log1p(occurrences["tasks"]),
+        math.log1p(occurrences["quantities"]),
+        sum(map(str.isupper, text)) / chars,
+        math.log1p(text.count(",")),
+        math.log1p(text.count("\n")),
+        sum(len(word) > 8 for word in alphabetic) / n_words,
+        len(tally) / n_words,
+        non_latin_ratio(text),
+    )
+    return np.array(values, dtype=np.float32)

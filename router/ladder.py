@@ -1,0 +1,120 @@
+"""The tiers that one request may use, cheapest first, each with its deployments priced for this very request."""
+
+from dataclasses import dataclass, replace
+
+from core.chat import ChatRequest
+from core.errors import ModelNotFound
+from core.money import Usage
+from core.plan import DeploymentSnapshot, PlannedStep, Readiness, RegistrySnapshot
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, TenantPolicy, TierTarget
+
+UNSTATED_OUTPUT_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One deployment as this request would use it; `fits` is false when its window is too small by estimate."""
+
+    step: PlannedStep
+    readiness: Readiness
+    retry_after_s: float
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One tier with its granted deployments in the order they are preferred."""
+
+    tier: str
+    offers: tuple[Offer, ...]
+
+
+def output_cap(request: ChatRequest, policy: TenantPolicy, deployment: DeploymentSnapshot) -> int:
+    """Return the output tokens (per choice) that bound the worst case.
+
+    It is the least of what the client, the policy and the model allow. Where neither client nor policy says anything,
+    four times the deployment's expected output stands in for them; nothing is sent upstream then, so an answer may
+    pass it and settle above its reservation.
+    """
+    limits = [limit for limit in (request.max_tokens, policy.max_output_tokens) if limit is not None]
+    if not limits:
+        limits = [deployment.expected_output_tokens * UNSTATED_OUTPUT_FACTOR]
+    if deployment.max_output_tokens is not None:
+        limits.append(deployment.max_output_tokens)
+    return max(1, min(limits))
+
+
+def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: RegistrySnapshot) -> tuple[Rung, ...]:
+    """Return the rungs that policy and target grant, cheapest tier first.
+
+    `auto` uses the tiers that the policy lists. An explicit target is granted by resolution; a named deployment comes
+    first in its tier, those beside it only where the policy lists their tier or themselves.
+
+    Raises:
+        ModelNotFound: nothing is granted, or the target is not in the registry.
+    """
+    match policy.target:
+        case AutoTarget():
+            ladder = _tier_rungs(request, policy.tenant_policy, registry, named=None)
+        case TierTarget(tier):
+            if tier not in registry.tiers:
+                raise ModelNotFound(policy.alias)
+            ladder = _tier_rungs(request, policy.tenant_policy, registry, named=tier)
+        case DeploymentTarget(deployment):
+            ladder = _deployment_rungs(request, policy, registry, deployment)
+    if not ladder:
+        raise ModelNotFound(policy.alias)
+    return ladder
+
+
+def _tier_rungs(
+    request: ChatRequest, policy: TenantPolicy, registry: RegistrySnapshot, named: str | None
+) -> tuple[Rung, ...]:
+    granted = (tier for tier in registry.tiers if tier in policy.tiers or tier == named)
+    rungs = (_rung(request, policy, registry, tier, registry.tiers[tier]) for tier in granted)
+    return tuple(rung for rung in rungs if rung.offers)
+
+
+def _deployment_rungs(
+    request: ChatRequest, policy: EffectivePolicy, registry: RegistrySnapshot, named: str
+) -> tuple[Rung, ...]:
+    if named not in registry.deployments:
+        raise ModelNotFound(policy.alias)
+    rules = policy.tenant_policy
+    home = registry.tier_of(named)
+    beside = (
+        name
+        for name in registry.tiers.get(home, ())
+        if name != named and (home in rules.tiers or name in rules.deployments)
+    )
+    own = _rung(request, rules, registry, home, (named, *beside))
+    own = Rung(home, (replace(own.offers[0], fits=True), *own.offers[1:]))  # whether it fits is the upstream's to say
+    if home not in registry.tiers:
+        return (own,)
+    rungs = _tier_rungs(request, rules, registry, named=home)
+    return tuple(own if rung.tier == home else rung for rung in rungs)
+
+
+def _rung(
+    request: ChatRequest, policy: TenantPolicy, registry: RegistrySnapshot, tier: str, names: tuple[str, ...]
+) -> Rung:
+    present = (registry.deployments[name] for name in names if name in registry.deployments)
+    return Rung(tier, tuple(_offer(request, policy, tier, deployment) for deployment in present))
+
+
+def _offer(request: ChatRequest, policy: TenantPolicy, tier: str, deployment: DeploymentSnapshot) -> Offer:
+    """Price one deployment: worst case = price of (estimated input, cap times the number of choices)."""
+    input_tokens = request.estimated_input_tokens()
+    cap = output_cap(request, policy, deployment)
+    stated = request.max_tokens is not None or policy.max_output_tokens is not None
+    step = PlannedStep(
+        deployment=deployment.name,
+        tier=tier,
+        max_tokens=cap,
+        sent_max_tokens=cap if stated and cap != request.max_tokens else None,
+        worst_case_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, cap * request.n)),
+        input_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, 0)),
+    )
+    window = deployment.context_tokens
+    fits = window is None or input_tokens + (request.max_tokens or 0) <= window
+    return Offer(step, deployment.readiness, deployment.retry_after_s, fits)

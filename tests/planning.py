@@ -1,0 +1,93 @@
+"""Builders for planner tests: requests, policies and registries with sensible defaults."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from core.chat import ChatRequest, parse_chat_request
+from core.money import Price
+from core.plan import Complexity, DeploymentSnapshot, Readiness, RegistrySnapshot
+from core.rules import (
+    AutoTarget,
+    CacheRules,
+    EffectivePolicy,
+    Limits,
+    Routing,
+    Target,
+    TenantPolicy,
+    WhenLoading,
+)
+
+EASY = Complexity(0.9, "model:test@00000000")
+HARD = Complexity(0.1, "model:test@00000000")
+
+
+def chat(text: str = "Sort 3 1 2", **fields: Any) -> ChatRequest:
+    body = {"model": "auto", "messages": [{"role": "user", "content": text}], **fields}
+    return parse_chat_request(msgspec.json.encode(body), "req_test")
+
+
+def deployment(
+    name: str,
+    price: int = 1_000,
+    readiness: Readiness = Readiness.READY,
+    *,
+    context_tokens: int | None = None,
+    max_output_tokens: int | None = None,
+    expected_output_tokens: int = 256,
+    retry_after_s: float = 1.0,
+) -> DeploymentSnapshot:
+    return DeploymentSnapshot(
+        name=name,
+        model=f"{name}-model",
+        price=Price(price, price),
+        readiness=readiness,
+        context_tokens=context_tokens,
+        max_output_tokens=max_output_tokens,
+        expected_output_tokens=expected_output_tokens,
+        retry_after_s=retry_after_s,
+    )
+
+
+def registry(
+    *tiers: Sequence[DeploymentSnapshot], names: Sequence[str] = ("small", "large", "huge")
+) -> RegistrySnapshot:
+    every: Mapping[str, DeploymentSnapshot] = {one.name: one for tier in tiers for one in tier}
+    return RegistrySnapshot(
+        every, {name: tuple(one.name for one in tier) for name, tier in zip(names, tiers, strict=False)}
+    )
+
+
+def two_tiers(small: Readiness = Readiness.READY, large: Readiness = Readiness.READY) -> RegistrySnapshot:
+    return registry([deployment("s", 1_000, small)], [deployment("l", 10_000, large, retry_after_s=7.0)])
+
+
+def policy(
+    target: Target = AutoTarget(),  # noqa: B008  (a frozen value without fields)
+    *,
+    quality: float | None = None,
+    tiers: tuple[str, ...] = ("small", "large", "huge"),
+    deployments: frozenset[str] = frozenset(),
+    when_loading: WhenLoading = "small",
+    fallback: bool = True,
+    max_output_tokens: int | None = None,
+) -> EffectivePolicy:
+    rules = TenantPolicy(
+        tenant="acme",
+        version="v1",
+        models={"auto": "auto"},
+        tiers=tiers,
+        deployments=deployments,
+        budgets=(),
+        limits=Limits(),
+        service_class="interactive",
+        sla={},
+        routing=Routing(quality=quality),
+        cache=CacheRules(),
+        max_output_tokens=max_output_tokens,
+        on_store_outage="closed",
+        when_loading=when_loading,
+        fallback=fallback,
+    )
+    return EffectivePolicy(rules, "auto", target)

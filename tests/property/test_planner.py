@@ -1,0 +1,161 @@
+"""Properties of the planner over random ladders, policies, budgets and health."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.chat import ChatRequest
+from core.errors import BudgetExhausted, ModelNotFound, Unavailable
+from core.plan import Complexity, DeploymentSnapshot, Plan, Readiness, RegistrySnapshot, Standing
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, Target, TierTarget, WhenExhausted
+from router.planner import make_plan
+from tests.planning import chat, deployment, policy, registry
+
+TIERS = ("small", "large", "huge")
+MODES: st.SearchStrategy[WhenExhausted] = st.sampled_from(["reject", "small_only", "cache_only"])
+READINESS = st.sampled_from(list(Readiness))
+COMPLEXITIES = st.builds(Complexity, st.floats(0, 1), st.just("model:x@1"))
+BUDGETS = st.integers(-10, 400_000)
+
+
+@st.composite
+def registries(draw: st.DrawFn) -> RegistrySnapshot:
+    """Draw one to three tiers, each dearer than the one below, as the configuration's order promises."""
+    tiers: list[list[DeploymentSnapshot]] = []
+    for rung in range(draw(st.integers(1, 3))):
+        members = draw(st.lists(st.tuples(st.integers(1, 9), READINESS), min_size=1, max_size=3))
+        windows = draw(st.lists(st.sampled_from([None, 40, 4_000]), min_size=3, max_size=3))
+        tiers.append(
+            [
+                deployment(f"{rung}-{n}", factor * 10_000 * 10**rung, readiness, context_tokens=windows[n])
+                for n, (factor, readiness) in enumerate(members)
+            ]
+        )
+    return registry(*tiers, names=TIERS)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> EffectivePolicy:
+    targets = st.one_of(
+        st.just(AutoTarget()),
+        st.sampled_from(TIERS).map(TierTarget),
+        st.sampled_from(["0-0", "1-0", "2-1"]).map(DeploymentTarget),
+    )
+    target: Target = draw(targets)
+    return policy(
+        target,
+        quality=draw(st.one_of(st.none(), st.floats(0, 1))),
+        tiers=tuple(draw(st.sets(st.sampled_from(TIERS)))),
+        deployments=frozenset(draw(st.sets(st.sampled_from(["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"])))),
+        when_loading=draw(st.sampled_from(["small", "wait", "refuse"])),
+        fallback=draw(st.booleans()),
+    )
+
+
+REQUESTS = st.builds(
+    lambda words, cap, tools: chat("word " * words, max_tokens=cap, tools=[{"type": "function"}] if tools else None),
+    st.integers(1, 100),
+    st.one_of(st.none(), st.integers(1, 200)),
+    st.booleans(),
+)
+
+
+def planned(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity | None,
+    standing: Standing,
+    snapshot: RegistrySnapshot,
+) -> Plan | None:
+    try:
+        return make_plan(request, rules, complexity, standing, snapshot)
+    except (BudgetExhausted, ModelNotFound, Unavailable):
+        return None
+
+
+@given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries())
+def test_a_plan_never_exceeds_the_free_budget(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    free: int,
+    mode: WhenExhausted,
+    snapshot: RegistrySnapshot,
+) -> None:
+    plan = planned(request, rules, complexity, Standing(free, mode), snapshot)
+    if plan is not None:
+        assert plan.worst_case_nano_usd <= free
+
+
+@given(REQUESTS, policies(), COMPLEXITIES, registries())
+def test_a_plan_holds_only_what_the_policy_grants(
+    request: ChatRequest, rules: EffectivePolicy, complexity: Complexity, snapshot: RegistrySnapshot
+) -> None:
+    plan = planned(request, rules, complexity, Standing(), snapshot)
+    if plan is None:
+        return
+    granted = {name for tier in rules.tenant_policy.tiers for name in snapshot.tiers.get(tier, ())}
+    granted |= rules.tenant_policy.deployments
+    match rules.target:
+        case TierTarget(tier):
+            granted |= set(snapshot.tiers[tier])
+        case DeploymentTarget(named):
+            granted.add(named)
+    steps = [step.deployment for step in plan.steps]
+    assert set(steps) <= granted
+    assert len(set(steps)) == len(steps)
+    assert Readiness.DOWN not in {snapshot.deployments[name].readiness for name in steps}
+
+
+@given(REQUESTS, policies(), COMPLEXITIES, st.floats(0, 1), st.floats(0, 1), BUDGETS, MODES, registries())
+def test_a_higher_floor_never_gives_a_cheaper_tier(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    one: float,
+    other: float,
+    free: int,
+    mode: WhenExhausted,
+    snapshot: RegistrySnapshot,
+) -> None:
+    def tier_at(quality: float) -> int | None:
+        tenant = rules.tenant_policy
+        strict = replace(rules, tenant_policy=replace(tenant, routing=replace(tenant.routing, quality=quality)))
+        plan = planned(request, strict, complexity, Standing(free, mode), snapshot)
+        return None if plan is None or plan.tier == "direct" else TIERS.index(plan.tier)
+
+    low, high = tier_at(min(one, other)), tier_at(max(one, other))
+    if low is not None and high is not None:
+        assert low <= high
+
+
+@given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, BUDGETS, MODES, registries())
+def test_a_tighter_budget_never_gives_a_dearer_first_step(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    one: int,
+    other: int,
+    mode: WhenExhausted,
+    snapshot: RegistrySnapshot,
+) -> None:
+    tight = planned(request, rules, complexity, Standing(min(one, other), mode), snapshot)
+    loose = planned(request, rules, complexity, Standing(max(one, other), mode), snapshot)
+    if tight is not None and loose is not None:
+        assert tight.steps[0].worst_case_nano_usd <= loose.steps[0].worst_case_nano_usd
+
+
+@given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries())
+def test_equal_input_gives_equal_plans(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    free: int,
+    mode: WhenExhausted,
+    snapshot: RegistrySnapshot,
+) -> None:
+    standing = Standing(free, mode)
+    assert planned(request, rules, complexity, standing, snapshot) == planned(
+        request, rules, complexity, standing, snapshot
+    )
