@@ -127,6 +127,11 @@ class LiveAnswer:
         usage, _ = self._priced_usage()
         return 0 if usage is None else self._deployment.price.cost_nano_usd(usage)
 
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds since the attempt started."""
+        return self._clock.monotonic_s() - self._started_s
+
     def captured(self) -> Captured | None:
         """Return the answer for the cache, or None when it is not complete or was too long to keep."""
         if not self.complete or self._kept_bytes > MAX_KEPT_BYTES:
@@ -277,8 +282,7 @@ class LiveAnswer:
         if self._request.stream:
             return self._content_frames
         pace_ms = self._deployment.ms_per_output_token
-        elapsed_ms = (self._clock.monotonic_s() - self._started_s) * 1000
-        return min(self.step.max_tokens, round(elapsed_ms / pace_ms)) if pace_ms else 0
+        return min(self.step.max_tokens, round(self.elapsed_s * 1000 / pace_ms)) if pace_ms else 0
 
 
 @asynccontextmanager

@@ -33,6 +33,11 @@ class AttemptLog:
         """Return the sum over all attempts."""
         return sum(attempt.cost_nano_usd for attempt in self.attempts)
 
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds spent waiting for these attempts."""
+        return sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts) / 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
@@ -119,3 +124,10 @@ class Dispatcher:
             snapshot = self.registry.snapshot().deployments[step.deployment]
             return Unavailable(f"Tier {step.tier!r} cannot answer now.", snapshot.retry_after_s)
         return UpstreamFailed(f"No deployment answered: {failure.message}.")
+
+
+def broken_off(failure: AttemptError) -> HeadgateError:
+    """Return what the client is told when an answer fails after its first byte."""
+    if failure.outcome is AttemptOutcome.TIMED_OUT:
+        return DeadlineExceeded(f"The answer was cut: {failure.message}.")
+    return UpstreamFailed(f"The answer was cut: {failure.message}.")

@@ -13,12 +13,11 @@ class Deadline:
     end_at_s: float | None
 
     @classmethod
-    def after(cls, clock: Clock, ttft_ms: int | None, total_ms: int | None) -> "Deadline":
-        """Start both limits now."""
-        now = clock.monotonic_s()
+    def after(cls, start_s: float, ttft_ms: int | None, total_ms: int | None) -> "Deadline":
+        """Start both limits at `start_s` on the monotonic clock."""
         return cls(
-            None if ttft_ms is None else now + ttft_ms / 1000,
-            None if total_ms is None else now + total_ms / 1000,
+            None if ttft_ms is None else start_s + ttft_ms / 1000,
+            None if total_ms is None else start_s + total_ms / 1000,
         )
 
     def remaining_s(self, clock: Clock, *, first_token_sent: bool) -> float | None:

@@ -1,0 +1,15 @@
+"""What the pipeline hands to the HTTP surface: headers now, bytes as they come."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with status 200; `chunks` is one whole JSON body, or SSE frames when `stream` is set."""
+
+    stream: bool
+    headers: Headers
+    chunks: AsyncIterator[bytes]

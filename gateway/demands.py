@@ -1,0 +1,76 @@
+"""Read what a caller asks for in headers: cache controls, deadline, session, explanation, trace context."""
+
+from collections.abc import Iterable, Mapping
+
+from core.chat import CacheControls, Demands
+from core.errors import InvalidRequest
+
+CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store", "only-if-cached": "only_if_cached"}
+PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
+MAX_SESSION_CHARACTERS = 128
+
+
+def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the headers that the gateway reads, by lower-case name."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name.startswith(PREFIXES)}
+
+
+def parse_demands(headers: Mapping[str, str]) -> Demands:
+    """Parse the request headers of the HTTP surface.
+
+    Raises:
+        InvalidRequest: a header that cannot be used; the message names it.
+    """
+    if not headers:
+        return Demands()
+    deadlines = [
+        _milliseconds(headers, "x-headgate-deadline-ms", 1),
+        _milliseconds(headers, "x-stainless-read-timeout", 1000),
+    ]
+    return Demands(
+        cache=_cache_controls(headers.get("x-headgate-cache", "")),
+        deadline_ms=min((limit for limit in deadlines if limit is not None), default=None),
+        session=_session(headers.get("x-headgate-session")),
+        explain=headers.get("x-headgate-explain", "").lower() == "true",
+    )
+
+
+def _cache_controls(value: str) -> CacheControls:
+    flags: dict[str, bool] = {}
+    max_age_s: int | None = None
+    for word in filter(None, (part.strip().lower() for part in value.split(","))):
+        name, _, argument = word.partition("=")
+        if name == "max-age" and argument.isdigit():
+            max_age_s = int(argument)
+        elif word in CACHE_WORDS:
+            flags[CACHE_WORDS[word]] = True
+        else:
+            raise InvalidRequest(
+                f"x-headgate-cache: {word[:40]!r} is not one of bypass, refresh, no-store, only-if-cached, max-age=N.",
+                param="x-headgate-cache",
+            )
+    return CacheControls(max_age_s=max_age_s, **flags)
+
+
+def _milliseconds(headers: Mapping[str, str], name: str, factor: int) -> int | None:
+    """Read a positive number of `factor` milliseconds; the SDK's own header is ignored when it is not a number."""
+    value = headers.get(name)
+    if value is None:
+        return None
+    try:
+        milliseconds = int(float(value) * factor)
+    except (ValueError, OverflowError):
+        milliseconds = 0
+    if milliseconds >= 1:
+        return milliseconds
+    if name.startswith("x-stainless"):
+        return None
+    raise InvalidRequest(f"{name} must be a positive number of milliseconds.", param=name)
+
+
+def _session(value: str | None) -> str | None:
+    if value is not None and len(value) > MAX_SESSION_CHARACTERS:
+        raise InvalidRequest(
+            f"x-headgate-session is longer than {MAX_SESSION_CHARACTERS} characters.", param="x-headgate-session"
+        )
+    return value or None

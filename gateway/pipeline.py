@@ -1,0 +1,176 @@
+"""The path of one request, stage by stage, from admission to settled cost.
+
+resolve -> admit -> lookup -> classify -> plan -> reserve -> dispatch -> settle -> store -> trace
+
+A failing cache or classifier never fails a request (they degrade to a miss and to the prior); a ledger that cannot hold
+the cost does, as the tenant's policy says. Whatever happens, the hold is settled and the trace is recorded.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from backends.attempt import LiveAnswer
+from backends.dispatch import Dispatcher, broken_off
+from backends.protocol import AttemptError
+from cache.semantic_cache import SemanticCache
+from core.cached import Bypass, CachedAnswer, ExactHit, Miss, NearHit, SemanticHit
+from core.chat import ChatRequest
+from core.clock import Clock
+from core.deadline import Deadline
+from core.errors import ClientGone, HeadgateError, NotCached
+from core.identity import Caller
+from core.money import usd_text
+from core.plan import Complexity, Plan
+from core.rules import AutoTarget, EffectivePolicy, Sla
+from core.trace import TraceSink
+from gateway.answer import Answer, Headers
+from gateway.replay import replay
+from gateway.trace_draft import TraceDraft, cache_outcome
+from policies.admission import Admission
+from policies.ledger import BudgetLedger
+from policies.loading import PolicySet
+from policies.reservation import hold
+from policies.resolution import resolve
+from router.complexity import Classifier
+from router.planner import make_plan
+
+GUESSED_OUTPUT_TOKENS = 256
+NO_SLA = Sla()
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The stages, each behind its protocol; built by `gateway.compose` alone."""
+
+    policies: Callable[[], PolicySet]
+    admission: Admission
+    ledger: BudgetLedger
+    cache: SemanticCache
+    classifier: Classifier
+    dispatcher: Dispatcher
+    sink: TraceSink
+    clock: Clock
+
+    @asynccontextmanager
+    async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
+        """Carry one request from admission to settled cost; `draft` collects what the trace will tell.
+
+        Raises:
+            HeadgateError: refused, or nothing answered, before the first byte.
+        """
+        try:
+            policy = draft.policy = resolve(self.policies(), caller, request.model)
+            tokens = request.estimated_input_tokens() + (request.max_tokens or GUESSED_OUTPUT_TOKENS)
+            async with self.admission.admit(caller, policy.tenant_policy, tokens) as standing:
+                found = draft.found = await self.cache.lookup(caller, request, policy)
+                if isinstance(found, ExactHit | SemanticHit):
+                    yield self._replayed(found, request, policy, draft)
+                    return
+                if request.demands.cache.only_if_cached:
+                    raise NotCached("No cached answer may be served for this request.")
+                complexity = draft.complexity = await self._classify(request, policy, found)
+                plan = draft.plan = make_plan(
+                    request, policy, complexity, standing, self.dispatcher.registry.snapshot()
+                )
+                deadline = self._deadline(plan, policy, request, draft.received_s)
+                async with hold(
+                    self.ledger, request.request_id, caller, policy.tenant_policy, plan.worst_case_nano_usd
+                ) as reservation:
+                    try:
+                        async with self.dispatcher.open(
+                            plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
+                        ) as live:
+                            yield self._relayed(live, plan, request, draft)
+                    finally:
+                        reservation.charge(draft.attempts.cost_nano_usd)
+            if live.complete:
+                await self._store(caller, request, policy, live)
+        except HeadgateError as error:
+            draft.error = error
+            raise
+        except asyncio.CancelledError:
+            draft.error = ClientGone("The client closed the connection.")
+            raise
+        finally:
+            self.sink.record(draft.freeze(self.clock.monotonic_s()))
+
+    async def _classify(
+        self, request: ChatRequest, policy: EffectivePolicy, found: NearHit | Miss | Bypass
+    ) -> Complexity | None:
+        """Judge complexity only where the router decides; an explicit choice needs no score."""
+        if not isinstance(policy.target, AutoTarget):
+            return None
+        return await self.classifier.classify(request, found.vector)
+
+    def _deadline(self, plan: Plan, policy: EffectivePolicy, request: ChatRequest, received_s: float) -> Deadline:
+        """Combine the SLA of the planned tier with the client's own limit; only streams have a first token to await."""
+        sla = policy.tenant_policy.sla.get(plan.tier, NO_SLA)
+        promised = Deadline.after(received_s, sla.ttft_ms if request.stream else None, sla.total_ms)
+        return promised.tightened(Deadline.after(received_s, None, request.demands.deadline_ms))
+
+    def _replayed(
+        self, hit: ExactHit | SemanticHit, request: ChatRequest, policy: EffectivePolicy, draft: TraceDraft
+    ) -> Answer:
+        answer = hit.entry.answer
+        headers = self._headers(draft, answer.tier, answer.deployment, "cache", upstream_s=0.0)
+        headers += (("x-headgate-cost-usd", "0"), ("age", str(int(hit.age_s))))
+        if policy.tenant_policy.cache.expose_details:
+            score = hit.score if isinstance(hit, SemanticHit) else 1.0
+            headers += (
+                ("x-headgate-cache-entry", hit.entry.entry_id),
+                ("x-headgate-cache-score", f"{score:.4f}"),
+                ("x-headgate-cache-saved-usd", usd_text(answer.cost_nano_usd)),
+            )
+        chunks = replay(answer, request, int(draft.received_at.timestamp()))
+        return Answer(request.stream, headers, self._timed(chunks, draft))
+
+    def _relayed(self, live: LiveAnswer, plan: Plan, request: ChatRequest, draft: TraceDraft) -> Answer:
+        headers = self._headers(
+            draft, live.step.tier, live.step.deployment, plan.reason.value, draft.attempts.elapsed_s + live.elapsed_s
+        )
+        if plan.degraded_from is not None:
+            headers += (("x-headgate-degraded-from", plan.degraded_from),)
+        if not request.stream:
+            cost_nano_usd = draft.attempts.cost_nano_usd + live.cost_nano_usd
+            headers += (("x-headgate-cost-usd", usd_text(cost_nano_usd)),)
+        return Answer(request.stream, headers, self._timed(live.chunks(), draft))
+
+    def _headers(self, draft: TraceDraft, tier: str, deployment: str, reason: str, upstream_s: float) -> Headers:
+        overhead_ms = (self.clock.monotonic_s() - draft.received_s - upstream_s) * 1000
+        return (
+            ("x-request-id", draft.request.request_id),
+            ("x-headgate-cache", cache_outcome(draft.found)),
+            ("x-headgate-tier", tier),
+            ("x-headgate-deployment", deployment),
+            ("x-headgate-reason", reason),
+            ("x-headgate-overhead-ms", f"{max(0.0, overhead_ms):.2f}"),
+        )
+
+    async def _timed(self, chunks: AsyncIterator[bytes], draft: TraceDraft) -> AsyncIterator[bytes]:
+        """Relay `chunks`, note when the first one left, and turn a broken stream into an error the client can read."""
+        try:
+            async for chunk in chunks:
+                if draft.first_sent_s is None:
+                    draft.first_sent_s = self.clock.monotonic_s()
+                yield chunk
+        except AttemptError as failure:
+            draft.error = broken_off(failure)
+            raise draft.error from failure
+
+    async def _store(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, live: LiveAnswer) -> None:
+        """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""
+        captured = live.captured()
+        if captured is None or not captured.plain or live.usage is None:
+            return
+        answer = CachedAnswer(
+            content=captured.content,
+            finish_reason=captured.finish_reason,
+            response_model=captured.model,
+            tier=live.step.tier,
+            deployment=live.step.deployment,
+            usage=live.usage,
+            cost_nano_usd=live.cost_nano_usd,
+        )
+        await self.cache.store(caller, request, policy, answer)

@@ -1,0 +1,155 @@
+"""The public listener: `/v1/chat/completions`, `/v1/models`, `/healthz`, `/readyz`, and the error object elsewhere.
+
+The hot routes are bare ASGI handlers: the key is checked from the headers before the body is read.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from litestar import Litestar, Request, Response, asgi, get
+from litestar.config.app import AppConfig
+from litestar.exceptions import HTTPException
+from litestar.types import HTTPScope, Receive, Scope, Send
+
+from backends.registry import Registry
+from core.chat import parse_chat_request
+from core.clock import Clock
+from core.errors import HeadgateError, InvalidRequest
+from core.identity import new_request_id
+from core.plan import Readiness
+from gateway.asgi import JSON_TYPE, DisconnectWatch, encode_headers, read_body, send_answer, send_body, send_error
+from gateway.demands import parse_demands, relevant_headers
+from gateway.pipeline import Pipeline
+from gateway.rendering import error_body
+from gateway.trace_draft import TraceDraft
+from policies.keys import Authenticator
+from policies.loading import PolicySet
+from policies.resolution import visible_models
+
+logger = logging.getLogger("headgate.http")
+CHAT = "/v1/chat/completions"
+BEST_FIRST = list(Readiness)
+
+
+class RouteNotFound(HeadgateError):
+    """A path or a method that the gateway does not serve."""
+
+    code = "not_found"
+    type = "invalid_request_error"
+    http_status = 404
+    log_level = logging.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class PublicApi:
+    """What the public routes need."""
+
+    pipeline: Pipeline
+    authenticator: Authenticator
+    policies: Callable[[], PolicySet]
+    registry: Registry
+    clock: Clock
+    max_body_bytes: int
+
+    async def chat(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Serve one chat completion."""
+        received_s = self.clock.monotonic_s()
+        request_id = new_request_id()
+        watch = DisconnectWatch()
+        try:
+            if scope["method"] != "POST":
+                raise RouteNotFound(f"{scope['method']} is not served on {CHAT}; use POST.")
+            headers = relevant_headers(scope["headers"])
+            caller = self.authenticator.authenticate(headers.get("authorization"))
+            body = await read_body(scope, receive, self.max_body_bytes)
+            request = parse_chat_request(body, request_id, parse_demands(headers))
+            draft = TraceDraft(caller, request, CHAT, self.clock.now(), received_s, headers.get("traceparent"))
+            async with watch.over(receive), self.pipeline.open(caller, request, draft) as answer:
+                await send_answer(answer, send, watch)
+        except HeadgateError as error:
+            await send_error(error, request_id, send)
+        except Exception:
+            logger.exception("request failed", extra={"request_id": request_id})
+            await send_error(HeadgateError("The gateway failed to handle this request."), request_id, send)
+
+    async def models(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """List the model names that the caller may send."""
+        request_id = new_request_id()
+        try:
+            caller = self.authenticator.authenticate(relevant_headers(scope["headers"]).get("authorization"))
+            names = visible_models(self.policies(), caller)
+            body = {"object": "list", "data": [_model(name) for name in names]}
+            headers = [JSON_TYPE, *encode_headers([("x-request-id", request_id)])]
+            await send_body(send, 200, headers, msgspec.json.encode(body))
+        except HeadgateError as error:
+            await send_error(error, request_id, send)
+
+    def readiness(self) -> tuple[bool, dict[str, str]]:
+        """Return whether every tier can answer, and each tier's best state."""
+        snapshot = self.registry.snapshot()
+        states = {
+            tier: min(
+                (snapshot.deployments[name].readiness for name in names),
+                key=list(Readiness).index,
+                default=Readiness.DOWN,
+            ).value
+            for tier, names in snapshot.tiers.items()
+        }
+        return all(state == Readiness.READY for state in states.values()), states
+
+
+def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | None = None) -> Litestar:
+    """Build the Litestar application of the public listener."""
+
+    @asgi(CHAT, copy_scope=False)
+    async def chat(scope: Scope, receive: Receive, send: Send) -> None:
+        await api.chat(cast(HTTPScope, scope), receive, send)
+
+    @asgi("/v1/models", copy_scope=False)
+    async def models(scope: Scope, receive: Receive, send: Send) -> None:
+        await api.models(cast(HTTPScope, scope), receive, send)
+
+    @get("/healthz", sync_to_thread=False)
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @get("/readyz", sync_to_thread=False)
+    def readyz() -> Response[dict[str, object]]:
+        ready, tiers = api.readiness()
+        return Response({"ready": ready, "tiers": tiers}, status_code=200 if ready else 503)
+
+    return Litestar(
+        route_handlers=[chat, models, healthz, readyz],
+        exception_handlers={HTTPException: render_http_exception, Exception: render_unexpected},
+        openapi_config=None,
+        logging_config=None,
+        on_app_init=[on_app_init] if on_app_init else None,
+    )
+
+
+def render_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Render the framework's own refusals, such as an unknown path, as OpenAI error objects."""
+    if error.status_code in (404, 405):
+        path = str(request.scope["path"])[:200]
+        return _rendered(RouteNotFound(f"{request.scope['method']} {path} is not served here."))
+    return _rendered(InvalidRequest(error.detail), error.status_code)
+
+
+def render_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Render a fault of our own without its details, which go to the log."""
+    logger.error("request failed", exc_info=error)
+    return _rendered(HeadgateError("The gateway failed to handle this request."))
+
+
+def _rendered(error: HeadgateError, status: int | None = None) -> Response[bytes]:
+    headers = {"x-request-id": new_request_id()} | error.headers()
+    return Response(
+        error_body(error), status_code=status or error.http_status, media_type="application/json", headers=headers
+    )
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "headgate"}

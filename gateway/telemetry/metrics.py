@@ -1,0 +1,80 @@
+"""Prometheus metrics from finished traces; label values come from configuration only, children are cached."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from core.money import NANO_PER_USD
+from core.trace import RequestTrace
+
+TTFT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
+TOTAL_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120)
+OVERHEAD_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+NONE = "none"
+OTHER = "other"
+
+
+class Metrics:
+    """A sink that counts; `sla_bounds_s` adds each tenant's SLA limits to the histogram bounds."""
+
+    def __init__(self, tenants: Iterable[str], sla_bounds_s: Iterable[float] = ()) -> None:
+        self._registry = CollectorRegistry()
+        self._tenants = frozenset(tenants)
+        limits = tuple(sla_bounds_s)
+        self._requests = self._counter("requests", "Requests by outcome.", ("tenant", "status", "cache", "tier"))
+        self._refusals = self._counter("refusals", "Requests refused before a tenant was known.", ("code",))
+        self._tokens = self._counter("tokens", "Tokens by kind.", ("tenant", "tier", "kind"))
+        self._cost = self._counter("cost_usd", "Settled cost in USD.", ("tenant", "tier"))
+        self._saved = self._counter("saved_usd", "Cost in USD that cache hits saved.", ("tenant", "tier"))
+        self._routes = self._counter("route_decisions", "Plans by tier and binding reason.", ("tier", "reason"))
+        self._attempts = self._counter("attempts", "Attempts by deployment and outcome.", ("deployment", "outcome"))
+        self._violations = self._counter("sla_violations", "Requests outside their SLA.", ("tenant", "tier"))
+        self._ttft = self._histogram("ttft_seconds", "Request received to first token sent.", TTFT_BOUNDS_S, limits)
+        self._total = self._histogram("request_seconds", "Request received to answer complete.", TOTAL_BOUNDS_S, limits)
+        self._overhead = self._histogram("overhead_seconds", "Time in the gateway itself.", OVERHEAD_BOUNDS_S, ())
+        self._ready = Gauge("headgate_tier_ready", "Whether a tier can answer.", ("tier",), registry=self._registry)
+
+    def record(self, trace: RequestTrace) -> None:
+        """Count one request."""
+        tenant = self.tenant_label(trace.tenant)
+        tier = trace.tier or NONE
+        self._requests.labels(tenant, str(trace.status), trace.cache, tier).inc()
+        if trace.usage is not None and not trace.saved_nano_usd:
+            self._tokens.labels(tenant, tier, "input").inc(trace.usage.input_tokens)
+            self._tokens.labels(tenant, tier, "output").inc(trace.usage.output_tokens)
+        self._cost.labels(tenant, tier).inc(trace.cost_nano_usd / NANO_PER_USD)
+        self._saved.labels(tenant, tier).inc(trace.saved_nano_usd / NANO_PER_USD)
+        if trace.reason is not None:
+            self._routes.labels(tier, trace.reason).inc()
+        for attempt in trace.attempts:
+            self._attempts.labels(attempt.deployment, attempt.outcome.value).inc()
+        if trace.sla_violated:
+            self._violations.labels(tenant, tier).inc()
+        if trace.ttft_ms is not None:
+            self._ttft.labels(tier).observe(trace.ttft_ms / 1000)
+        self._total.labels(tier).observe(trace.total_ms / 1000)
+        self._overhead.labels(tier).observe(trace.overhead_ms / 1000)
+
+    def refused(self, code: str) -> None:
+        """Count a request that never got a tenant or a readable body."""
+        self._refusals.labels(code).inc()
+
+    def tier_ready(self, tier: str, ready: bool) -> None:
+        """Set a tier's gauge."""
+        self._ready.labels(tier).set(1 if ready else 0)
+
+    def tenant_label(self, tenant: str) -> str:
+        """Return the tenant's label: its name when it is configured, `other` otherwise."""
+        return tenant if tenant in self._tenants else OTHER
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Return the text exposition and its content type; call it off the event loop."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"headgate_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...], limits: tuple[float, ...]) -> Histogram:
+        merged = tuple(sorted({float(bound) for bound in (*bounds, *limits)}))
+        return Histogram(f"headgate_{name}", text, ("tier",), buckets=merged, registry=self._registry)

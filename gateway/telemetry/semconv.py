@@ -1,0 +1,38 @@
+"""Names of spans and attributes: OpenTelemetry GenAI as of v1.41, and our own under `headgate.*`.
+
+Source: open-telemetry/semantic-conventions v1.41, gen-ai spans (status: development), so the names are kept here.
+"""
+
+OPERATION_NAME = "gen_ai.operation.name"
+PROVIDER_NAME = "gen_ai.provider.name"
+REQUEST_MODEL = "gen_ai.request.model"
+RESPONSE_MODEL = "gen_ai.response.model"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+COST_AMOUNT = "gen_ai.usage.cost.amount"
+COST_CURRENCY = "gen_ai.usage.cost.currency"
+COST_SOURCE = "gen_ai.usage.cost.source"
+ERROR_TYPE = "error.type"
+HTTP_STATUS = "http.response.status_code"
+
+TENANT = "headgate.tenant.id"
+REQUEST_ID = "headgate.request.id"
+POLICY_VERSION = "headgate.policy.version"
+CACHE_OUTCOME = "headgate.cache.outcome"
+CACHE_SIMILARITY = "headgate.cache.similarity"
+ROUTE_TIER = "headgate.route.tier"
+ROUTE_REASON = "headgate.route.reason"
+ROUTE_SCORE = "headgate.route.score"
+ROUTE_DEGRADED_FROM = "headgate.route.degraded_from"
+SLA_VIOLATED = "headgate.sla.violated"
+COST_USD = "headgate.cost.usd"
+COST_SAVED_USD = "headgate.cost.saved_usd"
+BUDGET_RESERVED_USD = "headgate.budget.reserved_usd"
+ATTEMPT_N = "headgate.attempt.n"
+ATTEMPT_OUTCOME = "headgate.attempt.outcome"
+
+CHAT = "chat"
+PROVIDER = "headgate"
+EVENT_CACHE = "headgate.cache"
+EVENT_DECISION = "headgate.decision"
+EVENT_BUDGET = "headgate.budget"

@@ -1,0 +1,100 @@
+"""What the pipeline's stages returned, written down as they return it and frozen once at the end.
+
+Stages never read it; it exists so that a refusal at any stage leaves as complete a trace as a success.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from backends.dispatch import AttemptLog
+from core.cached import Bypass, ExactHit, Found, NearHit, SemanticHit
+from core.chat import ChatRequest
+from core.errors import HeadgateError
+from core.identity import Caller
+from core.plan import Complexity, Plan
+from core.rules import EffectivePolicy, Sla
+from core.trace import CacheOutcome, RequestTrace
+
+OK = 200
+NO_SLA = Sla()
+
+
+@dataclass(slots=True)
+class TraceDraft:
+    """The values of one request so far; `received_s` and `first_sent_s` are monotonic seconds."""
+
+    caller: Caller
+    request: ChatRequest
+    path: str
+    received_at: datetime
+    received_s: float
+    traceparent: str | None
+    policy: EffectivePolicy | None = None
+    found: Found | None = None
+    complexity: Complexity | None = None
+    plan: Plan | None = None
+    attempts: AttemptLog = field(default_factory=AttemptLog)
+    first_sent_s: float | None = None
+    error: HeadgateError | None = None
+
+    def freeze(self, now_s: float) -> RequestTrace:
+        """Return the finished record."""
+        total_ms = (now_s - self.received_s) * 1000
+        ttft_ms = None if self.first_sent_s is None else (self.first_sent_s - self.received_s) * 1000
+        upstream_ms = sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts.attempts)
+        hit = self.found.entry if isinstance(self.found, ExactHit | SemanticHit) else None
+        last = self.attempts.attempts[-1] if self.attempts.attempts else None
+        return RequestTrace(
+            request_id=self.request.request_id,
+            received_at=self.received_at,
+            tenant=self.caller.tenant,
+            key_id=self.caller.key_id,
+            path=self.path,
+            model_alias=self.request.model if self.policy is not None else "",
+            stream=self.request.stream,
+            status=OK if self.error is None else self.error.http_status,
+            error_code=None if self.error is None else self.error.code,
+            cache=cache_outcome(self.found),
+            cache_detail=cache_detail(self.found),
+            similarity=self.found.similarity if isinstance(self.found, SemanticHit | NearHit) else None,
+            tier=hit.answer.tier if hit else (last.tier if last else None),
+            deployment=hit.answer.deployment if hit else (last.deployment if last else None),
+            reason="cache" if hit else (None if self.plan is None else self.plan.reason.value),
+            degraded_from=None if self.plan is None else self.plan.degraded_from,
+            p_small_suffices=None if self.complexity is None else self.complexity.p_small_suffices,
+            complexity_source=None if self.complexity is None else self.complexity.source,
+            policy_version=None if self.policy is None else self.policy.tenant_policy.version,
+            attempts=tuple(self.attempts.attempts),
+            usage=hit.answer.usage if hit else (last.usage if last else None),
+            cost_nano_usd=self.attempts.cost_nano_usd,
+            saved_nano_usd=hit.answer.cost_nano_usd if hit else 0,
+            reserved_nano_usd=0 if self.plan is None else self.plan.worst_case_nano_usd,
+            ttft_ms=ttft_ms,
+            total_ms=total_ms,
+            overhead_ms=max(0.0, total_ms - upstream_ms),
+            sla_violated=self._violated(ttft_ms, total_ms),
+            traceparent=self.traceparent,
+        )
+
+    def _violated(self, ttft_ms: float | None, total_ms: float) -> bool:
+        if self.policy is None or self.plan is None:
+            return False
+        sla = self.policy.tenant_policy.sla.get(self.plan.tier, NO_SLA)
+        late_start = self.request.stream and sla.ttft_ms is not None and ttft_ms is not None and ttft_ms > sla.ttft_ms
+        return late_start or (sla.total_ms is not None and total_ms > sla.total_ms)
+
+
+def cache_outcome(found: Found | None) -> CacheOutcome:
+    """Return the token of `x-headgate-cache`; a request refused before the look-up counts as bypass."""
+    if isinstance(found, ExactHit):
+        return "exact"
+    if isinstance(found, SemanticHit):
+        return "semantic"
+    return "bypass" if found is None or isinstance(found, Bypass) else "miss"
+
+
+def cache_detail(found: Found | None) -> str:
+    """Return why nothing was served: the bypass reason, or the veto of a near-hit."""
+    if isinstance(found, Bypass):
+        return found.why
+    return f"near:{found.veto}" if isinstance(found, NearHit) else ""
