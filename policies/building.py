@@ -1,0 +1,189 @@
+"""From the tenant file as written to a `TenantPolicy` that is valid by construction."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from decimal import Decimal
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import NoReturn
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
+from msgspec import UNSET
+
+from core.errors import ConfigurationError
+from core.money import NANO_PER_USD, nano_usd
+from core.rules import CacheRules, Limits, Routing, Sla, TenantPolicy
+from policies.budgets import MAX_LIMIT_NANO_USD, ScopedBudget
+from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, nearest
+
+AUTO = "auto"
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+_ALIAS = re.compile(r"[^\x00-\x20\x7f]{1,200}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the operator's file declares: tiers, cheapest first, and the names of all deployments."""
+
+    tiers: tuple[str, ...]
+    deployments: frozenset[str]
+
+
+class _Refuse:
+    """Raises errors about one file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def __call__(self, key: str, problem: str, mend: str) -> NoReturn:
+        raise ConfigurationError(self.file, key, problem, mend)
+
+    def unknown(self, key: str, what: str, name: str, known: tuple[str, ...]) -> NoReturn:
+        close = nearest(name, known)
+        mend = f"did you mean {close!r}?" if close else f"use one of {', '.join(known) or '(none is configured)'}"
+        self(key, f"unknown {what} {name!r}", mend)
+
+
+def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
+    """Check what a schema cannot say and return the policy with its version.
+
+    Raises:
+        ConfigurationError: a name is unknown, an amount makes no sense, or rules contradict each other.
+    """
+    refuse = _Refuse(file)
+    if written.tenant is UNSET:
+        refuse("tenant", "the key is missing", "add the tenant's name")
+    if not _TENANT.match(written.tenant):
+        refuse("tenant", f"{written.tenant[:80]!r} is not a tenant name", "use up to 64 letters, digits and . _ -")
+    tiers = _tiers(written, known, refuse)
+    rules = TenantPolicy(
+        tenant=written.tenant,
+        version="",
+        models=MappingProxyType(_models(written.models, tiers, known, refuse)),
+        tiers=tiers,
+        deployments=_deployments(written.deployments, known, refuse),
+        budgets=tuple(
+            _budget(entry, f"budgets[{at}]", known, refuse, written.budgets[:at])
+            for at, entry in enumerate(written.budgets)
+        ),
+        limits=Limits(**msgspec.structs.asdict(written.limits)),
+        service_class=written.service_class,
+        sla=MappingProxyType({tier: _sla(tier, entry, known, refuse) for tier, entry in written.sla.items()}),
+        routing=_routing(written.routing, refuse),
+        cache=CacheRules(**msgspec.structs.asdict(written.cache)),
+        max_output_tokens=written.max_output_tokens,
+        on_store_outage=written.on_store_outage,
+        when_loading=written.when_loading,
+        fallback=written.fallback,
+    )
+    return _with_version(rules)
+
+
+def _models(models: Mapping[str, str], tiers: tuple[str, ...], known: Known, refuse: _Refuse) -> dict[str, str]:
+    targets = (AUTO, *tiers, *sorted(known.deployments))
+    for alias, target in models.items():
+        if not _ALIAS.match(alias):
+            refuse(f"models.{alias[:40]!r}", "not a model name", "use up to 200 characters without spaces")
+        if target in known.tiers and target not in targets:
+            refuse(f"models.{alias}", f"the tier {target!r} is not among the tenant's `tiers`", "add it there")
+        if target not in targets:
+            refuse.unknown(f"models.{alias}", "target", target, targets)
+    return dict(models)
+
+
+def _tiers(written: TenantFile, known: Known, refuse: _Refuse) -> tuple[str, ...]:
+    if written.tiers is UNSET:
+        return known.tiers
+    if not written.tiers:
+        refuse("tiers", "the list is empty", "name a tier or remove the key to allow all")
+    for tier in written.tiers:
+        if tier not in known.tiers:
+            refuse.unknown("tiers", "tier", tier, known.tiers)
+    return tuple(tier for tier in known.tiers if tier in written.tiers)
+
+
+def _deployments(names: list[str], known: Known, refuse: _Refuse) -> frozenset[str]:
+    for name in names:
+        if name not in known.deployments:
+            refuse.unknown("deployments", "deployment", name, tuple(sorted(known.deployments)))
+    return frozenset(names)
+
+
+def _budget(entry: BudgetEntry, key: str, known: Known, refuse: _Refuse, earlier: list[BudgetEntry]) -> ScopedBudget:
+    if entry.tier is not None and entry.tier not in known.tiers:
+        refuse.unknown(f"{key}.tier", "tier", entry.tier, known.tiers)
+    if any(_rule(entry) == _rule(other) for other in earlier):
+        refuse(key, "repeats an earlier budget of the same window, scope and consequence", "keep the one that is meant")
+    return ScopedBudget(
+        window=entry.window,
+        zone=_zone(entry.zone, f"{key}.zone", refuse),
+        limit_nano_usd=_amount(entry.limit_usd, f"{key}.limit_usd", refuse),
+        when_exhausted=entry.when_exhausted,
+        per_key=entry.per == "key",
+        tier=entry.tier,
+    )
+
+
+def _rule(entry: BudgetEntry) -> tuple[object, ...]:
+    return entry.window, entry.zone, entry.per, entry.tier, entry.when_exhausted
+
+
+def _amount(usd: Decimal, key: str, refuse: _Refuse) -> int:
+    if not usd.is_finite() or usd < 0:
+        refuse(key, f"{usd} is not an amount", "write 0 or more")
+    if usd > MAX_LIMIT_NANO_USD // NANO_PER_USD:
+        refuse(
+            key, f"more than {MAX_LIMIT_NANO_USD // NANO_PER_USD} USD", "write less; a budget may use a shorter window"
+        )
+    try:
+        return nano_usd(usd)
+    except (ValueError, ArithmeticError):
+        return refuse(key, f"{str(usd)[:40]} cannot be counted in nano-USD", "use at most nine decimal places")
+
+
+def _zone(name: str, key: str, refuse: _Refuse) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        zones = available_timezones()
+    if not zones:
+        refuse(key, "no time zone database is installed", "install the package tzdata")
+    close = nearest(name, zones)
+    return refuse(
+        key,
+        f"unknown time zone {name[:60]!r}",
+        f"did you mean {close!r}?" if close else "use a name such as Europe/Berlin",
+    )
+
+
+def _sla(tier: str, entry: SlaEntry, known: Known, refuse: _Refuse) -> Sla:
+    if tier not in known.tiers:
+        refuse.unknown(f"sla.{tier}", "tier", tier, known.tiers)
+    if entry.ttft_ms is not None and entry.total_ms is not None and entry.ttft_ms > entry.total_ms:
+        refuse(f"sla.{tier}.ttft_ms", "the first token may come later than the end", "lower it or raise total_ms")
+    return Sla(**msgspec.structs.asdict(entry))
+
+
+def _routing(entry: RoutingEntry, refuse: _Refuse) -> Routing:
+    knobs = [name for name, value in msgspec.structs.asdict(entry).items() if value is not None]
+    if len(knobs) > 1:
+        refuse("routing", f"{' and '.join(knobs)} exclude each other", "keep one")
+    target = entry.target_cost_usd
+    target_nano_usd = None if target is None else _amount(target, "routing.target_cost_usd", refuse)
+    return Routing(entry.quality, entry.max_large_share, target_nano_usd)
+
+
+def _with_version(rules: TenantPolicy) -> TenantPolicy:
+    """Stamp a digest of the effective rules; how they were spelled or split over files does not matter."""
+    content = {field.name: getattr(rules, field.name) for field in fields(rules) if field.name != "version"}
+    content["models"] = dict(rules.models)
+    content["sla"] = {tier: asdict(sla) for tier, sla in rules.sla.items()}
+    canonical = msgspec.json.encode(content, enc_hook=_zone_name, order="sorted")
+    return replace(rules, version=blake2b(canonical, digest_size=6).hexdigest())
+
+
+def _zone_name(value: object) -> str:
+    assert isinstance(value, ZoneInfo)
+    return value.key

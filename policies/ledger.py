@@ -1,0 +1,149 @@
+"""The budget ledger: what it promises, and the words it speaks.
+
+Flow: `standing` at admission, `reserve` before the first attempt, `settle` after the last, `reap` for the dead. Failure
+rule: what happens while a store is away is the tenant's choice (`on_store_outage`, default `closed`).
+
+Invariants, at every moment and for every budget:
+
+1. `limit = free + reserved + spent`; `reserved` and `spent` are never negative. All are integers of nano-USD.
+2. A hold draws on all its accounts or on none, in one atomic step, and lies in the windows in which it was made.
+3. `reserve` and `settle` are idempotent by reservation id. A settlement of an id that the ledger has lost (a store that
+   came back older) is booked in the present window: money that was spent is never forgotten.
+4. No false block: a hold is refused only if some account's `free` is below the hold's own amount. A hold of 0 is never
+   refused. `small_only` budgets do not refuse a hold that is for the cheapest tier alone; its cost counts as spent.
+5. A hold whose lease has run out is charged in full and flagged (`unconfirmed`); a settlement that still arrives
+   replaces that charge by the true cost.
+
+Overshoot. For a budget that refuses (every kind but `small_only`, whose owner asked to go on), `reserved + spent - limit`
+never exceeds the sum, over the holds in flight, of max(0, actual - amount). Proof: a hold of amount a > 0 is granted only
+if a <= limit - reserved - spent, so right after the last such grant `reserved + spent <= limit`. From then on the sum
+changes only when holds that were in flight at that moment close: a settlement adds actual - amount, a reaped lease adds
+0, and a late settlement adds what the settlement would have added. Each hold closes once, so the excess is at most the
+sum of max(0, actual - amount) over them; holds of 0 granted meanwhile count among them with amount 0. A limit that the
+owner lowers below what is already spent is not an overshoot of the ledger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from core.identity import Caller
+from core.plan import Standing
+from core.rules import Budget, TenantPolicy
+from policies.budgets import Account
+
+LEASE_S = 900.0
+"""How long a hold lives without settlement; longer than any request should take, and harmless when one takes longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A request to hold money: the worst case of a plan, drawn on every budget of the caller that it can touch.
+
+    Attributes:
+        reservation_id: unique for the request; reserving it twice holds it once.
+        amount_nano_usd: at least 0.
+        tiers: the tiers that the plan may use; budgets of other tiers are left alone.
+        cheapest_tier_only: the plan cannot leave the cheapest tier, which `small_only` budgets let pass.
+        lease_s: after this time without settlement the hold is charged in full.
+    """
+
+    reservation_id: str
+    caller: Caller
+    policy: TenantPolicy
+    amount_nano_usd: int
+    tiers: frozenset[str] = frozenset()
+    cheapest_tier_only: bool = False
+    lease_s: float = LEASE_S
+
+    def __post_init__(self) -> None:
+        if self.amount_nano_usd < 0:
+            raise ValueError("a hold cannot be negative")
+
+    def touches(self, account: Account) -> bool:
+        """Tell whether this hold draws on `account`."""
+        return not account.tier or account.tier in self.tiers
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request has cost in nano-USD, and which part of it in each tier; without parts, all of it in every tier."""
+
+    total_nano_usd: int
+    by_tier: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.total_nano_usd < 0 or any(part < 0 for part in self.by_tier.values()):
+            raise ValueError("a cost cannot be negative")
+
+    def of(self, account: Account) -> int:
+        """Return the part that counts in `account`."""
+        if not account.tier or not self.by_tier:
+            return self.total_nano_usd
+        return self.by_tier.get(account.tier, 0)
+
+
+NOTHING = Cost(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One budget in its present window; `unconfirmed_nano_usd` is the part of `spent` that leases running out charged."""
+
+    account: Account
+    budget: Budget
+    window_id: str
+    starts_at: datetime
+    ends_at: datetime
+    reserved_nano_usd: int
+    spent_nano_usd: int
+    unconfirmed_nano_usd: int
+
+    @property
+    def free_nano_usd(self) -> int:
+        """Return limit - reserved - spent; negative only by the overshoot that the module states."""
+        return self.budget.limit_nano_usd - self.reserved_nano_usd - self.spent_nano_usd
+
+
+class BudgetLedger(Protocol):
+    """Where budgets are kept; see the module for what every implementation promises."""
+
+    async def standing(self, caller: Caller, policy: TenantPolicy) -> Standing:
+        """Return how much the caller may still spend under the tightest of its budgets (budgets of one tier aside)."""
+        ...
+
+    async def reserve(self, hold: Hold) -> None:
+        """Hold the amount in every account, or in none.
+
+        Raises:
+            BudgetExhausted: some account has less free; says when the last such window ends.
+            Unavailable: the store is away and the policy says `closed`.
+        """
+        ...
+
+    async def settle(self, hold: Hold, cost: Cost) -> None:
+        """Charge what it cost and release the rest; `NOTHING` releases all."""
+        ...
+
+    async def reap(self) -> int:
+        """Charge every hold whose lease has run out in full, flag it, and return how many there were."""
+        ...
+
+    async def balances(self, policy: TenantPolicy) -> tuple[Balance, ...]:
+        """Return every budget of the tenant in its present window, per-key ones once for each key that used them."""
+        ...
+
+
+_STRICTNESS = {"small_only": 0, "cache_only": 1, "reject": 2}
+
+
+def standing_of(balances: list[Balance]) -> Standing:
+    """Reduce balances to the one that binds: the strictest of those that are used up, else the one with least free."""
+    if not balances:
+        return Standing()
+    used_up = [balance for balance in balances if balance.free_nano_usd <= 0]
+    binding = min(balances, key=lambda balance: balance.free_nano_usd)
+    if used_up:
+        binding = max(used_up, key=lambda balance: (_STRICTNESS[balance.budget.when_exhausted], balance.ends_at))
+    return Standing(binding.free_nano_usd, binding.budget.when_exhausted, binding.ends_at)

@@ -1,0 +1,55 @@
+"""What a requested model name means for a caller: pure, and silent about what exists but is not granted."""
+
+from core.errors import ModelNotFound, PermissionRefused
+from core.identity import Caller
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, Target, TenantPolicy, TierTarget
+from policies.building import AUTO
+from policies.loading import PolicySet
+
+
+def resolve(policies: PolicySet, caller: Caller, model: str) -> EffectivePolicy:
+    """Look `model` up among the tenant's own names, then `auto`, the tiers, and the deployments granted by name.
+
+    Raises:
+        ModelNotFound: nothing of that name exists for this tenant; whether it exists at all is not told.
+        PermissionRefused: the tenant may use it but this key may not, or the tenant has no policy any more.
+    """
+    policy = _policy_of(policies, caller)
+    target = _target(policy, model)
+    if target is None:
+        raise ModelNotFound(model)
+    if caller.allowed_models and model not in caller.allowed_models:
+        raise PermissionRefused(f"This API key may not use the model {model[:120]!r}.", param="model")
+    return EffectivePolicy(policy, model, target)
+
+
+def visible_models(policies: PolicySet, caller: Caller) -> tuple[str, ...]:
+    """Return every name that `resolve` accepts from this caller: own names first, then `auto`, tiers, deployments."""
+    policy = _policy_of(policies, caller)
+    names = dict.fromkeys((*policy.models, AUTO, *policy.tiers, *sorted(policy.deployments)))
+    return tuple(name for name in names if not caller.allowed_models or name in caller.allowed_models)
+
+
+def _policy_of(policies: PolicySet, caller: Caller) -> TenantPolicy:
+    policy = policies.get(caller.tenant)
+    if policy is None:
+        raise PermissionRefused(f"The tenant {caller.tenant!r} has no policy.")
+    return policy
+
+
+def _target(policy: TenantPolicy, model: str) -> Target | None:
+    meant = policy.models.get(model)
+    if meant is not None:
+        return _named(policy, meant)
+    if model == AUTO:
+        return AutoTarget()
+    if model in policy.tiers:
+        return TierTarget(model)
+    return DeploymentTarget(model) if model in policy.deployments else None
+
+
+def _named(policy: TenantPolicy, meant: str) -> Target:
+    """Turn an alias's target, which loading has checked, into what it names; a tier wins over a deployment's name."""
+    if meant == AUTO:
+        return AutoTarget()
+    return TierTarget(meant) if meant in policy.tiers else DeploymentTarget(meant)

@@ -1,0 +1,201 @@
+"""The tenant file as it is written: one struct per mapping, and errors that name the file, the key and the mend."""
+
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from decimal import Decimal
+from types import UnionType
+from typing import Annotated, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from core.errors import ConfigurationError
+from core.rules import OnStoreOutage, ServiceClass, WhenExhausted, WhenLoading, WindowKind
+
+T = TypeVar("T")
+
+AtLeastOne = Annotated[int, Meta(ge=1, le=1_000_000_000_000)]
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+BudgetScope = Literal["tenant", "key"]
+
+
+class BudgetEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """One budget; `per: key` gives every API key a limit of its own, `tier` counts the cost of that tier alone."""
+
+    window: WindowKind
+    limit_usd: Decimal
+    zone: str = "UTC"
+    when_exhausted: WhenExhausted = "reject"
+    per: BudgetScope = "tenant"
+    tier: str | None = None
+
+
+class LimitsEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """Rate limits; a key that is left out means unlimited."""
+
+    requests_per_minute: AtLeastOne | None = None
+    tokens_per_minute: AtLeastOne | None = None
+    concurrency: AtLeastOne | None = None
+
+
+class SlaEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """Latency limits of one tier; a key that is left out means unlimited."""
+
+    ttft_ms: AtLeastOne | None = None
+    total_ms: AtLeastOne | None = None
+    min_output_tokens_per_s: Annotated[float, Meta(gt=0)] | None = None
+
+
+class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the tier is chosen; at most one of the three."""
+
+    quality: Ratio | None = None
+    max_large_share: Ratio | None = None
+    target_cost_usd: Decimal | None = None
+
+
+class CacheEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the cache may do; defaults are those of `core.rules.CacheRules`."""
+
+    enabled: bool = True
+    semantic: bool = True
+    per_user: bool = False
+    max_false_hit_rate: Ratio = 0.005
+    shadow_ratio: Ratio = 0.0
+    ttl_s: AtLeastOne = 86_400
+    expose_details: bool = True
+
+
+class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole tenant file, or `defaults.yaml` when `tenant` is left out."""
+
+    tenant: str | UnsetType = UNSET
+    models: dict[str, str] = msgspec.field(default_factory=dict)
+    tiers: list[str] | UnsetType = UNSET
+    deployments: list[str] = msgspec.field(default_factory=list)
+    budgets: list[BudgetEntry] = msgspec.field(default_factory=list)
+    limits: LimitsEntry = LimitsEntry()
+    service_class: ServiceClass = "interactive"
+    sla: dict[str, SlaEntry] = msgspec.field(default_factory=dict)
+    routing: RoutingEntry = RoutingEntry()
+    cache: CacheEntry = CacheEntry()
+    max_output_tokens: AtLeastOne | None = None
+    on_store_outage: OnStoreOutage = "closed"
+    when_loading: WhenLoading = "small"
+    fallback: bool = True
+
+
+def convert(raw: object, into: type[T], file: str, key: str = "") -> T:
+    """Turn what `load_yaml` returned into `into`; `key` is where `raw` stands in `file`.
+
+    Raises:
+        ConfigurationError: one line for the first thing that does not fit, with a suggestion.
+    """
+    try:
+        return msgspec.convert(raw, into)
+    except msgspec.ValidationError as problem:
+        text, _, path = str(problem).partition(" - at `$")
+        raise _explained(raw, into, file, key, text, _steps(path.rstrip("`"))) from problem
+
+
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[(\.\.\.)\]")
+_MENDS = {
+    "int": "write a whole number",
+    "float": "write a number",
+    "decimal": "write a number",
+    "str": "write text, in quotes where it looks like a number",
+    "bool": "write true or false",
+    "object": "write a mapping of keys to values",
+    "array": "write a list",
+}
+
+
+def _explained(
+    raw: object, into: object, file: str, key: str, text: str, steps: list[str | int | None]
+) -> ConfigurationError:
+    """Walk `raw` and its type along `steps` (None stands for an unnamed mapping value) and say what is wrong there."""
+    for step in steps:
+        if step is None:
+            return _explained_value(raw, into, file, key, text)
+        into = _type_below(into, step)
+        if isinstance(step, int):
+            key = f"{key}[{step}]"
+            raw = raw[step] if isinstance(raw, list) else None
+        else:
+            key = f"{key}.{step}" if key else step
+            raw = raw.get(step) if isinstance(raw, Mapping) else None
+    problem, mend = _wording(text, into, raw)
+    return ConfigurationError(file, key, problem, mend)
+
+
+def _explained_value(raw: object, into: object, file: str, key: str, text: str) -> ConfigurationError:
+    """Find which value of a mapping msgspec meant, since it does not name the key."""
+    value_type = _type_below(into, "")
+    for name, value in raw.items() if isinstance(raw, Mapping) else ():
+        try:
+            convert(value, typing.cast("type[object]", value_type), file, f"{key}.{name}" if key else str(name))
+        except ConfigurationError as found:
+            return found
+    problem, mend = _wording(text, value_type, raw)
+    return ConfigurationError(file, key, problem, mend)
+
+
+def _steps(path: str) -> list[str | int | None]:
+    return [int(index) if index else (None if any_value else name) for name, index, any_value in _STEP.findall(path)]
+
+
+def _type_below(of: object, step: str | int) -> object:
+    """Return the type that a struct field, a list item or a mapping value has."""
+    for member in _members(of):
+        if isinstance(member, type) and issubclass(member, Struct):
+            return typing.get_type_hints(member, include_extras=True).get(str(step), object)
+        if get_origin(member) in (list, dict):
+            return get_args(member)[-1]
+    return object
+
+
+def _members(of: object) -> tuple[object, ...]:
+    """Return the alternatives of a union, or the type alone, without annotations."""
+    if get_origin(of) is Annotated:
+        return _members(get_args(of)[0])
+    if get_origin(of) in (typing.Union, UnionType):
+        return tuple(inner for member in get_args(of) for inner in _members(member))
+    return (of,)
+
+
+def _wording(text: str, expected: object, raw: object) -> tuple[str, str]:
+    quoted = re.findall(r"`([^`]*)`", text)
+    if text.startswith("Object contains unknown field"):
+        return f"unknown key {quoted[0]!r}", _nearest(quoted[0], _field_names(expected))
+    if text.startswith("Object missing required field"):
+        return f"the key {quoted[0]!r} is missing", "add it"
+    literals = [
+        str(value) for member in _members(expected) for value in get_args(member) if get_origin(member) is Literal
+    ]
+    if literals:
+        return f"{str(raw)[:40]!r} is not accepted", f"use {' or '.join(literals)}"
+    mend = next(
+        (_MENDS[name] for name in re.split(r"[^a-z]+", quoted[0]) if name in _MENDS) if quoted else iter(()), ""
+    )
+    if not text.startswith("Expected") or ", got" not in text:
+        return f"{str(raw)[:40]!r} does not fit ({text.replace('`', '').lower()})", mend or "correct the value"
+    return text.replace("`", "").replace("Expected", "expected"), mend or "correct the value"
+
+
+def _field_names(of: object) -> list[str]:
+    structs = (member for member in _members(of) if isinstance(member, type) and issubclass(member, Struct))
+    return [field.encode_name for struct in structs for field in msgspec.structs.fields(struct)]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = nearest(word, known)
+    return f"did you mean {close!r}?" if close else f"remove it or use one of {', '.join(known)}"
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str | None:
+    """Return the known word most like `word`, or None when none is near."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return by_lower[close[0]] if close else None
