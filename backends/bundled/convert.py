@@ -24,6 +24,7 @@ ENGINE_FILES: Final = tuple(
     f"openvino_{part}.{suffix}" for part in ("model", "tokenizer", "detokenizer") for suffix in ("xml", "bin")
 )
 _RECORD: Final = "conversion.json"
+_TRAINING: Final = "training.json"  # what backends/bundled/train.py says about a model; others have none
 _PACKAGES: Final = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-tokenizers")
 _QUIET: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "CI": "true", "NNCF_CI": "1"}
 """OpenVINO and NNCF report each use unless told that they run in CI; the hub's client is kept off the network."""
@@ -98,6 +99,8 @@ def _record(out: Path, source: Path, precision: str, group_size: int) -> None:
         "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
     (out / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    if (source / _TRAINING).is_file():
+        shutil.copyfile(source / _TRAINING, out / _TRAINING)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

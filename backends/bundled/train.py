@@ -179,6 +179,7 @@ def build_model(spec: Spec, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausa
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads,
         max_position_embeddings=CONTEXT_TOKENS,
+        initializer_range=0.7 / spec.hidden**0.5,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
