@@ -103,7 +103,7 @@ class Books:
             window = self._calendar.window(budget.window, budget.zone, now)
             line = self._line(account, window)
             lines[line.key] = line
-            if self._refuses(hold, budget, line):
+            if 0 < hold.amount_nano_usd > budget.limit_nano_usd - line.reserved - line.spent:
                 refusing.append((budget, line, window))
         if refusing:
             raise exhausted(
@@ -175,12 +175,6 @@ class Books:
         if line is None:
             line = self._lines[key] = Line(key, window.ends_at.timestamp())
         return line
-
-    @staticmethod
-    def _refuses(hold: Hold, budget: Budget, line: Line) -> bool:
-        if hold.amount_nano_usd == 0 or (hold.cheapest_tier_only and budget.when_exhausted == "small_only"):
-            return False
-        return hold.amount_nano_usd > budget.limit_nano_usd - line.reserved - line.spent
 
     def _open_hold(self, hold: Hold, lines: tuple[Line, ...], now_s: float) -> None:
         opened = OpenHold(hold.reservation_id, hold.amount_nano_usd, now_s + hold.lease_s, lines)

@@ -10,17 +10,17 @@ Invariants, at every moment and for every budget:
 3. `reserve` and `settle` are idempotent by reservation id. A settlement of an id that the ledger has lost (a store that
    came back older) is booked in the present window: money that was spent is never forgotten.
 4. No false block: a hold is refused only if some account's `free` is below the hold's own amount. A hold of 0 is never
-   refused. `small_only` budgets do not refuse a hold that is for the cheapest tier alone; its cost counts as spent.
+   refused, whatever was spent: models that cost nothing go on (which `small_only` is for; the planner sees to it).
 5. A hold whose lease has run out is charged in full and flagged (`unconfirmed`); a settlement that still arrives
    replaces that charge by the true cost.
 
-Overshoot. For a budget that refuses (every kind but `small_only`, whose owner asked to go on), `reserved + spent - limit`
-never exceeds the sum, over the holds in flight, of max(0, actual - amount). Proof: a hold of amount a > 0 is granted only
-if a <= limit - reserved - spent, so right after the last such grant `reserved + spent <= limit`. From then on the sum
-changes only when holds that were in flight at that moment close: a settlement adds actual - amount, a reaped lease adds
-0, and a late settlement adds what the settlement would have added. Each hold closes once, so the excess is at most the
-sum of max(0, actual - amount) over them; holds of 0 granted meanwhile count among them with amount 0. A limit that the
-owner lowers below what is already spent is not an overshoot of the ledger.
+Overshoot. `reserved + spent - limit` never exceeds the sum, over the holds in flight, of max(0, actual - amount).
+Proof: a hold of amount a > 0 is granted only if a <= limit - reserved - spent, so right after the last such grant
+`reserved + spent <= limit`. From then on the sum changes only when holds that were in flight at that moment close: a
+settlement adds actual - amount, a reaped lease adds 0, and a late settlement adds what the settlement would have added.
+Each hold closes once, so the excess is at most the sum of max(0, actual - amount) over them; holds of 0 granted
+meanwhile count among them with amount 0. A limit that the owner lowers below what is already spent is not an overshoot
+of the ledger.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,6 @@ class Hold:
         reservation_id: unique for the request; reserving it twice holds it once.
         amount_nano_usd: at least 0.
         tiers: the tiers that the plan may use; budgets of other tiers are left alone.
-        cheapest_tier_only: the plan cannot leave the cheapest tier, which `small_only` budgets let pass.
         lease_s: after this time without settlement the hold is charged in full.
     """
 
@@ -54,7 +53,6 @@ class Hold:
     policy: TenantPolicy
     amount_nano_usd: int
     tiers: frozenset[str] = frozenset()
-    cheapest_tier_only: bool = False
     lease_s: float = LEASE_S
 
     def __post_init__(self) -> None:
@@ -68,7 +66,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a request has cost in nano-USD, and which part of it in each tier; without parts, all of it in every tier."""
+    """What a request has cost in nano-USD, and how much of it in each tier (nothing said: all of it in every tier)."""
 
     total_nano_usd: int
     by_tier: Mapping[str, int] = field(default_factory=dict)
@@ -89,7 +87,7 @@ NOTHING = Cost(0)
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """One budget in its present window; `unconfirmed_nano_usd` is the part of `spent` that leases running out charged."""
+    """One budget in its present window; `unconfirmed` is the part of `spent` that was charged when leases ran out."""
 
     account: Account
     budget: Budget

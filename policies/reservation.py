@@ -1,0 +1,104 @@
+"""A hold as a context manager: granted before the first attempt, settled after the last, whatever happens in between.
+
+Settlement runs in a task of its own. The request waits for it up to `WAIT_S`, and a second cancellation (Litestar
+cancels a handler's `finally` again when the client goes away) ends that wait, not the settlement. A settlement that
+fails is logged; the lease then charges the hold in full.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+
+from core.identity import Caller
+from core.rules import TenantPolicy
+from policies.ledger import LEASE_S, NOTHING, BudgetLedger, Cost, Hold
+
+WAIT_S = 1.0
+
+_logger = logging.getLogger(__name__)
+_running: set[asyncio.Task[None]] = set()
+"""The event loop keeps weak references only; a task that no one awaits any more must be held here."""
+
+
+class Reservation:
+    """What a request holds; `charge` says what it has cost so far."""
+
+    def __init__(self, hold: Hold) -> None:
+        self.hold = hold
+        self.cost = NOTHING
+
+    def charge(self, cost_nano_usd: int, by_tier: Mapping[str, int] | None = None) -> None:
+        """Record the sum over all attempts; called several times, the last call counts.
+
+        Args:
+            cost_nano_usd: what all attempts together have cost, at least 0.
+            by_tier: how much of it each tier cost, for budgets of one tier.
+        """
+        self.cost = Cost(cost_nano_usd, dict(by_tier or {}))
+
+
+@asynccontextmanager
+async def hold(
+    ledger: BudgetLedger,
+    reservation_id: str,
+    caller: Caller,
+    policy: TenantPolicy,
+    amount_nano_usd: int,
+    tiers: frozenset[str] | None = None,
+    lease_s: float = LEASE_S,
+) -> AsyncIterator[Reservation]:
+    """Hold `amount_nano_usd` while the body runs, then charge what it recorded, or release everything.
+
+    Args:
+        ledger: where the budgets are.
+        reservation_id: the request's id; the same id never holds or charges twice.
+        caller: who pays.
+        policy: the tenant's policy, with the budgets to draw on.
+        amount_nano_usd: the worst case of the plan.
+        tiers: the tiers that the plan may use; None means any, so that budgets of every tier are held.
+        lease_s: how long the hold lives if this process dies.
+
+    Raises:
+        BudgetExhausted: some budget has less free; nothing is held.
+        Unavailable: the store is away and the policy says `closed`.
+    """
+    wanted = Hold(reservation_id, caller, policy, amount_nano_usd, _tiers_of(policy, tiers), lease_s)
+    try:
+        await ledger.reserve(wanted)
+    except asyncio.CancelledError:
+        # The grant may have happened although its answer never arrived.
+        await _finish(ledger.settle(wanted, NOTHING), reservation_id)
+        raise
+    reservation = Reservation(wanted)
+    try:
+        yield reservation
+    finally:
+        await _finish(ledger.settle(wanted, reservation.cost), reservation_id)
+
+
+def _tiers_of(policy: TenantPolicy, tiers: frozenset[str] | None) -> frozenset[str]:
+    """Return the tiers that a hold draws on: those of the plan, or all that the tenant may use."""
+    return frozenset(policy.tiers) if tiers is None else tiers
+
+
+async def drain(timeout_s: float) -> int:
+    """Wait at shutdown for settlements still under way; return how many were not done in time."""
+    if not _running:
+        return 0
+    _, late = await asyncio.wait(_running, timeout=timeout_s)
+    return len(late)
+
+
+async def _finish(settlement: Coroutine[object, object, None], reservation_id: str) -> None:
+    task = asyncio.create_task(_logged(settlement, reservation_id))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    await asyncio.wait({task}, timeout=WAIT_S)
+
+
+async def _logged(settlement: Coroutine[object, object, None], reservation_id: str) -> None:
+    try:
+        await settlement
+    except Exception:
+        _logger.exception("settlement failed; the lease will charge the hold", extra={"reservation": reservation_id})

@@ -1,0 +1,42 @@
+"""SQLite files as our stores open them: write-ahead log, and a schema version per component that is never guessed."""
+
+import sqlite3
+from pathlib import Path
+
+from core.errors import ConfigurationError
+
+
+def open_database(path: Path, component: str, migrations: tuple[str, ...]) -> sqlite3.Connection:
+    """Open or create the file and bring the tables of `component` up to date.
+
+    `migrations[n]` is the script that leads from version n to n + 1; several components may share one file. Commits are
+    written to the log without waiting for the disk (`synchronous=NORMAL`): a killed process loses nothing committed, a
+    power cut may lose what came after the last checkpoint.
+
+    Raises:
+        ConfigurationError: the file cannot be used, or a newer program wrote it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        _migrate(connection, str(path), component, migrations)
+    except (OSError, sqlite3.Error) as problem:
+        mend = "check that the folder is writable and the file is Headgate's"
+        raise ConfigurationError(str(path), "", f"cannot be used as a database ({problem})", mend) from problem
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, file: str, component: str, migrations: tuple[str, ...]) -> None:
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_versions (component TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+    )
+    query = "SELECT version FROM schema_versions WHERE component = ?"
+    version = (connection.execute(query, (component,)).fetchone() or (0,))[0]
+    if version > len(migrations):
+        problem = f"written by a newer program (schema {version}, this one knows {len(migrations)})"
+        raise ConfigurationError(file, component, problem, "upgrade headgate or use another state file")
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        stamp = f"INSERT OR REPLACE INTO schema_versions VALUES ('{component}', {number})"  # noqa: S608  both are ours
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; {stamp}; COMMIT;")
