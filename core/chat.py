@@ -123,12 +123,13 @@ def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = N
     """Decode `body` partially.
 
     Raises:
-        InvalidRequest: not JSON, a known field has the wrong type, or a field that chooses an upstream is present.
+        InvalidRequest: not UTF-8, not JSON, a known field of a wrong type, or a field that chooses an upstream.
     """
     try:
+        body.decode()  # raw slices are not checked by the decoder, so text read later would fail there
         fields = _fields_decoder.decode(body)
         known = _known_decoder.decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise InvalidRequest(f"The request body is not a valid chat request: {problem}") from problem
     for name in REFUSED_FIELDS:
         if name in fields:
