@@ -13,6 +13,7 @@ from core.errors import InvalidRequest
 
 REFUSED_FIELDS = ("api_base", "base_url", "custom_host", "api_key")
 OWN_FIELDS = ("cache_salt", "priority")
+MAX_TOKENS = 2**31 - 1
 NULL = msgspec.Raw(b"null")
 
 
@@ -160,8 +161,8 @@ def _check_values(known: _Known) -> None:
     if not known.messages:
         raise InvalidRequest("'messages' must hold at least one message.", param="messages")
     for name, value in (("max_tokens", known.max_tokens), ("max_completion_tokens", known.max_completion_tokens)):
-        if value is not None and value < 1:
-            raise InvalidRequest(f"{name!r} must be at least 1.", param=name)
+        if value is not None and not 1 <= value <= MAX_TOKENS:
+            raise InvalidRequest(f"{name!r} must be between 1 and {MAX_TOKENS}.", param=name)
     if known.n is not None and not 1 <= known.n <= 128:
         raise InvalidRequest("'n' must be between 1 and 128.", param="n")
 
