@@ -13,6 +13,7 @@ from core.errors import InvalidRequest
 
 REFUSED_FIELDS = ("api_base", "base_url", "custom_host", "api_key")
 OWN_FIELDS = ("cache_salt", "priority")
+LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 MAX_TOKENS = 2**31 - 1
 NULL = msgspec.Raw(b"null")
 
@@ -111,8 +112,8 @@ class ChatRequest:
         """
         changed: dict[str, bytes] = {"model": msgspec.json.encode(model)}
         if max_tokens is not None:
-            name = "max_completion_tokens" if "max_completion_tokens" in self.fields else "max_tokens"
-            changed[name] = str(max_tokens).encode()
+            named = [name for name in LIMIT_FIELDS if name in self.fields] or ["max_tokens"]
+            changed |= dict.fromkeys(named, str(max_tokens).encode())
         if ask_usage and self.stream and not self.include_usage:
             options = msgspec.json.decode(self.fields.get("stream_options", NULL)) or {}
             changed["stream_options"] = msgspec.json.encode(options | {"include_usage": True})
