@@ -35,6 +35,10 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
+class _ResponseFormat(msgspec.Struct, frozen=True):
+    type: str = "text"
+
+
 class _Known(msgspec.Struct, frozen=True):
     """The fields that the gateway decides on, with the types OpenAI documents."""
 
@@ -48,7 +52,7 @@ class _Known(msgspec.Struct, frozen=True):
     user: str | None = None
     tools: msgspec.Raw = NULL
     functions: msgspec.Raw = NULL
-    response_format: msgspec.Raw = NULL
+    response_format: _ResponseFormat | None = None
 
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -152,7 +156,7 @@ def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = N
         user=known.user,
         has_tools=_present(known.tools) or _present(known.functions),
         has_media=any(_has_media(message) for message in known.messages),
-        wants_json=_present(known.response_format) and b'"text"' not in bytes(known.response_format),
+        wants_json=known.response_format is not None and known.response_format.type != "text",
         prompt_bytes=len(bytes(fields["messages"])) + len(bytes(known.tools)),
         demands=demands or Demands(),
     )
