@@ -14,6 +14,7 @@ from core.errors import InvalidRequest
 REFUSED_FIELDS = ("api_base", "base_url", "custom_host", "api_key")
 OWN_FIELDS = ("cache_salt", "priority")
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+PROMPT_FIELDS = ("messages", "tools", "functions", "response_format")
 MAX_TOKENS = 2**31 - 1
 NULL = msgspec.Raw(b"null")
 
@@ -157,7 +158,7 @@ def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = N
         has_tools=_present(known.tools) or _present(known.functions),
         has_media=any(_has_media(message) for message in known.messages),
         wants_json=known.response_format is not None and known.response_format.type != "text",
-        prompt_bytes=len(bytes(fields["messages"])) + len(bytes(known.tools)),
+        prompt_bytes=sum(len(bytes(fields[name])) for name in PROMPT_FIELDS if name in fields),
         demands=demands or Demands(),
     )
 
