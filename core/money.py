@@ -5,6 +5,7 @@ A pico-USD per token is numerically a micro-USD per million tokens, so `0.15` US
 
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 
 NANO_PER_USD = 1_000_000_000
 PICO_PER_NANO = 1_000
@@ -56,7 +57,7 @@ def nano_usd(usd: Decimal) -> int:
     Raises:
         ValueError: `usd` is not finite or has more than nine decimal places.
     """
-    return _whole(usd.scaleb(9), usd)
+    return _whole(usd, 9)
 
 
 def pico_usd_per_token(usd_per_m: Decimal) -> int:
@@ -65,10 +66,11 @@ def pico_usd_per_token(usd_per_m: Decimal) -> int:
     Raises:
         ValueError: the price is not finite or has more than six decimal places.
     """
-    return _whole(usd_per_m.scaleb(6), usd_per_m)
+    return _whole(usd_per_m, 6)
 
 
-def _whole(scaled: Decimal, original: Decimal) -> int:
-    if not scaled.is_finite() or scaled != scaled.to_integral_value():
-        raise ValueError(f"{original} is not a finite amount in whole units")
-    return int(scaled)
+def _whole(amount: Decimal, places: int) -> int:
+    exact = Fraction(amount) * 10**places if amount.is_finite() else None
+    if exact is None or exact.denominator != 1:
+        raise ValueError(f"{amount} is not a finite amount in whole units")
+    return exact.numerator
