@@ -17,6 +17,7 @@ HeadgateError
 """
 
 import logging
+import math
 from datetime import datetime
 from typing import ClassVar
 
@@ -199,5 +200,5 @@ class NotCached(HeadgateError):
 
 
 def retry_after_headers(seconds: float) -> dict[str, str]:
-    """Render a wait in both forms the official SDKs read: whole seconds (rounded up) and milliseconds."""
-    return {"retry-after": str(max(1, -int(-seconds // 1))), "retry-after-ms": str(max(1, int(seconds * 1000)))}
+    """Render a wait in both forms the official SDKs read: whole seconds and milliseconds, both rounded up."""
+    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}
