@@ -9,6 +9,8 @@ from fractions import Fraction
 
 NANO_PER_USD = 1_000_000_000
 PICO_PER_NANO = 1_000
+MAX_EXPONENT = 30
+"""No amount from configuration is larger; spelling out `1E+999999999` would take all memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ def pico_usd_per_token(usd_per_m: Decimal) -> int:
 
 
 def _whole(amount: Decimal, places: int) -> int:
-    exact = Fraction(amount) * 10**places if amount.is_finite() else None
-    if exact is None or exact.denominator != 1:
-        raise ValueError(f"{amount} is not a finite amount in whole units")
-    return exact.numerator
+    if amount.is_finite() and abs(amount.adjusted()) <= MAX_EXPONENT:
+        exact = Fraction(amount) * Fraction(10) ** places
+        if exact.denominator == 1:
+            return int(exact)
+    raise ValueError(f"{amount} is not a finite amount in whole units")
