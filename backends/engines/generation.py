@@ -1,0 +1,84 @@
+"""The seam between our OpenAI-compatible server and a library that generates tokens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from backends.engines.detokenise import Detokeniser
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens; a temperature of 0 is greedy."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float = 1.0
+    top_k: int | None = None
+    seed: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    json_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of one completion as they arrive; the last piece has a finish reason or an error."""
+
+    index: int
+    token_ids: Sequence[int]
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """The engine's state after its last step.
+
+    Attributes:
+        cache_usage_ratio: used share of the KV cache, in [0, 1].
+        steps: how often the whole batch advanced by a token or a chunk of prompt.
+        stalled_s: seconds without a finished step while there was work.
+        failure: why the engine can no longer generate, or None.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    cache_usage_ratio: float = 0.0
+    steps: int = 0
+    stalled_s: float = 0.0
+    failure: str | None = None
+
+
+class PromptRefused(Exception):
+    """The prompt cannot be rendered or encoded; the message is fit for the client."""
+
+
+class TextEngine(Protocol):
+    """A loaded model that batches requests continuously; `encode` may be called from any thread."""
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> Sequence[int]:
+        """Apply the chat template once and tokenise.
+
+        Raises:
+            PromptRefused: the template rejects these messages.
+        """
+        ...
+
+    def detokeniser(self) -> Detokeniser:
+        """Return a fresh detokeniser for one completion."""
+        ...
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Callable[[Piece], None]) -> int:
+        """Queue one completion and return its ticket; `sink` is called on the event loop."""
+        ...
+
+    def cancel(self, ticket: int) -> None:
+        """Stop generating; nothing more reaches the sink. Unknown and finished tickets are ignored."""
+        ...
+
+    def gauges(self) -> Gauges:
+        """Return the state after the last step."""
+        ...

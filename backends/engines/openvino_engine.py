@@ -1,0 +1,265 @@
+"""OpenVINO GenAI behind the generation seam: one thread steps the batch, the event loop talks to it through an inbox.
+
+A step that raises ends the engine: every running completion gets an error and the process is expected to exit, because
+the state of the batch is unknown after it.
+"""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from backends.engines.detokenise import SAMPLE, ByteDetokeniser, Detokeniser, WindowDetokeniser, byte_table
+from backends.engines.generation import FinishReason, Gauges, Piece, PromptRefused, Sampling
+
+KV_BLOCK_TOKENS = 32
+"""Tokens per KV block of the CPU plugin, as `PipelineMetrics` of openvino-genai 2026.4 shows it."""
+
+
+def import_openvino_genai() -> ModuleType:
+    """Import the library with its usage telemetry cut off.
+
+    `import openvino` starts a client that creates an id under the home directory and sends an event at once. Without
+    the package `openvino_telemetry` it uses a stub, so that package is made unimportable first.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import openvino_genai
+
+    return openvino_genai  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load; without `cache_tokens` the KV cache grows, without a precision OpenVINO chooses one."""
+
+    model_dir: Path
+    threads: int
+    max_running: int
+    batch_tokens: int
+    cache_tokens: int | None
+    prefix_caching: bool
+    inference_precision: str | None = None
+    kv_cache_precision: str | None = None
+
+
+@dataclass(slots=True)
+class _Running:
+    index: int
+    sink: Callable[[Piece], None]
+    handle: Any
+
+
+class OpenVinoEngine:
+    """Batches continuously; what it generates reaches the sinks on `loop`, once per step for all of them."""
+
+    def __init__(self, options: LoadOptions, loop: asyncio.AbstractEventLoop) -> None:
+        self._genai = import_openvino_genai()
+        self._pipeline = self._load(options)
+        self._tokenizer = self._pipeline.get_tokenizer()
+        self._end_ids = self._pipeline.get_config().stop_token_ids
+        self._byte_table = self._read_byte_table()
+        self._loop = loop
+        self._running: dict[int, _Running] = {}
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._tickets = 0
+        self._gauges = Gauges()
+        self._last_progress_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="step", daemon=True)
+        self._thread.start()
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> Sequence[int]:
+        """Apply the chat template once and tokenise; the template alone decides about special tokens."""
+        try:
+            text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True)
+            return self._ids(text)
+        except RuntimeError as problem:
+            raise PromptRefused(f"The chat template rejects these messages: {_last_line(problem)}") from problem
+
+    def detokeniser(self) -> Detokeniser:
+        """Return the byte-wise one where it is exact for this tokenizer."""
+        if self._byte_table is not None:
+            return ByteDetokeniser(self._byte_table)
+        return WindowDetokeniser(self._tokenizer.decode)
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Callable[[Piece], None]) -> int:
+        """Queue one completion for the next step."""
+        self._tickets += 1
+        ticket = self._tickets
+        self._post(lambda: self._add(ticket, prompt, sampling, index, sink))
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Take a completion out of the batch before the next step."""
+        self._post(lambda: self._drop(ticket))
+
+    def gauges(self) -> Gauges:
+        """Return the last step's gauges, with the present stall."""
+        known = self._gauges
+        stalled_s = time.monotonic() - self._last_progress_s if self._running else 0.0
+        return Gauges(known.running, known.waiting, known.cache_usage_ratio, known.steps, stalled_s, known.failure)
+
+    def close(self) -> None:
+        """Stop stepping and wait for the thread; running completions end without another piece."""
+        self._stopping = True
+        with self._wake:
+            self._wake.notify()
+        self._thread.join()
+
+    def _load(self, options: LoadOptions) -> Any:
+        scheduler = self._genai.SchedulerConfig()
+        scheduler.max_num_seqs = options.max_running
+        scheduler.max_num_batched_tokens = options.batch_tokens
+        scheduler.enable_prefix_caching = options.prefix_caching
+        if options.cache_tokens is not None:
+            scheduler.num_kv_blocks = -(-options.cache_tokens // KV_BLOCK_TOKENS)
+        # Pinned threads of two engines would land on the same core.
+        properties: dict[str, object] = {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
+        if options.inference_precision is not None:
+            properties["INFERENCE_PRECISION_HINT"] = options.inference_precision
+        if options.kv_cache_precision is not None:
+            properties["KV_CACHE_PRECISION"] = options.kv_cache_precision
+        return self._genai.ContinuousBatchingPipeline(
+            str(options.model_dir), scheduler, "CPU", properties, {"INFERENCE_NUM_THREADS": 1}
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).input_ids.data[0].tolist()
+        return ids
+
+    def _read_byte_table(self) -> dict[int, bytes] | None:
+        def decode_each(ids: Sequence[int]) -> list[str]:
+            texts: list[str] = self._tokenizer.decode([[token] for token in ids], skip_special_tokens=True)
+            return texts
+
+        return byte_table(self._tokenizer.get_vocab(), self._tokenizer.decode, decode_each, self._ids(SAMPLE))
+
+    def _post(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._inbox.append(command)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        try:
+            while self._await_work():
+                while self._inbox:
+                    self._inbox.popleft()()
+                if self._pipeline.has_non_finished_requests():
+                    self._pipeline.step()
+                    self._last_progress_s = time.monotonic()
+                    self._collect()
+        except Exception as problem:
+            self._fail(_last_line(problem))
+
+    def _await_work(self) -> bool:
+        with self._wake:
+            while not (self._stopping or self._inbox or self._pipeline.has_non_finished_requests()):
+                self._wake.wait()
+        return not self._stopping
+
+    def _add(
+        self, ticket: int, prompt: Sequence[int], sampling: Sampling, index: int, sink: Callable[[Piece], None]
+    ) -> None:
+        ids = self._tensor(prompt)
+        try:
+            handle = self._pipeline.add_request(ticket, ids, self._config(sampling))
+        except RuntimeError as problem:
+            self._deliver([(sink, Piece(index, (), error=_last_line(problem)))])
+            return
+        if not self._running:
+            self._last_progress_s = time.monotonic()
+        self._running[ticket] = _Running(index, sink, handle)
+
+    def _drop(self, ticket: int) -> None:
+        running = self._running.pop(ticket, None)
+        if running is not None:
+            running.handle.cancel()
+
+    def _collect(self) -> None:
+        """Read what the step produced; `read` blocks when there is nothing, so it is asked first."""
+        pieces: list[tuple[Callable[[Piece], None], Piece]] = []
+        for ticket, running in list(self._running.items()):
+            piece = self._next_piece(running)
+            if piece is None:
+                continue
+            pieces.append((running.sink, piece))
+            if piece.finish_reason is not None or piece.error is not None:
+                del self._running[ticket]
+        metrics = self._pipeline.get_metrics()
+        waiting = metrics.requests - metrics.scheduled_requests
+        self._gauges = Gauges(len(self._running), max(0, waiting), metrics.cache_usage / 100, self._gauges.steps + 1)
+        self._deliver(pieces)
+
+    def _next_piece(self, running: _Running) -> Piece | None:
+        tokens: list[int] = []
+        reason: FinishReason | None = None
+        while running.handle.can_read():
+            for output in running.handle.read().values():
+                tokens.extend(output.generated_ids)
+                reason = self._finish_reason(output.finish_reason)
+        if reason is None and running.handle.get_status() == self._genai.GenerationStatus.IGNORED:
+            return Piece(running.index, tokens, error="the KV cache has no room for this request")
+        return Piece(running.index, tokens, reason) if tokens or reason else None
+
+    def _finish_reason(self, reason: object) -> FinishReason | None:
+        reasons = self._genai.GenerationFinishReason
+        return "stop" if reason == reasons.STOP else "length" if reason == reasons.LENGTH else None
+
+    def _config(self, sampling: Sampling) -> object:
+        config = self._genai.GenerationConfig(max_new_tokens=sampling.max_tokens)
+        config.apply_chat_template = False
+        config.stop_token_ids = self._end_ids
+        config.do_sample = sampling.temperature > 0
+        if config.do_sample:
+            config.temperature = sampling.temperature
+            config.top_p = sampling.top_p
+            config.rng_seed = sampling.seed
+            if sampling.top_k is not None:
+                config.top_k = sampling.top_k
+        config.presence_penalty = sampling.presence_penalty
+        config.frequency_penalty = sampling.frequency_penalty
+        if sampling.json_schema is not None:
+            config.structured_output_config = self._genai.StructuredOutputConfig(json_schema=sampling.json_schema)
+        return config
+
+    def _tensor(self, prompt: Sequence[int]) -> object:
+        import openvino
+
+        return openvino.Tensor(np.asarray([prompt], dtype=np.int64))
+
+    def _deliver(self, pieces: list[tuple[Callable[[Piece], None], Piece]]) -> None:
+        if pieces and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_hand_over, pieces)
+
+    def _fail(self, reason: str) -> None:
+        self._gauges = Gauges(failure=reason, steps=self._gauges.steps)
+        self._deliver([(running.sink, Piece(running.index, (), error=reason)) for running in self._running.values()])
+        self._running.clear()
+
+
+def _hand_over(pieces: list[tuple[Callable[[Piece], None], Piece]]) -> None:
+    for sink, piece in pieces:
+        sink(piece)
+
+
+def _last_line(problem: BaseException) -> str:
+    """Reduce a C++ exception, which begins with source paths, to its last meaningful line."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(problem).__name__
+
+
+def model_context_tokens(model_dir: Path) -> int | None:
+    """Return the longest sequence that the model was made for, or None when its config does not say."""
+    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    tokens = config.get("max_position_embeddings")
+    return tokens if isinstance(tokens, int) else None
