@@ -22,7 +22,8 @@ from policies.ledger import BudgetLedger
 PERIOD_S = 60.0
 CONCURRENCY_RETRY_S = 1.0
 """When a slot frees is unknown; a second is what the official SDKs would wait at least."""
-_ROUNDING_S = 1e-9
+_ROUNDING_S = 1e-6
+"""Below this a wait is an artefact of floating point, and who waited as told must get in."""
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class _Rate:
     def wait_s(self, cost: int, limit: int, now_s: float) -> float:
         """Return how long until `cost` may pass; 0 or less means now."""
         behind_s = max(0.0, self.full_at_s - now_s)
-        return behind_s + min(cost / limit, 1.0) * PERIOD_S - PERIOD_S - _ROUNDING_S
+        return behind_s + min(cost / limit, 1.0) * PERIOD_S - PERIOD_S
 
     def take(self, cost: int, limit: int, now_s: float) -> None:
         """Use `cost` of the allowance."""
@@ -110,7 +111,7 @@ class Admission:
         wait_s, limit, kind = max(
             ((rate.wait_s(cost, limit, now_s), limit, kind) for rate, cost, limit, kind in rates), default=(0.0, 0, "")
         )
-        if wait_s > 0:
+        if wait_s > _ROUNDING_S:
             message = f"The limit of {limit} {kind} per minute is used up."
             raise RateLimited(message, wait_s, self._headers(used, limits, now_s))
         for rate, cost, limit, _ in rates:

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +36,7 @@ class KeyRecord:
 
     key_id: str
     tenant: str
-    digest: bytes
+    digest: bytes = field(repr=False)
     allowed_models: frozenset[str]
     created_at: datetime
     expires_at: datetime | None = None

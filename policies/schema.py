@@ -195,7 +195,8 @@ def _nearest(word: str, known: list[str]) -> str:
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str | None:
-    """Return the known word most like `word`, or None when none is near."""
+    """Return the known word most like `word`, or one that begins with it, or None when none is near."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    close = close or [candidate for candidate in by_lower if len(word) > 2 and candidate.startswith(word.lower())]
     return by_lower[close[0]] if close else None
