@@ -12,7 +12,7 @@ from core.money import Usage
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 _FRAME_END = re.compile(rb"\r\n\r\n|\n\r\n|\n\n|\r\r")
-_DATA_LINE = re.compile(rb"(?:^|\r\n|\n|\r)data:? ?([^\r\n]*)")
+_DATA_LINE = re.compile(rb"(?:^|\r\n|\n|\r)data(?:: ?([^\r\n]*)|(?=[\r\n]|$))")
 _NULL_USAGE = re.compile(rb'"usage"\s*:\s*null')
 
 
