@@ -141,7 +141,10 @@ def parse_completion(data: bytes) -> Parsed:
     Raises:
         msgspec.DecodeError: not JSON, or not shaped like a completion.
     """
-    completion = _completion_decoder.decode(data)
+    try:
+        completion = _completion_decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as problem:
+        raise msgspec.DecodeError(str(problem)) from problem
     choice = completion.choices[0] if completion.choices else None
     said = None if choice is None else (choice.delta or choice.message)
     content = "" if said is None or said.content is None else said.content
