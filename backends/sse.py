@@ -52,7 +52,7 @@ class FrameSplitter:
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: str | list[msgspec.Raw] | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = msgspec.Raw(b"null")
@@ -60,7 +60,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: str | list[msgspec.Raw] | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = msgspec.Raw(b"null")
     function_call: msgspec.Raw = msgspec.Raw(b"null")
@@ -93,7 +93,7 @@ class _Error(msgspec.Struct):
 
 class _Completion(msgspec.Struct):
     model: str | None = None
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: _Error | str | None = None
 
@@ -145,14 +145,15 @@ def parse_completion(data: bytes) -> Parsed:
         completion = _completion_decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as problem:
         raise msgspec.DecodeError(str(problem)) from problem
-    choice = completion.choices[0] if completion.choices else None
+    choices = completion.choices or []
+    choice = choices[0] if choices else None
     said = None if choice is None else (choice.delta or choice.message)
-    content = "" if said is None or said.content is None else said.content
+    content = said.content if said is not None and isinstance(said.content, str) else ""
     return Parsed(
         model=completion.model,
         content=content,
-        has_content=any(_says_something(choice) for choice in completion.choices),
-        choices=max((choice.index for choice in completion.choices), default=-1) + 1,
+        has_content=any(_says_something(choice) for choice in choices),
+        choices=max((choice.index for choice in choices), default=-1) + 1,
         finish_reason=None if choice is None else choice.finish_reason,
         plain=choice is None or _is_plain(choice),
         usage=_usage(completion.usage),
@@ -179,6 +180,7 @@ def _is_plain(choice: _Choice) -> bool:
         said is None
         or not (
             said.refusal
+            or isinstance(said.content, list)
             or getattr(said, "reasoning_content", None)
             or bytes(said.tool_calls) not in (b"null", b"[]")
             or bytes(said.function_call) != b"null"
