@@ -11,6 +11,7 @@ import msgspec
 from core.money import Usage
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
+MAX_REPORTED_TOKENS = 10**9
 _FRAME_END = re.compile(rb"\r\n\r\n|\n\r\n|\n\n|\r\r")
 _DATA_LINE = re.compile(rb"(?:^|\r\n|\n|\r)data(?:: ?([^\r\n]*)|(?=[\r\n]|$))")
 _NULL_USAGE = re.compile(rb'"usage"\s*:\s*null')
@@ -189,8 +190,13 @@ def _is_plain(choice: _Choice) -> bool:
 
 
 def _usage(usage: _Usage | None) -> Usage | None:
-    """Return the token counts, or None unless both required counts are there: None usage is not zero usage."""
+    """Return the token counts, or None unless both required counts are there: None usage is not zero usage.
+
+    A count that no model can have reached is no report either.
+    """
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    if max(usage.prompt_tokens, usage.completion_tokens) > MAX_REPORTED_TOKENS:
         return None
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
     reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
