@@ -15,6 +15,7 @@ from backends.sse import (
     Parsed,
     data_of,
     is_done,
+    is_error_event,
     may_carry_error,
     may_carry_usage,
     parse_completion,
@@ -231,8 +232,10 @@ class LiveAnswer:
         if is_done(frame):
             self.complete = True
             return frame
-        if may_carry_error(frame) and (error := _parsed(frame).error) is not None:
-            raise AttemptError(AttemptOutcome.BROKEN_OFF, error)
+        if may_carry_error(frame):
+            error = _parsed(frame).error
+            if error is not None or is_error_event(frame):
+                raise AttemptError(AttemptOutcome.BROKEN_OFF, error or "the stream holds an error event")
         if may_carry_usage(frame):
             return self._take_usage(frame)
         self._keep(frame)

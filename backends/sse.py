@@ -14,6 +14,7 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 MAX_REPORTED_TOKENS = 10**9
 _FRAME_END = re.compile(rb"\r\n\r\n|\n\r\n|\n\n|\r\r")
 _DATA_LINE = re.compile(rb"(?:^|\r\n|\n|\r)data(?:: ?([^\r\n]*)|(?=[\r\n]|$))")
+_ERROR_EVENT = re.compile(rb"(?:^|[\r\n])event: ?error")
 _NULL_USAGE = re.compile(rb'"usage"\s*:\s*null')
 
 
@@ -128,7 +129,12 @@ def may_carry_usage(frame: bytes) -> bool:
 
 def may_carry_error(frame: bytes) -> bool:
     """Tell by bytes whether a frame can hold an error object."""
-    return b'"error"' in frame or frame.startswith(b"event: error")
+    return b'"error"' in frame or is_error_event(frame)
+
+
+def is_error_event(frame: bytes) -> bool:
+    """Tell whether a frame is named `error`, whatever its data says."""
+    return b"event:" in frame and _ERROR_EVENT.search(frame) is not None
 
 
 def is_done(frame: bytes) -> bool:
