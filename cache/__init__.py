@@ -1,0 +1,1 @@
+"""The semantic cache: may this answer be served again?"""

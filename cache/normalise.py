@@ -1,0 +1,97 @@
+"""Reduce a prompt to the form in which harmless surface variants are equal.
+
+Only what cannot change an answer is removed: letter case outside quotations, runs of spaces, typographic and final
+punctuation, thousands separators, greetings, thanks and contractions. A prompt whose surface is its subject (code,
+questions about spelling or case, formatted lists) keeps everything but outer spaces.
+"""
+
+import re
+import unicodedata
+
+_TYPOGRAPHY = str.maketrans(
+    {"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " ", "\u202f": " "}
+)
+_SURFACE_IS_SUBJECT = re.compile(
+    r"[`{}<>\\|\n\t]|://|\w\("
+    r"|\b(?:upper|lower|title|camel|snake|kebab)[ -]?case|\b(?:capital|uppercase|lowercase|block) letters?\b"
+    r"|\bcapitali[sz]|\bpunctuat|\bwhitespace|\b(?:spell|spelt|spelled|spelling|anagram|palindrome|regex)\b"
+    r"|\b(?:how many|count|number of|each|every|first|last|the|\d+) (?:\w+ )?"
+    r"(?:letters?|characters?|vowels?|consonants?) (?:in|of)\b"
+    r"|\b(?:starts?|ends?|begins?|starting|ending|beginning) with\b|\brepeat after\b|\becho\b|\bverbatim\b",
+    re.IGNORECASE,
+)
+_LISTS_NUMBERS = re.compile(
+    r"\b(?:sort|order|numbers|sequence|values|coordinates?|sum|add|average|mean|median|max|min|list|array|copy|repeat)",
+    re.IGNORECASE,
+)
+_THOUSANDS = re.compile(r"(?<![\d.,(\[])(\d{1,3}(?:,\d{3})+)(?![\d,]|\.\d+,)")
+_GREETING = re.compile(
+    r"^(?:(?:hi|hello|hey|greetings|good (?:morning|afternoon|evening|day))(?: there| all| everyone)?\s*[,.!:;-]+\s*"
+    r"|(?:hi|hello|hey) there\s+|(?:please|pls|kindly)\b\s*[,:]?\s*"
+    r"|(?:quick question|(?:i have |just )?a (?:quick )?question"
+    r"|(?:can|could|would|will) (?:you|anyone) (?:please )?help(?: me)?(?: out| with this)?"
+    r"|excuse me|(?:tell|answer) me(?= ?:))\s*[.:?!,-]+\s*)+"
+)
+_THANKS = re.compile(
+    r"(?:[\s,.;!?-]*(?<!\w)(?:please|pls|"
+    r"(?:many thanks|thanks|thank you|thx|ty)(?: (?:so much|very much|a lot|a million|you))?(?: in advance)?)[\s.!]*)+$"
+)
+_FINAL = re.compile(r"(?<![\d)])[!\s?.]+$|[?\s.]+$")
+_CONTRACTIONS = (
+    (re.compile(r"\bcan't\b|\bcan not\b"), "cannot"),
+    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"\bshan't\b"), "shall not"),
+    (re.compile(r"\bain't\b"), "is not"),
+    (re.compile(r"(?<=\w)n't\b"), " not"),
+    (re.compile(r"\b(what|who|where|when|why|how|that|there|here|it|he|she)'s\b"), r"\1 is"),
+    (re.compile(r"\b(i)'m\b"), r"\1 am"),
+    (re.compile(r"\b(i|you|we|they)'ve\b"), r"\1 have"),
+    (re.compile(r"\b(you|we|they|what|who)'re\b"), r"\1 are"),
+    (re.compile(r"\b(i|you|he|she|it|we|they|there|what|who)'ll\b"), r"\1 will"),
+)
+_SPACES = re.compile(r"\s+")
+_SPACE_BEFORE_MARK = re.compile(r" +(?=[?!,;:](?:\s|$))")
+
+
+def normalise(text: str) -> str:
+    """Return the form of `text` in which variants that ask for the same answer are equal.
+
+    Idempotent. Never empty unless `text` is blank: what consists of greetings alone is kept.
+    """
+    trimmed = text.strip()
+    if is_surface_the_subject(trimmed):
+        return trimmed
+    plain = unicodedata.normalize("NFC", trimmed).translate(_TYPOGRAPHY)
+    plain = _lower_outside_quotations(_SPACES.sub(" ", plain))
+    if "," in plain and not _LISTS_NUMBERS.search(plain):
+        plain = _THOUSANDS.sub(lambda match: match[1].replace(",", ""), plain)
+    plain = _expand(_SPACE_BEFORE_MARK.sub("", plain))
+    return _peel(plain) or plain
+
+
+def is_surface_the_subject(text: str) -> bool:
+    """Whether case, spaces or punctuation of `text` may matter to the answer (code, quotations, spelling)."""
+    return _SURFACE_IS_SUBJECT.search(text) is not None
+
+
+def _lower_outside_quotations(text: str) -> str:
+    if '"' not in text:
+        return text.lower()
+    return '"'.join(part if at % 2 else part.lower() for at, part in enumerate(text.split('"')))
+
+
+def _expand(text: str) -> str:
+    if "'" not in text and "can not" not in text:
+        return text
+    for pattern, expanded in _CONTRACTIONS:
+        text = pattern.sub(expanded, text)
+    return text
+
+
+def _peel(text: str) -> str:
+    """Take greetings, politeness and final punctuation off both ends until nothing changes."""
+    while True:
+        peeled = _FINAL.sub("", _THANKS.sub("", _GREETING.sub("", text)))
+        if peeled == text or not peeled:
+            return peeled
+        text = peeled

@@ -1,0 +1,230 @@
+"""Look up and keep answers: bypass rules, raw exact, normalised exact, then semantic with the guard.
+
+Every hit reads its entry again and checks tenant, scope and expiry. On any failure of the encoder, the index or the
+store the cache fails open: a miss and one warning, never an error to the caller and never a wrong answer.
+"""
+
+import asyncio
+import logging
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from cache.eligibility import refuse_request, refuse_store
+from cache.embedder import Embedder, EncoderUnavailable
+from cache.entry_store import EntryStore
+from cache.fingerprint import CacheKeys, Fingerprinter
+from cache.guard import Guard, Served
+from cache.vector_index import Neighbour, VectorIndex
+from core.cached import Bypass, CachedAnswer, Entry, ExactHit, Found, Miss, NearHit, SemanticHit, Vector
+from core.chat import ChatRequest
+from core.clock import Clock
+from core.identity import Caller
+from core.rules import AutoTarget, EffectivePolicy
+
+log = logging.getLogger(__name__)
+
+_NEIGHBOURS = 4
+_NEAR_SIMILARITY = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What look-ups found since the start, and how many entries were stored."""
+
+    exact: int = 0
+    semantic: int = 0
+    near: int = 0
+    miss: int = 0
+    bypass: int = 0
+    stored: int = 0
+    failed: int = 0
+
+
+class SemanticCache:
+    """The cache of one gateway process."""
+
+    def __init__(
+        self,
+        fingerprinter: Fingerprinter,
+        store: EntryStore,
+        index: VectorIndex,
+        embedder: Embedder,
+        clock: Clock,
+        guard: Guard | None = None,
+    ) -> None:
+        self._fingerprinter = fingerprinter
+        self._store = store
+        self._index = index
+        self._embedder = embedder
+        self._clock = clock
+        self._guard = guard or Guard()
+        self._search_thread = ThreadPoolExecutor(1, thread_name_prefix="headgate-cache-search")
+        self._stats = CacheStats()
+
+    @property
+    def stats(self) -> CacheStats:
+        """Return the counts so far."""
+        return self._stats
+
+    async def load(self) -> int:
+        """Rebuild the index from the store's live entries; return how many vectors fit the encoder in use."""
+        loaded = 0
+        try:
+            async for batch in self._store.live():
+                fitting = [one for one in batch if one.encoder == self._embedder.fingerprint]
+                for one in fitting:
+                    self._index.add(one.scope, one.entry_id, one.vector)
+                loaded += len(fitting)
+        except Exception as problem:
+            self._failed("rebuild the index", problem)
+        return loaded
+
+    async def lookup(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
+        """Return what may be served for `request`; what is no hit carries the vector when the router needs it."""
+        refusal = refuse_request(request, policy)
+        if refusal is not None:
+            self._count("bypass")
+            return Bypass(refusal, await self._vector_for_router(request, policy))
+        try:
+            found = await self._find(caller, request, policy)
+        except Exception as problem:
+            self._failed("look up", problem)
+            found = Miss()
+        self._count(_COUNTER[type(found)])
+        return found
+
+    async def store(
+        self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, answer: CachedAnswer
+    ) -> str | None:
+        """Keep `answer` unless a rule forbids it; return the entry's id or None."""
+        if refuse_store(request, policy, answer) is not None:
+            return None
+        try:
+            return await self._keep(caller, request, policy, answer)
+        except Exception as problem:
+            self._failed("store", problem)
+            return None
+
+    async def close(self) -> None:
+        """Stop the encoder, the search thread and the store."""
+        await self._embedder.close()
+        self._search_thread.shutdown(wait=True)
+        await self._store.close()
+
+    async def _find(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
+        keys = self._fingerprinter.keys(caller, request, policy)
+        for key in (keys.exact, keys.normalised):
+            entry = await self._read(caller, request, keys, key)
+            if entry is not None:
+                return ExactHit(entry, self._age_s(entry))
+        is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
+        if not is_semantic:
+            return Miss(await self._vector_for_router(request, policy))
+        vector = await self._embed(request)
+        return Miss() if vector is None else await self._find_similar(caller, request, keys, vector)
+
+    async def _find_similar(self, caller: Caller, request: ChatRequest, keys: CacheKeys, vector: Vector) -> Found:
+        neighbours = await self._neighbours(keys.scope, vector)
+        near: NearHit | None = None
+        for neighbour in neighbours:
+            entry = await self._read(caller, request, keys, neighbour.entry_id)
+            if entry is None:
+                continue
+            verdict = self._guard.judge(entry.prompt, request.last_user_text or "", neighbour.similarity)
+            if isinstance(verdict, Served):
+                return SemanticHit(entry, self._age_s(entry), neighbour.similarity, verdict.score)
+            if near is None and neighbour.similarity >= _NEAR_SIMILARITY:
+                near = NearHit(entry.entry_id, neighbour.similarity, verdict.veto, vector)
+        return near or Miss(vector)
+
+    async def _neighbours(self, scope: str, vector: Vector) -> list[Neighbour]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._search_thread, self._index.search, scope, vector, _NEIGHBOURS)
+        except Exception as problem:
+            self._failed("search", problem)
+            return []
+
+    async def _read(self, caller: Caller, request: ChatRequest, keys: CacheKeys, key: str) -> Entry | None:
+        """Return the entry when it is this tenant's, of this scope, alive, and as young as the caller asks."""
+        entry = await self._store.read(caller.tenant, key)
+        if entry is None:
+            return None
+        max_age_s = request.demands.cache.max_age_s
+        if entry.tenant != caller.tenant or entry.scope != keys.scope or entry.expires_at_s <= self._now_s():
+            return None
+        return None if max_age_s is not None and self._age_s(entry) > max_age_s else entry
+
+    async def _keep(
+        self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, answer: CachedAnswer
+    ) -> str | None:
+        keys = self._fingerprinter.keys(caller, request, policy)
+        is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
+        now_s = self._now_s()
+        entry = Entry(
+            entry_id=secrets.token_hex(12),
+            tenant=caller.tenant,
+            scope=keys.scope,
+            exact_key=keys.exact,
+            normalised_key=keys.normalised,
+            prompt=request.last_user_text or "",
+            vector=await self._embed(request) if is_semantic else None,
+            encoder=self._embedder.fingerprint,
+            answer=answer,
+            created_at_s=now_s,
+            expires_at_s=now_s + policy.tenant_policy.cache.ttl_s,
+        )
+        gone = await self._store.put(entry)
+        await self._index_changes(entry, gone)
+        if entry.entry_id in gone:
+            return None
+        self._count("stored")
+        return entry.entry_id
+
+    async def _index_changes(self, entry: Entry, gone: tuple[str, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if gone:
+                await loop.run_in_executor(self._search_thread, self._index.remove, gone)
+            if entry.vector is not None and entry.entry_id not in gone:
+                await loop.run_in_executor(
+                    self._search_thread, self._index.add, entry.scope, entry.entry_id, entry.vector
+                )
+        except Exception as problem:
+            self._failed("index", problem)
+
+    async def _vector_for_router(self, request: ChatRequest, policy: EffectivePolicy) -> Vector | None:
+        return await self._embed(request) if isinstance(policy.target, AutoTarget) else None
+
+    async def _embed(self, request: ChatRequest) -> Vector | None:
+        """Return the vector of the last user text; None without a text, an encoder, or room in its window."""
+        if not request.last_user_text or not self._embedder.is_ready():
+            return None
+        try:
+            return (await self._embedder.embed([request.last_user_text]))[0]
+        except EncoderUnavailable as problem:
+            self._failed("embed", problem)
+            return None
+
+    def _age_s(self, entry: Entry) -> float:
+        return max(0.0, self._now_s() - entry.created_at_s)
+
+    def _now_s(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _count(self, name: str) -> None:
+        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + 1})
+
+    def _failed(self, doing: str, problem: Exception) -> None:
+        self._count("failed")
+        log.warning("cache failed open", extra={"doing": doing, "error": f"{type(problem).__name__}: {problem}"})
+
+
+_COUNTER: dict[type, str] = {
+    ExactHit: "exact",
+    SemanticHit: "semantic",
+    NearHit: "near",
+    Miss: "miss",
+    Bypass: "bypass",
+}

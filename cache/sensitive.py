@@ -1,0 +1,89 @@
+"""Recognise texts whose answers must not be shared: bound to the moment, to the asker, or carrying a credential.
+
+The rules look for closed-class words and sentence frames, not for subjects, and err on the side of not caching for
+time and secrets. "Why does my dog bark?" says "my" without being about a record that only the asker has.
+"""
+
+import re
+
+
+def _any_of(*alternatives: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{one})" for one in alternatives), re.IGNORECASE)
+
+
+_DAY_NAMES = r"(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+_FAST = (
+    r"(?:time|date|day|hour|price|value|rate|quote|score|standing|weather|temperature|forecast|traffic|news|headline|status"
+    r"|balance|stock|version|release|result|odd|event|queue|population|holder|champion|leader|ranking|situation)s?"
+)
+_TIME = _any_of(
+    r"\b(?:today|tonight|yesterday|tomorrow|overnight|right now|just now|as of now|nowadays)\b",
+    r"\bat (?:the|this) (?:moment|time|hour|minute)\b",
+    r"\b(?:this|last|next|past|coming) (?:morning|afternoon|evening|night|hour|minute|week|weekend|month)\b",
+    rf"\b(?:this|last|next) {_DAY_NAMES}\b",
+    rf"\b(?:current|currently|latest|newest|live|real-?time|up-to-date|most recent)\b(?: [\w'-]+){{0,2}} {_FAST}\b",
+    rf"\b{_FAST} (?:currently|now)\b",
+    r"\bweather\b(?! balloon| vane|ing)|\b(?:the|latest|top|today'?s) (?:headlines?|forecast)\b|\bbreaking news\b",
+    r"\b(?:any|latest|recent|top|some|the|what(?: i|')?s the) news(?: (?:about|on|from|in)\b|\W*$)",
+    r"\bwhat(?:'s| is) (?:new|going on|happening)(?: (?:in the world|around|now|with)\b|\W*$)",
+    r"\b(?:what|which)(?:'s| is)? (?:time|date|day|month|year) (?:is it|it is)\b",
+    r"\b(?:what is|what's|whats|tell me|give me|know|show me|need|say) the (?:\w+ )?(?:time|date)"
+    r"(?: (?:in|at) [\w ]+| please| now)?\W*$",
+    r"\bdo you have the time\b|\btime is it\b",
+    r"\b(?:stock|share|gold|oil|gas|silver|fuel|bitcoin|crypto\w*) prices?\b|\bexchange rates?\b",
+    r"\bprices? of (?:bitcoin|ethereum|gold|silver|oil|gas|petrol|a barrel|\w+ (?:stock|shares?))\b",
+    r"\b(?:bitcoin|btc|ethereum|stocks?|shares?|dollar|euro|pound|yen) (?:trading|worth|at)\b",
+    r"\bhow (?:many|much|long)(?: more)? ?(?:\w+ )?(?:until|till|is left|are left|remain\w*)\b",
+    r"\bhow (?:is|was|bad is) the traffic\b|\btraffic (?:on|right|jam on)\b",
+    r"\b(?:is it|will it|is it going to) (?:rain|snow|freez|sunny|storm)\w*\b|\bhow (?:hot|cold|warm) is it\b",
+    r"\b(?:days?|hours?|minutes?) ago\b",
+    r"\b(?:who|what team|which team)(?:'s| is| are| has| have)? (?:winning|leading|playing|ahead|in the lead)\b",
+    r"\bwhat(?:'s| is| was) the (?:final )?score\b|\bis [\w' ]+ (?:open|closed|down|up|live|online) now\b",
+    r"(?<!until )(?<!till )(?<!by )\bnow\W*$",
+)
+_RECORD = (
+    r"(?:accounts?|orders?|invoices?|bills?|balance|subscriptions?|tickets?|bookings?|reservations?|appointments?"
+    r"|deliver(?:y|ies)|packages?|parcels?|shipments?|payments?|refunds?|transactions?|statements?|contracts?|plan"
+    r"|memberships?|points|rewards?|vouchers?|e-?mails?|inbox|messages?|files?|documents?|calendar|meetings?|schedule"
+    r"|tasks?|address(?:es)?|passwords?|passcode|pin|user ?names?|logins?|profile|names?|birthday|age|phone"
+    r"|(?:phone )?numbers?|salary|pays?lips?|wages|insurance|policy|claims?|cart|basket|wish ?list|purchases?|settings"
+    r"|usage|quota|limits?|grades?|transcript|prescriptions?|diagnosis|results?|location|status|vacation days)"
+)
+_DONE = r"(?:order|buy|bought|pay|paid|book|subscribe|receive|say|said|ask|tell|told|spend|spent|upload|save)(?:d|ed)?"
+_PERSONAL = _any_of(
+    r"^(?:what|where|when|which|who|whose)(?:'s| is| are| was| were)?(?: [\w-]+){0,2}"
+    rf" my (?:[\w-]+ ){{0,2}}?{_RECORD}\b",
+    rf"^(?:is|are|was|were|did|has|have) my (?:[\w-]+ ){{0,2}}?{_RECORD}\b",
+    r"^(?:show|list|find|check|track|cancel|change|update|delete|open|send|tell|give|get|read|summari[sz]e)\b"
+    rf"[^.?!:]{{0,30}} my (?:[\w-]+ ){{0,2}}?{_RECORD}\b",
+    rf"^how (?:many|much) (?:[\w-]+ )?(?:is|are|does|do|of)? ?my (?:[\w-]+ ){{0,2}}?{_RECORD}\b",
+    r"^(?:who|where) am i\b|^what(?:'s| is) my\b|^when (?:is|are|was|does|do|did|will) my\b",
+    r"\bremember (?:me|my|what i)\b",
+    r"^how (?:many|much) (?:[\w-]+ ){0,3}(?:do i (?:still )?(?:owe|have left)|have i (?:got|used|left|spent|earned))\b",
+    rf"^(?:what|when|where|how much|which \w+) (?:did|have) i (?:last |already |just )?{_DONE}\b",
+    r"^(?:do|have) i (?:still )?(?:owe|have|got) any\b",
+)
+_GENERIC = re.compile(r"^(?:how (?:do|does|can|could|should|would|to|might)|why|should|could|can)\b", re.I)
+_SECRET = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\b[spr]k[-_](?:live|test|proj|ant)?[-_]?[A-Za-z0-9_-]{20,}"
+    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}|\bxox[abprs]-[A-Za-z0-9-]{10,}"
+    r"|\bAIza[\w-]{30,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}|\bglpat-[\w-]{20,}"
+    r"|\b(?i:password|passwd|secret|api[ _-]?key|access[ _-]?token)\b\s*(?i:is|=|:)\s*(?=\S*\d)\S{8,}"
+    r"|(?<![\d.,-])(?:\d{4}[ -]){3}\d{1,4}(?![\d.,-])|(?<![\d.,-])\d{15,16}(?![\d.,-])"
+)
+
+
+def is_time_dependent(text: str) -> bool:
+    """Whether the answer changes with the moment of asking, within hours or days."""
+    return _TIME.search(text.strip()) is not None
+
+
+def is_personal(text: str) -> bool:
+    """Whether the question is about the asker's own records; general how-to questions that say "my" are not."""
+    stripped = text.strip()
+    return _PERSONAL.search(stripped) is not None and _GENERIC.match(stripped) is None
+
+
+def has_secret(text: str) -> bool:
+    """Whether the text shows a credential or a payment card number."""
+    return _SECRET.search(text) is not None

@@ -1,0 +1,111 @@
+"""Closed classes of English words that the guard reasons with; subject words are never listed here.
+
+Lists name function words, number words, negators, calendar words, units of form (language, format, length) and a few
+hundred everyday synonyms. What is not listed is a content word, and a changed content word forbids a hit.
+"""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FUNCTION_WORDS = _words(
+    """a an the this that these those there here it its itself of in on at by as for with about into onto to from
+    and or
+    but so if then than be is are was were been being am do does did done doing have has had having will would shall
+    should can could may might must ought i me you we us one someone anyone somebody anybody my your our what which
+    who
+    whom whose when where why how s t d ll m re ve let us's'"""
+)
+NEGATORS = _words(
+    """not no never none nobody nothing nowhere neither nor cannot without except unless hardly scarcely barely non
+    unable fail fails failed lack lacks lacking avoid avoiding instead"""
+)
+_TWO_TO_TWENTY = (
+    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
+    *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
+NUMBER_WORDS = {word: str(value) for value, word in enumerate(_TWO_TO_TWENTY, start=2)} | {
+    "zero": "0",
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+    "hundred": "100",
+    "thousand": "1000",
+    "million": "1000000",
+    "billion": "1000000000",
+}
+CALENDAR_WORDS = _words(
+    """january february march april may may^ june july august september october november december jan feb mar apr jun
+    jul aug
+    sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday spring summer autumn fall winter
+    today tomorrow yesterday tonight morning afternoon evening night noon midnight week weekend month quarter year
+    decade
+    century semester term annual annually daily weekly monthly yearly ago next last previous upcoming am pm bc ad"""
+)
+STRONG_PREPOSITIONS = _words(
+    """from than before after until till since against between among via per versus vs under over above below beneath
+    behind beyond within outside inside across through toward towards upon during despite because although while
+    like unlike near"""
+)
+DIRECTED_PREPOSITIONS = STRONG_PREPOSITIONS | {"to", "into", "onto", "in", "on", "at", "by", "for", "with", "of", "as"}
+MOVABLE_PREPOSITIONS = _words("in on at during for of within")
+PERSONS = {
+    **dict.fromkeys(("he", "him", "his", "himself"), "he"),
+    **dict.fromkeys(("she", "her", "hers", "herself"), "she"),
+    **dict.fromkeys(("they", "them", "their", "theirs", "themselves"), "they"),
+    **dict.fromkeys(("i", "me", "myself"), "i"),
+    **dict.fromkeys(("you", "yourself"), "you"),
+    **dict.fromkeys(("we", "us", "ourselves"), "we"),
+    **dict.fromkeys(("my", "mine"), "my"),
+    **dict.fromkeys(("your", "yours"), "your"),
+    **dict.fromkeys(("our", "ours"), "our"),
+}
+PAST = _words("was were did had been")
+FUTURE = _words("will shall wo")
+OBLIGATION = _words("should must ought shall")
+WISH = _words("would might may could")
+FORM_WORDS = _words(
+    """answer respond reply write explain describe summarize summarise list table bullet bulleted json xml yaml csv
+    markdown
+    html code latex paragraph sentence word words character line page brief briefly short shorter concise detail
+    detailed
+    long longer simple simply formal informal example step rhyme poem essay email tweet exactly only most least
+    maximum
+    minimum limit child kid beginner expert english french german spanish italian portuguese dutch russian chinese
+    japanese
+    korean arabic hindi turkish polish swedish greek latin language translate format style tone"""
+)
+IRREGULAR = {
+    "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",
+    "mice": "mouse", "wives": "wife", "lives": "life", "knives": "knife", "leaves": "leaf", "went": "go", "gone":
+    "go",
+    "goes": "go", "bought": "buy", "made": "make", "won": "win", "took": "take", "taken": "take", "gave": "give",
+    "given": "give", "got": "get", "gotten": "get", "wrote": "write", "written": "write", "spoke": "speak",
+    "spoken": "speak", "found": "find", "thought": "think", "taught": "teach", "kept": "keep", "left": "leave",
+    "felt": "feel", "meant": "mean", "said": "say", "told": "tell", "knew": "know", "known": "know", "saw": "see",
+    "seen": "see", "built": "build", "sent": "send", "spent": "spend", "lost": "lose", "paid": "pay", "ate": "eat",
+    "eaten": "eat", "began": "begin", "begun": "begin", "became": "become", "ran": "run", "came": "come", "used":
+    "use",
+    "using": "use", "uses": "use", "died": "die", "dying": "die", "lying": "lie", "does": "do",
+}  # fmt: skip
+_SYNONYM_GROUPS = """
+begin start commence|buy purchase|movie film|photo photograph picture pic|car automobile|phone telephone
+bike bicycle|big large|huge enormous|small little tiny|quick fast rapid|quickly fast rapidly|help assist|repair fix
+choose select pick|get obtain|happen occur|enough sufficient|physician doctor|attorney lawyer|sofa couch
+airplane plane aeroplane|ad advert advertisement|app application|info information|tv television|undergrad
+    undergraduate
+grad graduate|prof professor|class course|exam examination|lab laboratory|uni university|math maths mathematics
+wealthy rich|approximately about roughly|correct right|incorrect wrong|shut close|usa us^ america|uk britain
+kilometer kilometre km|meter metre|color colour|favorite favourite|center centre|organize organise|analyze analyse
+realize realise|program programme|grey gray|cheap inexpensive|smart intelligent clever|mobile cellphone
+maximum max|minimum min|average mean|per cent percent|okay ok|mum mom|dad father|mom mother|kid child
+"""
+SYNONYMS = {
+    word: group.split()[0] for line in _SYNONYM_GROUPS.strip().splitlines() for group in line.split("|")
+    for word in group.split()[1:]
+}  # fmt: skip

@@ -1,0 +1,80 @@
+"""The real encoder: known neighbours, its window, its checked weights, and a paraphrase served end to end."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.entry_store import MemoryEntryStore
+from cache.faiss_index import FaissIndex
+from cache.fingerprint import Fingerprinter
+from cache.guard import Guard
+from cache.lexicon import bundled_words
+from cache.minilm import MiniLm, bundled_model_dir, load_minilm
+from cache.semantic_cache import SemanticCache
+from core.cached import NearHit, SemanticHit
+from core.clock import SystemClock
+from tests.caching import answer, caller, policy, request
+
+
+@pytest.fixture(scope="module")
+def encoder() -> MiniLm:
+    return MiniLm(bundled_model_dir())
+
+
+def test_vectors_are_unit_length_and_near_for_near_meanings(encoder: MiniLm) -> None:
+    film, movie, rice = encoder.encode(["Which film won?", "Which movie won?", "How long does rice cook?"])
+    assert film is not None
+    assert movie is not None
+    assert rice is not None
+    assert film.shape == (384,)
+    assert film.dtype == np.float32
+    assert float(film @ film) == pytest.approx(1.0, abs=1e-5)
+    assert float(film @ movie) > 0.8 > 0.3 > float(film @ rice)
+
+
+def test_beyond_256_word_pieces_there_is_no_vector(encoder: MiniLm) -> None:
+    assert [vector is None for vector in encoder.encode(["dog " * 254, "dog " * 255, "a" * 5_000])] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_changed_weights_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(bundled_model_dir() / "config.json", folder)
+    (folder / "model.safetensors").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="SHA-256"):
+        MiniLm(folder)
+
+
+async def test_a_paraphrase_is_served_and_another_number_is_not() -> None:
+    clock = SystemClock()
+    embedder = load_minilm()
+    cache = SemanticCache(
+        Fingerprinter(b"0123456789abcdef"),
+        MemoryEntryStore(clock),
+        FaissIndex(),
+        embedder,
+        clock,
+        Guard(bundled_words()),
+    )
+    while not embedder.is_ready():  # noqa: ASYNC110 - readiness is no event
+        await asyncio.sleep(0.01)
+    await cache.store(caller(), request("Sort these numbers: 7 3 9"), policy(), answer("3 7 9"))
+    await cache.store(caller(), request("What is the capital of France?"), policy(), answer("Paris."))
+    for text in (
+        "Please sort the numbers 7 3 9",
+        "Which city is the capital of France?",
+        "Tell me the capital of France",
+    ):
+        found = await cache.lookup(caller(), request(text), policy())
+        assert isinstance(found, SemanticHit), text
+    found = await cache.lookup(caller(), request("Sort these numbers: 7 3 8"), policy())
+    assert isinstance(found, NearHit)
+    assert found.veto == "number"
+    await cache.close()

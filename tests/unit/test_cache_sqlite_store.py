@@ -1,0 +1,95 @@
+"""The SQLite store outlives the process, refuses newer files, and treats damage as a miss."""
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cache.sqlite_store import SCHEMA_VERSION, SqliteEntryStore
+from core.clock import ManualClock
+from core.errors import ConfigurationError
+from tests.caching import answer, entry
+
+
+def execute(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement)
+
+
+async def stored(path: Path, *names: str) -> None:
+    store = SqliteEntryStore(path, ManualClock())
+    for name in names:
+        await store.put(entry(name))
+    await store.close()
+
+
+async def test_entries_outlive_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "cache.db"
+    await stored(path, "a")
+    reopened = SqliteEntryStore(path, ManualClock())
+    found = await reopened.read("acme", "normalised-a")
+    assert found is not None
+    assert found.answer == answer()
+    await reopened.close()
+
+
+async def test_a_deletion_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    await stored(path, "a", "b")
+    store = SqliteEntryStore(path, ManualClock())
+    await store.delete("acme", ["id-a"])
+    await store.close()
+    reopened = SqliteEntryStore(path, ManualClock())
+    assert await reopened.read("acme", "id-a") is None
+    assert await reopened.read("acme", "id-b") is not None
+    await reopened.close()
+
+
+@pytest.mark.parametrize("column", ["answer = x'00'", "tenant = 'acme', prompt = 'x'", "vector = x'00'", "scope = 's'"])
+async def test_a_damaged_row_is_a_miss_and_a_warning(
+    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "cache.db"
+    await stored(path, "a", "b")
+    execute(path, f"UPDATE cache_entries SET {column} WHERE entry_id = 'id-a'")
+    store = SqliteEntryStore(path, ManualClock())
+    with caplog.at_level(logging.WARNING):
+        assert await store.read("acme", "exact-a") is None
+    assert "corrupt" in caplog.text
+    assert {one.entry_id async for batch in store.live() for one in batch} == {"id-b"}
+    await store.close()
+
+
+async def test_a_table_that_vanished_is_a_miss(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    await stored(path, "a")
+    store = SqliteEntryStore(path, ManualClock())
+    execute(path, "DROP TABLE cache_entries")
+    assert await store.read("acme", "exact-a") is None
+    await store.close()
+
+
+async def test_a_newer_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    await stored(path)
+    execute(path, f"UPDATE cache_schema SET version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(ConfigurationError, match=f"schema version {SCHEMA_VERSION + 1}.*upgrade") as refusal:
+        SqliteEntryStore(path, ManualClock())
+    assert "\n" not in refusal.value.message
+
+
+async def test_an_unversioned_file_is_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    execute(path, "CREATE TABLE cache_schema (version INTEGER NOT NULL)")
+    await stored(path, "a")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT version FROM cache_schema").fetchall() == [(SCHEMA_VERSION,)]
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    path.write_bytes(b"not a database, but long enough to look like one to nobody" * 20)
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        SqliteEntryStore(path, ManualClock())
