@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.money import NANO_PER_USD, Price, Usage, nano_usd, pico_usd_per_token, usd_text
@@ -26,6 +26,7 @@ def test_nano_usd_is_written_as_a_plain_decimal(nano: int, text: str) -> None:
     assert usd_text(nano) == text
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**24), 10**24))
 def test_a_written_amount_reads_back_as_the_same_amount(nano: int) -> None:
     assert nano_usd(Decimal(usd_text(nano))) == nano
@@ -81,6 +82,7 @@ tokens = st.integers(0, 10**9)
 prices = st.integers(0, 10**12)
 
 
+@settings(deadline=None)
 @given(tokens, tokens, prices, prices)
 def test_a_cost_is_the_exact_price_rounded_up_to_the_next_nano_usd(
     given_tokens: int, made_tokens: int, given_price: int, made_price: int
