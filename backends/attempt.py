@@ -134,10 +134,13 @@ class LiveAnswer:
         return self._clock.monotonic_s() - self._started_s
 
     def captured(self) -> Captured | None:
-        """Return the answer for the cache, or None when it is not complete or was too long to keep."""
+        """Return the answer for the cache, or None when it is not complete, not sound or was too long."""
         if not self.complete or self._kept_bytes > MAX_KEPT_BYTES:
             return None
-        parts = [self._body] if self._body is not None else [parse_completion(data) for data in self._kept]
+        try:
+            parts = [self._body] if self._body is not None else [parse_completion(data) for data in self._kept]
+        except msgspec.DecodeError:
+            return None
         finish = next((part.finish_reason for part in reversed(parts) if part.finish_reason), None)
         return Captured(
             content="".join(part.content for part in parts),
