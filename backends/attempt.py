@@ -186,6 +186,8 @@ class LiveAnswer:
                 relayed = self._take(frame)
                 if relayed is not None:
                     self._ready.append(relayed)
+                if self.complete:
+                    break
                 if self._first_byte_s is None and _has_content(frame):
                     self._first_byte_s = self._clock.monotonic_s()
             if self.complete and self._first_byte_s is None:
