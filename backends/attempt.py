@@ -65,6 +65,7 @@ class LiveAnswer:
         self._started_s = clock.monotonic_s()
         self._first_byte_s: float | None = None
         self._upstream: AsyncIterator[bytes] | None = None
+        self._sent = False
         self._splitter = FrameSplitter()
         self._ready: list[bytes] = []
         self._kept: list[bytes] = []
@@ -112,6 +113,10 @@ class LiveAnswer:
         except AttemptError as failure:
             self._failure = failure
             raise
+
+    def sent(self) -> None:
+        """Note that the request is on its way: from here on somebody may bill for it."""
+        self._sent = True
 
     def fail(self, failure: AttemptError) -> None:
         """Remember why the attempt ended before it could begin."""
@@ -162,7 +167,7 @@ class LiveAnswer:
             first_byte_ms=None if self._first_byte_s is None else self._ms(self._first_byte_s),
             ended_ms=self._ms(self._clock.monotonic_s()),
             outcome=self._outcome(),
-            http_status=failure.http_status if failure is not None else 200,
+            http_status=self._http_status(),
             usage=usage,
             usage_source=source,
             cost_nano_usd=self.cost_nano_usd,
@@ -173,6 +178,11 @@ class LiveAnswer:
         if self.complete:
             return AttemptOutcome.COMPLETE
         return AttemptOutcome.CLIENT_GONE if self._failure is None else self._failure.outcome
+
+    def _http_status(self) -> int | None:
+        if self._failure is not None and self._failure.http_status is not None:
+            return self._failure.http_status
+        return None if self._upstream is None else 200
 
     def _ms(self, moment_s: float) -> float:
         return (moment_s - self._received_s) * 1000
@@ -280,7 +290,7 @@ class LiveAnswer:
         failure = self._failure
         if failure is not None and failure.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.FAILED):
             return None, "none"
-        if self._upstream is None and failure is None:
+        if not self._sent:
             return None, "none"
         return Usage(self._request.estimated_input_tokens(), self._estimated_output_tokens()), "estimated"
 
@@ -298,6 +308,7 @@ async def opened(
     answer: LiveAnswer, deployment: Deployment, call: UpstreamCall, deadline: Deadline
 ) -> AsyncIterator[None]:
     """Open the backend for `answer` and read until it begins; the connection is closed when the context ends."""
+    answer.sent()
     try:
         manager = deployment.backend.open(call, deadline)
         response = await manager.__aenter__()
