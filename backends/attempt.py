@@ -54,8 +54,10 @@ class LiveAnswer:
         deadline: Deadline,
         clock: Clock,
         received_s: float,
+        spent_before_nano_usd: int = 0,
     ) -> None:
         self.n = n
+        self._spent_before_nano_usd = spent_before_nano_usd
         self.step = step
         self._deployment = deployment
         self._request = request
@@ -265,7 +267,8 @@ class LiveAnswer:
         if not self._request.include_usage:
             return None
         fields = msgspec.json.decode(data_of(frame), type=dict[str, msgspec.Raw])
-        fields["headgate"] = msgspec.Raw(msgspec.json.encode({"cost_usd": usd_text(self.cost_nano_usd)}))
+        cost_usd = usd_text(self._spent_before_nano_usd + self.cost_nano_usd)
+        fields["headgate"] = msgspec.Raw(msgspec.json.encode({"cost_usd": cost_usd}))
         return b"data: " + msgspec.json.encode(fields) + b"\n\n"
 
     def _keep(self, frame: bytes) -> None:

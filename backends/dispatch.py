@@ -34,6 +34,14 @@ class AttemptLog:
         return sum(attempt.cost_nano_usd for attempt in self.attempts)
 
     @property
+    def cost_by_tier(self) -> dict[str, int]:
+        """Return each tier's part of the cost, for budgets of one tier."""
+        by_tier: dict[str, int] = {}
+        for attempt in self.attempts:
+            by_tier[attempt.tier] = by_tier.get(attempt.tier, 0) + attempt.cost_nano_usd
+        return by_tier
+
+    @property
     def elapsed_s(self) -> float:
         """Return the seconds spent waiting for these attempts."""
         return sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts) / 1000
@@ -66,7 +74,8 @@ class Dispatcher:
         """
         failure: AttemptError | None = None
         for n, step in enumerate(plan.steps, start=1):
-            answer = LiveAnswer(n, step, self.registry[step.deployment], request, deadline, self.clock, received_s)
+            deployment = self.registry[step.deployment]
+            answer = LiveAnswer(n, step, deployment, request, deadline, self.clock, received_s, log.cost_nano_usd)
             try:
                 async with AsyncExitStack() as stack:
                     try:
