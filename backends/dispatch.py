@@ -93,7 +93,7 @@ class Dispatcher:
             if not failure.retryable or deadline.remaining_s(self.clock, first_token_sent=False) == 0.0:
                 break
         assert failure is not None, "a plan has at least one step"
-        raise self._translated(failure, plan.steps[-1]) from failure
+        raise self._translated(failure, step) from failure
 
     async def _begin(
         self,
