@@ -118,7 +118,7 @@ class Dispatcher:
     async def _wait(self, answer: LiveAnswer, step: PlannedStep, deadline: Deadline) -> None:
         limit_s = deadline.remaining_s(self.clock, first_token_sent=False)
         if not await self.registry.wait_ready(step.deployment, LONGEST_WAIT_S if limit_s is None else limit_s):
-            failure = AttemptError(AttemptOutcome.FAILED, "the engine was not ready in time")
+            failure = AttemptError(AttemptOutcome.REFUSED, "the engine was not ready in time")
             answer.fail(failure)
             raise failure
 
