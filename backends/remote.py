@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import aiohttp
 import httpx
@@ -76,7 +76,7 @@ class RemoteBackend:
         response = await self._send(self._request(base_url, call), deadline)
         try:
             if response.status_code != httpx.codes.OK:
-                raise await self._refused(response)
+                raise await self._refused(response, deadline)
             async with aclosing(_chunks(response)) as chunks:
                 yield UpstreamResponse(
                     content_type=response.headers.get("content-type", "").partition(";")[0].strip().lower(),
@@ -112,16 +112,11 @@ class RemoteBackend:
         except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
             raise AttemptError(AttemptOutcome.FAILED, f"the connection failed ({type(problem).__name__})") from problem
 
-    async def _refused(self, response: httpx.Response) -> AttemptError:
+    async def _refused(self, response: httpx.Response, deadline: Deadline) -> AttemptError:
         """Translate an error answer; the provider's own text is only kept where the request is at fault."""
         status = response.status_code
-        body = b""
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_ERROR_BODY_BYTES:
-                break
         message = f"the deployment answered {status}"
-        if status in (400, 413, 422) and (said := _upstream_message(body)):
+        if status in (400, 413, 422) and (said := _upstream_message(await self._error_body(response, deadline))):
             message = said
         return AttemptError(
             AttemptOutcome.REFUSED,
@@ -130,6 +125,17 @@ class RemoteBackend:
             retryable=status not in NEVER_RETRIED,
             retry_after_s=_retry_after_s(response.headers.get("retry-after")),
         )
+
+    async def _error_body(self, response: httpx.Response, deadline: Deadline) -> bytes:
+        """Read what comes of an error answer within the deadline; the status says enough without it."""
+        body = b""
+        with suppress(AttemptError, TimeoutError):
+            async with asyncio.timeout(deadline.remaining_s(self._clock, first_token_sent=False)):
+                async for chunk in _chunks(response):
+                    body += chunk
+                    if len(body) > MAX_ERROR_BODY_BYTES:
+                        break
+        return body
 
 
 async def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
