@@ -151,7 +151,7 @@ async def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 def _upstream_message(body: bytes) -> str | None:
     try:
         error = _refusal_decoder.decode(body).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return None if error is None or error.message is None else error.message[:500]
 
