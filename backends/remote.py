@@ -1,6 +1,7 @@
 """The driver for any server that speaks the OpenAI wire: a provider, or an engine that we host."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 
@@ -17,6 +18,7 @@ from core.trace import AttemptOutcome
 CONNECT_TIMEOUT_S = 5.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 KEEPALIVE_S = 30.0
+LONGEST_RETRY_AFTER_S = 86_400.0
 NEVER_RETRIED = frozenset({400, 401, 403, 404, 413, 422})
 
 
@@ -157,7 +159,9 @@ def _upstream_message(body: bytes) -> str | None:
 
 
 def _retry_after_s(value: str | None) -> float | None:
+    """Read the wait in seconds, or None when there is none that can be told on; a date is not read."""
     try:
-        return None if value is None else max(0.0, float(value))
+        seconds = float(value or "")
     except ValueError:
         return None
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else None
