@@ -108,7 +108,8 @@ class RemoteBackend:
             async with asyncio.timeout(deadline.remaining_s(self._clock, first_token_sent=False)):
                 return await self._transport.handle_async_request(request)
         except TimeoutError as timeout:
-            raise AttemptError(AttemptOutcome.TIMED_OUT, "no answer began within the deadline") from timeout
+            message = "no answer began within the deadline"
+            raise AttemptError(AttemptOutcome.TIMED_OUT, message, retryable=False) from timeout
         except httpx.ConnectError as problem:
             raise AttemptError(AttemptOutcome.FAILED, "the deployment cannot be reached") from problem
         except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
