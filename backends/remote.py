@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S = 5.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 KEEPALIVE_S = 30.0
 LONGEST_RETRY_AFTER_S = 86_400.0
-NEVER_RETRIED = frozenset({400, 401, 403, 404, 413, 422})
+REQUEST_AT_FAULT = frozenset({400, 413, 422})
 
 
 class _ErrorBody(msgspec.Struct):
@@ -119,13 +119,13 @@ class RemoteBackend:
         """Translate an error answer; the provider's own text is only kept where the request is at fault."""
         status = response.status_code
         message = f"the deployment answered {status}"
-        if status in (400, 413, 422) and (said := _upstream_message(await self._error_body(response, deadline))):
+        if status in REQUEST_AT_FAULT and (said := _upstream_message(await self._error_body(response, deadline))):
             message = said
         return AttemptError(
             AttemptOutcome.REFUSED,
             message,
             http_status=status,
-            retryable=status not in NEVER_RETRIED,
+            retryable=status not in REQUEST_AT_FAULT,
             retry_after_s=_retry_after_s(response.headers.get("retry-after")),
         )
 
