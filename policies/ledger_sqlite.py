@@ -80,7 +80,7 @@ class SqliteLedger:
 
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount, or raise BudgetExhausted; Unavailable while the file cannot be written (policy `closed`)."""
-        if self._writer.is_failing and hold.policy.on_store_outage == "closed":
+        if self.is_failing and hold.policy.on_store_outage == "closed":
             raise Unavailable("The budget store cannot be written at the moment.", retry_after_s=1.0)
         self._books.grant(hold)
         if self._durable_holds:
@@ -97,6 +97,11 @@ class SqliteLedger:
     async def balances(self, policy: TenantPolicy) -> tuple[Balance, ...]:
         """Return the tenant's budgets."""
         return tuple(self._books.balances(policy))
+
+    @property
+    def is_failing(self) -> bool:
+        """Tell whether the file could not be written at the last try."""
+        return self._writer.is_failing
 
     async def flush(self) -> None:
         """Wait until everything so far is in the file."""

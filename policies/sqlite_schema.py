@@ -19,9 +19,13 @@ def open_database(path: Path, component: str, migrations: tuple[str, ...]) -> sq
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        _migrate(connection, str(path), component, migrations)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            _migrate(connection, str(path), component, migrations)
+        except BaseException:
+            connection.close()
+            raise
     except (OSError, sqlite3.Error) as problem:
         mend = "check that the folder is writable and the file is Headgate's"
         raise ConfigurationError(str(path), "", f"cannot be used as a database ({problem})", mend) from problem

@@ -1,0 +1,306 @@
+"""What every budget ledger promises, one suite over all of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from core.clock import ManualClock
+from core.errors import BudgetExhausted
+from core.identity import Caller
+from core.plan import Standing
+from core.rules import TenantPolicy
+from policies.ledger import LEASE_S, NOTHING, Balance, BudgetLedger, Cost, Hold
+from policies.ledger_memory import MemoryLedger
+from policies.ledger_sqlite import SqliteLedger
+from tests.policy_samples import CALLER, OTHER_KEY, budget_policy, tenant_policy
+
+THOUSAND = "0.000001"  # USD: 1000 nano-USD
+MONTH = budget_policy(THOUSAND)
+LARGE = frozenset({"large"})
+
+
+@asynccontextmanager
+async def memory_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
+    yield MemoryLedger(clock)
+
+
+@asynccontextmanager
+async def sqlite_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
+    ledger = SqliteLedger(folder / "ledger.db", clock)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@asynccontextmanager
+async def durable_sqlite_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
+    ledger = SqliteLedger(folder / "ledger.db", clock, durable_holds=True)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(datetime(2026, 11, 20, 10, 0, tzinfo=UTC))
+
+
+@pytest.fixture(params=[memory_ledger, sqlite_ledger, durable_sqlite_ledger], ids=lambda make: make.__name__)
+async def ledger(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> AsyncIterator[BudgetLedger]:
+    async with request.param(clock, tmp_path) as made:
+        yield made
+
+
+def held(
+    id_: str,
+    amount: int,
+    policy: TenantPolicy = MONTH,
+    caller: Caller = CALLER,
+    tiers: frozenset[str] = frozenset(),
+) -> Hold:
+    return Hold(id_, caller, policy, amount, tiers)
+
+
+async def only(ledger: BudgetLedger, policy: TenantPolicy = MONTH) -> Balance:
+    (balance,) = await ledger.balances(policy)
+    return balance
+
+
+async def sums(ledger: BudgetLedger, policy: TenantPolicy = MONTH) -> tuple[int, int, int]:
+    """Return free, reserved and spent of the only budget, having checked that they make up its limit."""
+    balance = await only(ledger, policy)
+    reserved, spent = balance.reserved_nano_usd, balance.spent_nano_usd
+    assert balance.free_nano_usd + reserved + spent == balance.budget.limit_nano_usd
+    return balance.free_nano_usd, reserved, spent
+
+
+async def test_money_moves_from_free_to_reserved_to_spent_and_none_is_lost(ledger: BudgetLedger) -> None:
+    assert await sums(ledger) == (1000, 0, 0)
+    await ledger.reserve(held("r1", 600))
+    assert await sums(ledger) == (400, 600, 0)
+    await ledger.settle(held("r1", 600), Cost(250))
+    assert await sums(ledger) == (750, 0, 250)
+
+
+async def test_reserving_twice_holds_once(ledger: BudgetLedger) -> None:
+    await ledger.reserve(held("r1", 600))
+    await ledger.reserve(held("r1", 600))
+    assert await sums(ledger) == (400, 600, 0)
+
+
+async def test_settling_twice_charges_once(ledger: BudgetLedger) -> None:
+    await ledger.reserve(held("r1", 600))
+    for cost in (Cost(250), Cost(250), NOTHING, Cost(999)):
+        await ledger.settle(held("r1", 600), cost)
+    assert await sums(ledger) == (750, 0, 250)
+
+
+async def test_a_release_is_final_and_a_settled_id_is_not_held_again(ledger: BudgetLedger) -> None:
+    await ledger.reserve(held("r1", 600))
+    await ledger.settle(held("r1", 600), NOTHING)
+    await ledger.settle(held("r1", 600), Cost(600))
+    await ledger.reserve(held("r1", 600))
+    assert await sums(ledger) == (1000, 0, 0)
+
+
+async def test_all_that_is_free_can_be_held_and_not_one_nano_more(ledger: BudgetLedger) -> None:
+    await ledger.reserve(held("r1", 999))
+    with pytest.raises(BudgetExhausted) as refusal:
+        await ledger.reserve(held("r2", 2))
+    await ledger.reserve(held("r3", 1))
+    assert await sums(ledger) == (0, 1000, 0)
+    assert refusal.value.headers() == {
+        "x-should-retry": "false",
+        "x-headgate-budget-reset": "2026-12-01T00:00:00+00:00",
+    }
+    assert "has 0.000000001 USD left" in refusal.value.message
+
+
+async def test_a_refused_id_may_be_asked_again(ledger: BudgetLedger) -> None:
+    await ledger.reserve(held("r1", 900))
+    with pytest.raises(BudgetExhausted):
+        await ledger.reserve(held("r2", 200))
+    await ledger.settle(held("r1", 900), NOTHING)
+    await ledger.reserve(held("r2", 200))
+    assert await sums(ledger) == (800, 200, 0)
+
+
+async def test_a_cost_above_the_hold_is_charged_in_full_and_stops_the_next(ledger: BudgetLedger) -> None:
+    await ledger.reserve(held("r1", 600))
+    await ledger.settle(held("r1", 600), Cost(1700))
+    assert await sums(ledger) == (-700, 0, 1700)
+    with pytest.raises(BudgetExhausted, match="has 0 USD left"):
+        await ledger.reserve(held("r2", 1))
+
+
+async def test_what_costs_nothing_is_never_refused(ledger: BudgetLedger) -> None:
+    await ledger.settle(held("r1", 0), Cost(1700))
+    await ledger.reserve(held("r2", 0))
+    await ledger.settle(held("r2", 0), NOTHING)
+    assert await sums(ledger) == (-700, 0, 1700)
+
+
+async def test_a_hold_takes_from_all_windows_or_from_none(ledger: BudgetLedger) -> None:
+    policy = tenant_policy('budgets: [{window: day, limit_usd: "0.0000005"}, {window: month, limit_usd: "0.000001"}]')
+    await ledger.reserve(held("r1", 400, policy))
+    with pytest.raises(BudgetExhausted) as refusal:
+        await ledger.reserve(held("r2", 200, policy))
+    assert refusal.value.resets_at == datetime(2026, 11, 21, tzinfo=UTC)
+    assert [b.reserved_nano_usd for b in await ledger.balances(policy)] == [400, 400]
+    await ledger.settle(held("r1", 400, policy), Cost(300))
+    assert [b.spent_nano_usd for b in await ledger.balances(policy)] == [300, 300]
+
+
+async def test_the_refusal_names_the_window_that_ends_last(ledger: BudgetLedger) -> None:
+    policy = tenant_policy('budgets: [{window: day, limit_usd: "0.0000005"}, {window: month, limit_usd: "0.0000006"}]')
+    with pytest.raises(BudgetExhausted, match="The month budget") as refusal:
+        await ledger.reserve(held("r1", 700, policy))
+    assert refusal.value.resets_at == datetime(2026, 12, 1, tzinfo=UTC)
+
+
+async def test_two_limits_on_one_window_count_the_same_money_once(ledger: BudgetLedger) -> None:
+    policy = tenant_policy(
+        'budgets: [{window: day, limit_usd: "0.0000005", when_exhausted: small_only}, '
+        '{window: day, limit_usd: "0.000001"}]'
+    )
+    await ledger.reserve(held("r1", 500, policy))
+    await ledger.settle(held("r1", 500, policy), Cost(500))
+    assert [b.free_nano_usd for b in await ledger.balances(policy)] == [0, 500]
+    assert (await ledger.standing(CALLER, policy)).when_exhausted == "small_only"
+
+
+async def test_each_key_has_its_own_budget_and_the_tenant_one_for_all(ledger: BudgetLedger) -> None:
+    policy = tenant_policy(
+        'budgets: [{window: day, limit_usd: "0.0000003", per: key}, {window: day, limit_usd: "0.0000005"}]'
+    )
+    await ledger.reserve(held("r1", 300, policy))
+    with pytest.raises(BudgetExhausted):
+        await ledger.reserve(held("r2", 1, policy))
+    with pytest.raises(BudgetExhausted):
+        await ledger.reserve(held("r3", 201, policy, OTHER_KEY))
+    await ledger.reserve(held("r4", 200, policy, OTHER_KEY))
+    balances = {(b.account.key_id, b.free_nano_usd) for b in await ledger.balances(policy)}
+    assert balances == {("k1", 0), ("k2", 100), ("", 0)}
+    assert (await ledger.standing(OTHER_KEY, policy)).free_nano_usd == 0
+
+
+async def test_a_budget_of_a_tier_counts_that_tier_alone(ledger: BudgetLedger) -> None:
+    policy = budget_policy("0.0000003", "day", ", tier: large")
+    await ledger.reserve(held("r1", 1000, policy, tiers=frozenset({"small"})))
+    with pytest.raises(BudgetExhausted):
+        await ledger.reserve(held("r2", 301, policy, tiers=LARGE))
+    both = held("r3", 300, policy, tiers=frozenset({"small", "large"}))
+    await ledger.reserve(both)
+    await ledger.settle(both, Cost(250, {"small": 50, "large": 200}))
+    await ledger.settle(held("r1", 1000, policy, tiers=frozenset({"small"})), Cost(1000))
+    assert await sums(ledger, policy) == (100, 0, 200)
+    assert await ledger.standing(CALLER, policy) == Standing()
+
+
+async def test_a_lease_that_runs_out_is_charged_in_full_and_flagged(ledger: BudgetLedger, clock: ManualClock) -> None:
+    await ledger.reserve(held("r1", 600))
+    clock.advance(LEASE_S - 1)
+    assert await ledger.reap() == 0
+    clock.advance(1)
+    assert await ledger.reap() == 1
+    assert await ledger.reap() == 0
+    assert await sums(ledger) == (400, 0, 600)
+    assert (await only(ledger)).unconfirmed_nano_usd == 600
+
+
+async def test_a_settlement_after_the_lease_replaces_the_charge(ledger: BudgetLedger, clock: ManualClock) -> None:
+    await ledger.reserve(held("r1", 600))
+    clock.advance(LEASE_S)
+    await ledger.reap()
+    await ledger.settle(held("r1", 600), Cost(50))
+    await ledger.settle(held("r1", 600), Cost(50))
+    assert await sums(ledger) == (950, 0, 50)
+    assert (await only(ledger)).unconfirmed_nano_usd == 0
+
+
+async def test_a_settlement_that_the_store_knows_nothing_of_is_booked_once(ledger: BudgetLedger) -> None:
+    await ledger.settle(held("lost", 600), Cost(450))
+    await ledger.settle(held("lost", 600), Cost(450))
+    assert await sums(ledger) == (550, 0, 450)
+
+
+async def test_a_hold_belongs_to_the_window_in_which_it_was_made(ledger: BudgetLedger, clock: ManualClock) -> None:
+    policy = budget_policy(THOUSAND, "minute")
+    clock.advance(59)
+    await ledger.reserve(held("r1", 1000, policy))
+    clock.advance(1)
+    assert await sums(ledger, policy) == (1000, 0, 0)
+    await ledger.reserve(held("r2", 1000, policy))
+    await ledger.settle(held("r1", 1000, policy), Cost(900))
+    assert await sums(ledger, policy) == (0, 1000, 0)
+
+
+async def test_a_day_of_25_hours_has_one_budget(ledger: BudgetLedger, clock: ManualClock) -> None:
+    policy = budget_policy(THOUSAND, "day", ", zone: America/New_York")
+    clock.advance((datetime(2027, 11, 7, 4, 0, tzinfo=UTC) - clock.now()).total_seconds())
+    await ledger.reserve(held("r1", 1000, policy))
+    clock.advance(25 * 3600 - 1)
+    with pytest.raises(BudgetExhausted) as refusal:
+        await ledger.reserve(held("r2", 1, policy))
+    assert refusal.value.resets_at == datetime(2027, 11, 8, 5, 0, tzinfo=UTC)
+    clock.advance(1)
+    await ledger.reserve(held("r2", 1000, policy))
+
+
+async def test_standing_tells_the_tightest_budget_and_its_end(ledger: BudgetLedger) -> None:
+    policy = tenant_policy(
+        'budgets: [{window: day, limit_usd: "0.0000005", when_exhausted: cache_only}, '
+        '{window: month, limit_usd: "0.000001", when_exhausted: small_only}]'
+    )
+    assert await ledger.standing(CALLER, policy) == Standing(500, "cache_only", datetime(2026, 11, 21, tzinfo=UTC))
+    await ledger.settle(held("r1", 0, policy), Cost(1200))
+    assert await ledger.standing(CALLER, policy) == Standing(-700, "cache_only", datetime(2026, 11, 21, tzinfo=UTC))
+
+
+async def test_a_new_limit_counts_at_once_with_what_was_spent_before(ledger: BudgetLedger) -> None:
+    await ledger.reserve(held("r1", 1000))
+    await ledger.settle(held("r1", 1000), Cost(1000))
+    raised = budget_policy("0.000003")
+    await ledger.reserve(held("r2", 2000, raised))
+    assert await sums(ledger, raised) == (0, 2000, 1000)
+
+
+async def test_tenants_do_not_share_budgets(ledger: BudgetLedger) -> None:
+    other = tenant_policy(f"budgets: [{{window: month, limit_usd: '{THOUSAND}'}}]", "globex")
+    await ledger.reserve(held("r1", 1000))
+    await ledger.reserve(held("r2", 1000, other, Caller("globex", "k1")))
+    assert await sums(ledger, other) == (0, 1000, 0)
+
+
+async def test_without_budgets_nothing_is_counted_or_refused(ledger: BudgetLedger) -> None:
+    policy = tenant_policy()
+    await ledger.reserve(held("r1", 10**15, policy))
+    await ledger.settle(held("r1", 10**15, policy), Cost(10**15))
+    assert await ledger.balances(policy) == ()
+    assert await ledger.standing(CALLER, policy) == Standing()
+
+
+async def test_of_many_at_once_exactly_those_that_fit_are_granted(ledger: BudgetLedger) -> None:
+    async def is_granted(reserve: Coroutine[object, object, None]) -> bool:
+        try:
+            await reserve
+        except BudgetExhausted:
+            return False
+        return True
+
+    grants = await asyncio.gather(*(is_granted(ledger.reserve(held(f"r{n}", 7))) for n in range(200)))
+    assert sum(grants) == 1000 // 7
+    await asyncio.gather(*(ledger.settle(held(f"r{n}", 7), Cost(5)) for n in range(200) if grants[n]))
+    assert await sums(ledger) == (1000 - 142 * 5, 0, 142 * 5)
+
+
+@pytest.mark.parametrize("wrong", [lambda: held("r1", -1), lambda: Cost(-1), lambda: Cost(1, {"small": -1})])
+def test_negative_money_cannot_be_written(wrong: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="cannot be negative"):
+        wrong()

@@ -1,0 +1,196 @@
+"""Any order of holds, settlements, repeats and restarts keeps the books exact, and nobody is blocked falsely."""
+
+import asyncio
+import shutil
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from core.clock import ManualClock
+from core.errors import BudgetExhausted
+from core.identity import Caller
+from core.rules import Budget
+from policies.budgets import Account, account_of
+from policies.ledger import LEASE_S, BudgetLedger, Cost, Hold
+from policies.ledger_memory import MemoryLedger
+from policies.ledger_sqlite import SqliteLedger
+from policies.windows import window_at
+from tests.policy_samples import CALLER, OTHER_KEY, tenant_policy
+
+POLICY = tenant_policy(
+    """
+budgets:
+  - {window: hour, zone: Europe/Berlin, limit_usd: "0.000001"}
+  - {window: day, zone: Europe/Berlin, limit_usd: "0.000002", when_exhausted: small_only}
+  - {window: day, zone: Europe/Berlin, limit_usd: "0.000003"}
+  - {window: day, zone: America/New_York, limit_usd: "0.0000015", per: key}
+  - {window: month, limit_usd: "0.000004", tier: large, when_exhausted: cache_only}
+"""
+)
+# A night in which Berlin's clocks go back while New York's have not yet.
+START = datetime(2026, 10, 24, 20, 0, tzinfo=UTC)
+Line = tuple[Account, str]
+
+
+@dataclass
+class Known:
+    """The model's view of one hold."""
+
+    hold: Hold
+    lines: list[Line]
+    leased_until: datetime
+    state: str = "open"
+    charged: dict[Line, int] = field(default_factory=dict)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Drives a ledger and a naive model of it side by side."""
+
+    ids = Bundle("ids")
+
+    def make(self) -> BudgetLedger:
+        return MemoryLedger(self.clock)
+
+    @initialize()
+    def open(self) -> None:
+        self.clock = ManualClock(START)
+        self.runner = asyncio.Runner()
+        self.ledger = self.make()
+        self.holds: dict[str, Known] = {}
+        self.excess: dict[Line, int] = defaultdict(int)
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.runner.close()
+
+    @rule(
+        target=ids,
+        amount=st.integers(0, 900),
+        caller=st.sampled_from([CALLER, OTHER_KEY]),
+        tiers=st.sampled_from([frozenset({"small"}), frozenset({"large"}), frozenset({"small", "large"})]),
+    )
+    def reserve(self, amount: int, caller: Caller, tiers: frozenset[str]) -> str:
+        id_ = f"r{len(self.holds)}"
+        hold = Hold(id_, caller, POLICY, amount, tiers)
+        fits = all(
+            amount <= budget.limit_nano_usd - self.reserved(line) - self.spent(line)
+            for budget, line in self.drawn_on(hold)
+        )
+        try:
+            self.runner.run(self.ledger.reserve(hold))
+            assert fits or amount == 0, "granted although a budget had no room"
+            state = "open"
+        except BudgetExhausted:
+            assert not fits, "refused although every budget had room"
+            assert amount > 0
+            state = "refused"
+        lines = list(dict.fromkeys(line for _, line in self.drawn_on(hold)))
+        leased_until = datetime.fromtimestamp(self.clock.now().timestamp() + LEASE_S, UTC)
+        self.holds[id_] = Known(hold, lines, leased_until, state)
+        return id_
+
+    @rule(id_=ids)
+    def reserve_again(self, id_: str) -> None:
+        if self.holds[id_].state in ("open", "settled", "reaped"):
+            self.runner.run(self.ledger.reserve(self.holds[id_].hold))
+
+    @rule(id_=ids, small=st.integers(0, 600), large=st.integers(0, 600))
+    def settle(self, id_: str, small: int, large: int) -> None:
+        known = self.holds[id_]
+        if known.state not in ("open", "settled", "reaped"):
+            return
+        parts = {tier: part for tier, part in (("small", small), ("large", large)) if tier in known.hold.tiers}
+        cost = Cost(sum(parts.values()), parts)
+        self.runner.run(self.ledger.settle(known.hold, cost))
+        if known.state in ("open", "reaped"):
+            known.state = "settled"
+            known.charged = {line: cost.of(line[0]) for line in known.lines}
+            for line in known.lines:
+                self.excess[line] += max(0, cost.of(line[0]) - known.hold.amount_nano_usd)
+
+    @rule(id_=consumes(ids))
+    def settle_for_nothing(self, id_: str) -> None:
+        self.settle(id_, 0, 0)
+
+    @rule(seconds=st.sampled_from([1.0, 61.0, LEASE_S, 3600.0, 7200.0]))
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def reap(self) -> None:
+        expired = [k for k in self.holds.values() if k.state == "open" and k.leased_until <= self.clock.now()]
+        assert self.runner.run(self.ledger.reap()) == len(expired)
+        for known in expired:
+            known.state = "reaped"
+            known.charged = dict.fromkeys(known.lines, known.hold.amount_nano_usd)
+
+    @invariant()
+    def books_agree(self) -> None:
+        if not hasattr(self, "holds"):
+            return
+        for balance in self.runner.run(self.ledger.balances(POLICY)):
+            line = (balance.account, balance.window_id)
+            assert balance.reserved_nano_usd == self.reserved(line)
+            assert balance.spent_nano_usd == self.spent(line)
+            assert balance.unconfirmed_nano_usd == self.charged(line, "reaped")
+            assert min(balance.reserved_nano_usd, balance.spent_nano_usd, balance.unconfirmed_nano_usd) >= 0
+            used = balance.reserved_nano_usd + balance.spent_nano_usd
+            assert balance.free_nano_usd + used == balance.budget.limit_nano_usd
+            assert used - balance.budget.limit_nano_usd <= self.excess[line]
+
+    def drawn_on(self, hold: Hold) -> list[tuple[Budget, Line]]:
+        return [
+            (budget, (account, window_at(budget.window, budget.zone, self.clock.now()).window_id))
+            for budget in POLICY.budgets
+            for account in (account_of(budget, "acme", hold.caller.key_id),)
+            if not account.tier or account.tier in hold.tiers
+        ]
+
+    def reserved(self, line: Line) -> int:
+        return sum(k.hold.amount_nano_usd for k in self.holds.values() if k.state == "open" and line in k.lines)
+
+    def spent(self, line: Line) -> int:
+        return self.charged(line, "settled") + self.charged(line, "reaped")
+
+    def charged(self, line: Line, state: str) -> int:
+        return sum(k.charged[line] for k in self.holds.values() if k.state == state and line in k.lines)
+
+
+class SqliteLedgerMachine(LedgerMachine):
+    """The same with a file, and restarts at any moment."""
+
+    def make(self) -> BudgetLedger:
+        self.folder = Path(tempfile.mkdtemp())
+        return SqliteLedger(self.folder / "ledger.db", self.clock, linger_s=0.0)
+
+    @rule()
+    def restart(self) -> None:
+        """Start again from the file; what was settled is forgotten as an id, which a new process never repeats."""
+        assert isinstance(self.ledger, SqliteLedger)
+        self.ledger.close()
+        self.ledger = SqliteLedger(self.folder / "ledger.db", self.clock, linger_s=0.0)
+        for known in self.holds.values():
+            if known.state in ("settled", "reaped"):
+                known.state = f"{known.state} before the restart"
+
+    def charged(self, line: Line, state: str) -> int:
+        return super().charged(line, state) + super().charged(line, f"{state} before the restart")
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            assert isinstance(self.ledger, SqliteLedger)
+            self.ledger.close()
+            shutil.rmtree(self.folder)
+        super().teardown()
+
+
+TestMemoryLedger = LedgerMachine.TestCase
+TestMemoryLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSqliteLedger = SqliteLedgerMachine.TestCase
+TestSqliteLedger.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
