@@ -32,17 +32,11 @@ async def test_a_minutes_allowance_passes_at_once_and_not_one_more() -> None:
     with pytest.raises(RateLimited) as refusal:
         await admit(admission, policy)
     assert refusal.value.retry_after_s == pytest.approx(1.0)
-    assert (
-        refusal.value.headers()
-        == {
-            "retry-after": "1",
-            "retry-after-ms": "999",
-            "x-ratelimit-limit-requests": "60",
-            "x-ratelimit-remaining-requests": "0",
-            "x-ratelimit-reset-requests": "1m0s",
-        }
-        or refusal.value.headers()["retry-after-ms"] == "1000"
-    )
+    headers = refusal.value.headers()
+    assert headers["retry-after"] == "1"
+    assert headers["x-ratelimit-limit-requests"] == "60"
+    assert headers["x-ratelimit-remaining-requests"] == "0"
+    assert headers["x-ratelimit-reset-requests"] == "1m0s"
 
 
 async def test_waiting_as_told_is_enough_and_a_little_less_is_not() -> None:

@@ -1,15 +1,11 @@
 """A hold is settled whatever happens to the request, cancellations included."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from core.clock import ManualClock
 from core.errors import BudgetExhausted
-from core.identity import Caller
-from core.plan import Standing
-from core.rules import TenantPolicy
 from policies.ledger import Balance, Cost, Hold
 from policies.ledger_memory import MemoryLedger
 from policies.reservation import drain, hold
@@ -41,11 +37,6 @@ class SlowLedger(MemoryLedger):
 async def sums(ledger: MemoryLedger) -> tuple[int, int]:
     (balance,) = await ledger.balances(POLICY)
     return balance.reserved_nano_usd, balance.spent_nano_usd
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    while not is_true():
-        await asyncio.sleep(0)
 
 
 async def test_the_last_charge_counts_and_the_rest_is_released() -> None:
@@ -149,10 +140,3 @@ async def test_a_negative_charge_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="cannot be negative"):
         async with hold(MemoryLedger(ManualClock()), "r1", CALLER, POLICY, 900) as reservation:
             reservation.charge(-1)
-
-
-async def test_standing_and_the_protocol_agree_on_types() -> None:
-    async def standing(caller: Caller, policy: TenantPolicy) -> Standing:
-        return await MemoryLedger(ManualClock()).standing(caller, policy)
-
-    assert (await standing(CALLER, POLICY)).free_nano_usd == 1000
