@@ -1,0 +1,351 @@
+"""Keeps one engine running: one owner task starts it, proves it ready, watches it, and starts it again.
+
+stopped -> starting -> warming -> ready -> draining -> stopped; whatever goes wrong on the way leads to failed, a wait
+that grows with the failures in a row, and starting again. Failures stay inside: they are states and lines, never
+exceptions for the caller, so that the other tiers go on serving.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, TypeVar
+
+from backends.engines.backoff import restart_delay_s
+from backends.engines.launcher import EngineLauncher
+from backends.engines.log_ring import LogRing
+from backends.engines.memory import MemoryBudget
+from backends.engines.orphans import MARKER, forget_group, record_group, sweep_orphans
+from backends.engines.probe import EngineProbe, WrongAnswer
+from backends.engines.process import EngineProcess, free_port, port_is_free, start_process
+from core.clock import Clock
+from core.errors import ConfigurationError
+
+logger = logging.getLogger("headgate.engine")
+T = TypeVar("T")
+
+
+class EngineState(StrEnum):
+    """Where an engine is in its life."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    WARMING = "warming"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """The supervisor's patience, in seconds; `jitter_ratio` is the most that a restart delay is stretched by."""
+
+    restart_base_s: float = 10.0
+    restart_limit_s: float = 300.0
+    jitter_ratio: float = 0.1
+    healthy_after_s: float = 60.0
+    poll_s: float = 0.05
+    probe_interval_s: float = 5.0
+    probe_timeout_s: float = 5.0
+    probe_misses: int = 3
+
+
+class _Fault(Exception):
+    """This life of the engine is over; the message says why."""
+
+
+class _StopAsked(Exception):
+    """Somebody wants the engine stopped."""
+
+
+class Supervisor:
+    """Owns one engine; its properties may be read at any time from the event loop's thread."""
+
+    def __init__(
+        self,
+        launcher: EngineLauncher,
+        clock: Clock,
+        state_dir: Path,
+        *,
+        timings: Timings | None = None,
+        memory: MemoryBudget | None = None,
+        on_change: Callable[[EngineState], None] | None = None,
+    ) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            launcher: how to run the engine.
+            clock: for durations.
+            state_dir: where the process group is recorded and where engines get their working directory.
+            timings: the patience.
+            memory: the device's budget, claimed before each start.
+            on_change: called with every new state, on the event loop; it must not block.
+        """
+        self._launcher = launcher
+        self._spec = launcher.spec
+        self._clock = clock
+        self._state_dir = state_dir
+        self._timings = timings or Timings()
+        self._memory = memory
+        self._on_change = on_change
+        self._log = LogRing()
+        self._state = EngineState.STOPPED
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._owner: asyncio.Task[None] | None = None
+        self._url: str | None = None
+        self._failures = 0
+        self._restarts = 0
+        self._last_error: str | None = None
+        self._began_s = 0.0
+        self._expected_start_s = self._spec.expected_start_s
+        self._next_start_s = 0.0
+
+    @property
+    def name(self) -> str:
+        """Return the recipe's name."""
+        return self._spec.name
+
+    @property
+    def model(self) -> str:
+        """Return the name under which the engine serves its weights."""
+        return self._spec.model
+
+    @property
+    def state(self) -> EngineState:
+        """Return where the engine is in its life."""
+        return self._state
+
+    @property
+    def base_url(self) -> str | None:
+        """Return the OpenAI base URL, `/v1` included, while the engine is ready, else None."""
+        return f"{self._url}/v1" if self._state is EngineState.READY else None
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Return where the engine shows its own metrics while it is ready, else None."""
+        return f"{self._url}/metrics" if self._state is EngineState.READY else None
+
+    @property
+    def failures(self) -> int:
+        """Return the failures in a row; a minute of health forgives them."""
+        return self._failures
+
+    @property
+    def restarts(self) -> int:
+        """Return how often the engine was started again since `start`."""
+        return self._restarts
+
+    @property
+    def last_error(self) -> str | None:
+        """Return one line on the last failure, with the recipe and the mend, or None."""
+        return self._last_error
+
+    @property
+    def retry_after_s(self) -> float:
+        """Estimate when the engine can answer: 0 when ready, else from the last start and the back-off, at least 1."""
+        now = self._clock.monotonic_s()
+        match self._state:
+            case EngineState.READY:
+                return 0.0
+            case EngineState.STARTING | EngineState.WARMING:
+                elapsed = now - self._began_s
+                late = elapsed / 2
+                left = self._expected_start_s - elapsed
+                return max(1.0, left if left > 0 else min(late, self._spec.start_timeout_s - elapsed))
+            case EngineState.FAILED:
+                return max(1.0, self._next_start_s - now + self._expected_start_s)
+            case EngineState.DRAINING | EngineState.STOPPED:
+                return self._timings.restart_limit_s
+
+    def logs(self) -> tuple[str, ...]:
+        """Return the last lines that the engine wrote, oldest first."""
+        return self._log.lines()
+
+    def start(self) -> None:
+        """Start the owner task, once; it goes on until `stop`."""
+        if self._owner is None or self._owner.done():
+            self._stop.clear()
+            self._owner = asyncio.create_task(self._own(), name=f"engine {self.name}")
+
+    async def stop(self) -> None:
+        """Drain, end the whole process group and return when nothing of it is left."""
+        self._stop.set()
+        if self._owner is not None:
+            await asyncio.shield(self._owner)
+
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the engine is ready; False when it is not in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._state is not EngineState.READY:
+                    await self._changed.wait()
+        return self._state is EngineState.READY
+
+    async def _own(self) -> None:
+        """Live again and again until somebody wants the engine stopped."""
+        try:
+            while not self._stop.is_set():
+                try:
+                    await self._live()
+                except _StopAsked:
+                    break
+                except (_Fault, ConfigurationError) as fault:
+                    self._fail(str(fault))
+                except Exception as bug:
+                    logger.exception("engine supervision failed", extra={"recipe": self.name})
+                    self._fail(f"supervision failed: {type(bug).__name__}: {bug}")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._next_start_s - self._clock.monotonic_s())
+                self._restarts += not self._stop.is_set()
+        finally:
+            self._enter(EngineState.STOPPED)
+
+    async def _live(self) -> None:
+        """Lead one process from its start to its end; always raises."""
+        self._began_s = self._clock.monotonic_s()
+        self._enter(EngineState.STARTING)
+        self._log.begin()
+        self._claim_memory()
+        scratch = self._scratch()
+        await sweep_orphans(self._record)
+        port = self._port()
+        marker = token_hex(16)
+        environment = self._launcher.environment() | {MARKER: marker}
+        command = self._launcher.command(port)
+        try:
+            process = await start_process(command, environment, scratch, self._log)
+        except OSError as problem:
+            raise _Fault(f"{command[0]} cannot be run: {problem.strerror}; correct the recipe's command") from problem
+        try:
+            record_group(self._record, process.group, marker)
+            self._url = f"http://127.0.0.1:{port}"
+            async with EngineProbe(self._url, self._timings.probe_timeout_s) as probe:
+                await self._become_ready(process, probe)
+                await self._watch(process, probe)
+        except _StopAsked:
+            await self._drain(process)
+            raise
+        finally:
+            self._url = None
+            await process.end()
+            forget_group(self._record)
+            if self._memory is not None:
+                self._memory.release(self.name)
+
+    async def _become_ready(self, process: EngineProcess, probe: EngineProbe) -> None:
+        """Wait until the endpoint answers, lists the model, and has generated a token."""
+        try:
+            async with asyncio.timeout(self._spec.start_timeout_s):
+                while not await self._unless_over(process, probe.lists(self.model)):
+                    await self._unless_over(process, asyncio.sleep(self._timings.poll_s))
+                self._enter(EngineState.WARMING)
+                body = self._launcher.warm_up_body()
+                await self._unless_over(process, probe.generates(body, self._spec.start_timeout_s))
+        except TimeoutError as late:
+            doing = "answer" if self._state is EngineState.STARTING else "generate a token"
+            raise _Fault(
+                f"the engine did not {doing} within {self._spec.start_timeout_s:g} s{self._last_words()}; "
+                "raise start_timeout_s in the recipe, or see the engine's log"
+            ) from late
+        except WrongAnswer as wrong:
+            raise _Fault(f"the engine {wrong}; correct the recipe's model or weights") from wrong
+        self._expected_start_s = self._clock.monotonic_s() - self._began_s
+        self._last_error = None
+        self._enter(EngineState.READY)
+
+    async def _watch(self, process: EngineProcess, probe: EngineProbe) -> None:
+        """Probe until the process ends, stops answering, or somebody wants it stopped."""
+        ready_s = self._clock.monotonic_s()
+        health_path = self._launcher.capabilities().health_path
+        misses = 0
+        while misses < self._timings.probe_misses:
+            await self._unless_over(process, asyncio.sleep(self._timings.probe_interval_s))
+            misses = 0 if await self._unless_over(process, probe.is_alive(health_path)) else misses + 1
+            if self._clock.monotonic_s() - ready_s >= self._timings.healthy_after_s:
+                self._failures = 0
+        raise _Fault(f"the engine failed {misses} probes of {health_path} in a row; it is started again")
+
+    async def _unless_over(self, process: EngineProcess, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work`, unless the process ends or a stop is asked for before it is done."""
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((working, stopping, process.exited), return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                raise _StopAsked
+            if working.done():
+                return working.result()
+            raise _Fault(self._epitaph(process.exited.result()))
+        finally:
+            working.cancel()
+            stopping.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+    async def _drain(self, process: EngineProcess) -> None:
+        """Let running requests finish within the recipe's drain time."""
+        self._enter(EngineState.DRAINING)
+        process.terminate()
+        await asyncio.wait((process.exited,), timeout=self._spec.drain_timeout_s)
+
+    def _fail(self, problem: str) -> None:
+        self._failures += 1
+        timings = self._timings
+        delay_s = restart_delay_s(self._failures, timings.restart_base_s, timings.restart_limit_s)
+        delay_s *= 1 + timings.jitter_ratio * random.random()  # noqa: S311 - spreads restarts, guards nothing
+        self._next_start_s = self._clock.monotonic_s() + delay_s
+        subject = f"recipe {self.name}: "
+        line = problem if problem.startswith(subject) else subject + problem
+        self._last_error = " ".join(line.split())
+        self._log.note(self._last_error)
+        self._enter(EngineState.FAILED)
+
+    def _enter(self, state: EngineState) -> None:
+        if state is self._state:
+            return
+        self._state = state
+        level = logging.WARNING if state is EngineState.FAILED else logging.INFO
+        extra = {"recipe": self.name, "state": state.value, "failures": self._failures}
+        logger.log(level, "engine state", extra=extra | ({"error": self._last_error} if self._last_error else {}))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if self._on_change is not None:
+            self._on_change(state)
+
+    def _claim_memory(self) -> None:
+        if self._memory is None:
+            return
+        shortfall = self._memory.shortfall(self.name, self._spec.memory_bytes)
+        if shortfall is not None:
+            raise _Fault(f"{shortfall}; lower memory_bytes, or host fewer engines on this device")
+
+    def _port(self) -> int:
+        if self._spec.port is None:
+            return free_port()
+        if not port_is_free(self._spec.port):
+            raise _Fault(f"port {self._spec.port} is in use; stop its user, or leave `port` out of the recipe")
+        return self._spec.port
+
+    def _scratch(self) -> Path:
+        """Return the engine's working directory, which is never the source tree."""
+        scratch = self._state_dir / "engines" / self.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        return scratch
+
+    @property
+    def _record(self) -> Path:
+        return self._state_dir / "engines" / f"{self.name}.json"
+
+    def _epitaph(self, status: int) -> str:
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        when = "before it was ready" if self._state is not EngineState.READY else "while serving"
+        return f"the engine {how} {when}{self._last_words()}; see the engine's log"
+
+    def _last_words(self) -> str:
+        last = self._log.last()
+        return f" ({last})" if last else ""

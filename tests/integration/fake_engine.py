@@ -1,0 +1,76 @@
+"""A stand-in for an engine process: speaks just enough of the OpenAI API, and misbehaves on demand."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+HEALTHY = "healthy"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    model = ""
+    mode = HEALTHY
+    unhealthy_file: Path | None = None
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            names = ["another-model"] if self.mode == "wrong-model" else [self.model]
+            body = b"<html>hello</html>" if self.mode == "garbage" else json.dumps({"data": [{"id": n} for n in names]})
+            self._reply(200, body)
+        else:
+            self._reply(503 if self.unhealthy_file is not None and self.unhealthy_file.exists() else 200, "{}")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        if self.mode == "hang-in-warm-up":
+            signal.pause()
+        if self.mode == "garbage-in-warm-up":
+            self._reply(200, '{"object": "something else"}')
+        elif self.mode == "error-in-warm-up":
+            self._reply(500, "{}")
+        else:
+            self._reply(200, json.dumps({"choices": [{"message": {"role": "assistant", "content": "x"}}]}))
+
+    def _reply(self, status: int, body: str | bytes) -> None:
+        payload = body.encode() if isinstance(body, str) else body
+        self.send_response(status)
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--mode", default=HEALTHY)
+    parser.add_argument("--unhealthy-file", type=Path)
+    options = parser.parse_args()
+    print("fake engine speaking", flush=True)
+    if options.mode == "exit":
+        print("error: the weights are made of cheese", file=sys.stderr, flush=True)
+        raise SystemExit(3)
+    if options.mode == "noise":
+        os.write(1, b"\xff\xfe\x1b[31mred\x1b[0m" + bytes(range(32)) * 200 + b"z" * 100_000)
+    if options.mode == "hang":
+        signal.pause()
+    if options.mode == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if options.mode == "family":
+        child = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+        subprocess.Popen([sys.executable, "-c", child])
+    Handler.model, Handler.mode, Handler.unhealthy_file = options.model, options.mode, options.unhealthy_file
+    ThreadingHTTPServer(("127.0.0.1", options.port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
