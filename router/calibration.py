@@ -1,0 +1,133 @@
+"""Refit the probabilities of a pair to the outcomes of one's own traffic, and only when held-back outcomes agree.
+
+Two numbers are fitted (Platt scaling of the log-odds), drawn towards "no change" by a prior worth PRIOR_ROWS outcomes,
+so that a few hundred outcomes suffice and a handful changes little. Where calibration is good already, refitting can
+hurt (measured on the developer data), hence the cross-validated comparison.
+"""
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ConfigurationError
+from router.weights import Line, Manifest
+
+PRIOR_ROWS = 20.0
+FOLDS = 5
+
+Doubles = NDArray[np.float64]
+
+
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line on the log-odds of one weight set, with the held-back Brier scores that justify it."""
+
+    pair: str
+    weights_sha256: str
+    slope: float
+    offset: float
+    rows: int
+    brier_before: float
+    brier_after: float
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse weights other than those this was fitted to.
+
+        Raises:
+            ConfigurationError: pair or digest differ.
+        """
+        if (self.pair, self.weights_sha256) != (manifest.pair, manifest.weights_sha256):
+            raise ConfigurationError(
+                f"calibration of {self.pair}@{self.weights_sha256[:8]}",
+                "weights_sha256",
+                f"does not belong to {manifest.pair}@{manifest.weights_sha256[:8]}",
+                "run `headgate route calibrate` again",
+            )
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration file.
+
+    Raises:
+        ConfigurationError: the file is missing or not a calibration.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except OSError as problem:
+        raise ConfigurationError(str(path), "", "cannot be read", "name an existing calibration file") from problem
+    except msgspec.DecodeError as problem:
+        mend = "make it with `headgate route calibrate`"
+        raise ConfigurationError(str(path), "", f"not a calibration ({problem})", mend) from problem
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write a calibration file that people can read and review."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(calibration)) + b"\n")
+
+
+def fit_calibration(manifest: Manifest, p_small: Doubles, suffices: NDArray[np.bool_]) -> Calibration:
+    """Fit a line to outcomes; it is the identity unless refitting improves the cross-validated Brier score.
+
+    Args:
+        manifest: of the weights that made `p_small`.
+        p_small: (n,) uncalibrated P(small suffices).
+        suffices: (n,) whether the small model was at least as good.
+    """
+    x = np.log(p_small) - np.log1p(-p_small)
+    held_back = np.empty_like(p_small)
+    fold = np.random.default_rng(0).permutation(len(x)) % FOLDS
+    for k in range(FOLDS):
+        line = fit_line(x[fold != k], suffices[fold != k])
+        held_back[fold == k] = _sigmoid(line.slope * x[fold == k] + line.offset)
+    before, after = float(np.mean((p_small - suffices) ** 2)), float(np.mean((held_back - suffices) ** 2))
+    line = fit_line(x, suffices) if after < before else Line(1.0, 0.0)
+    return Calibration(
+        pair=manifest.pair,
+        weights_sha256=manifest.weights_sha256,
+        slope=line.slope,
+        offset=line.offset,
+        rows=len(x),
+        brier_before=before,
+        brier_after=min(before, after),
+    )
+
+
+def fit_line(
+    x: Doubles, positive: NDArray[np.bool_] | Doubles, *, prior_rows: float = PRIOR_ROWS, weights: Doubles | None = None
+) -> Line:
+    """Fit log-odds = slope * x + offset by Newton steps, with a Gaussian prior around (1, 0) worth `prior_rows` rows.
+
+    The slope never goes below 0: a router that is worse than random is flattened, not turned round.
+    """
+    w = np.ones_like(x) if weights is None else weights
+    design = np.column_stack([x, np.ones_like(x)])
+    prior = np.array([1.0, 0.0])
+    precision = np.diag([max(float(np.var(x)), 0.1), 1.0]) * prior_rows / 4.0 + 1e-6 * np.eye(2)
+
+    def loss(beta: Doubles) -> float:
+        z = design @ beta
+        return float(
+            (w * (np.logaddexp(0.0, z) - positive * z)).sum() + (beta - prior) @ precision @ (beta - prior) / 2
+        )
+
+    beta = prior.copy()
+    for _ in range(100):
+        p = _sigmoid(design @ beta)
+        gradient = design.T @ (w * (p - positive)) + precision @ (beta - prior)
+        curvature = (design * (w * p * (1.0 - p))[:, None]).T @ design + precision
+        step = np.linalg.solve(curvature, gradient)
+        while loss(beta - step) > loss(beta) and float(np.abs(step).max()) > 1e-12:
+            step = step / 2.0
+        beta = beta - step
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    if beta[0] >= 0.0:
+        return Line(float(beta[0]), float(beta[1]))
+    share = min(max(float(np.average(positive, weights=w)), 1e-3), 1.0 - 1e-3)
+    return Line(0.0, math.log(share / (1.0 - share)))
+
+
+def _sigmoid(x: Doubles) -> Doubles:
+    return 1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0)))

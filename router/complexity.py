@@ -1,0 +1,94 @@
+"""Judge how hard a request is: P(the small model suffices), for one pair of models, from text and embedding.
+
+The score is the mean of two linear models, turned into log-odds by Platt scaling and drawn towards the base rate where
+the embedding lies far from the training data. It never fails a request: without an embedding the text head speaks
+alone, without text the base rate does, and the source says which.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from core.cached import Vector
+from core.chat import ChatRequest
+from core.plan import Complexity
+from router.calibration import Calibration
+from router.features import text_features
+from router.weights import WEIGHTS_DIRECTORY, Line, Manifest, PairWeights, load_pair
+
+
+class Classifier(Protocol):
+    """Whoever can say how hard a request is."""
+
+    async def classify(self, request: ChatRequest, vector: Vector | None) -> Complexity:
+        """Judge the last user text; `vector` is its embedding, when one was made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """P(small suffices) in (0, 1), the trust that its distance earned, and the characters the cap left out."""
+
+    p_small_suffices: float
+    trust: float
+    cut_chars: int
+
+
+class PairModel:
+    """The trained classifier of one pair; scoring is synchronous, deterministic and takes well under a millisecond."""
+
+    def __init__(self, weights: PairWeights, manifest: Manifest, calibration: Calibration | None = None) -> None:
+        self._weights = weights
+        self._line = Line(1.0, 0.0) if calibration is None else Line(calibration.slope, calibration.offset)
+        self.manifest = manifest
+        calibrated = "" if calibration is None else ";calibrated"
+        self._source = f"model:{manifest.pair}@{manifest.weights_sha256[:8]}{calibrated}"
+
+    @classmethod
+    def load(
+        cls,
+        pair: str,
+        encoder: str | None = None,
+        *,
+        directory: Path = WEIGHTS_DIRECTORY,
+        calibration: Calibration | None = None,
+    ) -> Self:
+        """Load the weight set `pair`, refusing one that was trained on another encoder than `encoder`.
+
+        Raises:
+            ConfigurationError: see `router.weights.load_pair`; or the calibration belongs to other weights.
+        """
+        weights, manifest = load_pair(pair, encoder, directory)
+        if calibration is not None:
+            calibration.check(manifest)
+        return cls(weights, manifest, calibration)
+
+    async def classify(self, request: ChatRequest, vector: Vector | None) -> Complexity:
+        """Judge the last user text; a request that ends in something else gets the base rate."""
+        text = request.last_user_text
+        if text is None or not text.strip():
+            return Complexity(_probability(self._line.at(self._weights.prior)), "prior:no_text")
+        score = self.score(text, vector)
+        source = self._source + ("" if vector is not None else ";no_vector") + (";cut" if score.cut_chars else "")
+        return Complexity(score.p_small_suffices, source)
+
+    def score(self, text: str, vector: Vector | None) -> Score:
+        """Score one text with its (d,) L2-normalised embedding, or without.
+
+        Raises:
+            ValueError: the vector has another dimension than the weights.
+        """
+        weights = self._weights
+        features = text_features(text)
+        spoken = weights.text.score(features)
+        if vector is None:
+            return Score(_probability(self._line.at(weights.text_alone.at(spoken))), 1.0, features.cut_chars)
+        log_odds = weights.both.at((spoken + weights.vector.score(vector)) / 2.0)
+        trust = weights.reach.trust(vector)
+        kept = weights.prior + trust * (log_odds - weights.prior)
+        return Score(_probability(self._line.at(kept)), trust, features.cut_chars)
+
+
+def _probability(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, log_odds))))

@@ -1,0 +1,242 @@
+"""Fit the two heads of a pair and the reach of its data to a table of prompts, for training only.
+
+The heads are ridge-penalised logistic regressions on soft targets. Lexical counts may only argue for the large model
+where more means harder (UPWARD): free signs learn the format of the data set instead.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import minimize
+
+from router.features import BUCKETS, LEXICAL_NAMES, TextFeatures, text_features, without_options
+from router.outcomes import Outcome
+from router.scoring import Embed, Vectors, small_suffices
+from router.weights import LEXICAL_LIMIT, Reach, TextHead, VectorHead
+
+Doubles = NDArray[np.float64]
+Rows = NDArray[np.intp]
+Bounds = list[tuple[float | None, float | None]]
+
+FOLDS = 5
+MIN_DOCUMENTS = 3
+UPWARD = frozenset(
+    (
+        "log_chars",
+        "log_words",
+        "log_sentences",
+        "words_per_sentence",
+        "log_numbers",
+        "log_longest_number",
+        "log_number_products",
+        "operators",
+        "mathematics",
+        "code",
+        "negations",
+        "comparisons",
+        "reasons",
+        "tasks",
+        "quantities",
+        "log_commas",
+    )
+)
+UNUSED = frozenset(("log_lines", "capital_ratio", "non_latin_ratio"))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Hyper-parameters.
+
+    Attributes:
+        text_c, vector_c: inverse strength of the ridge penalty of each head.
+        lexical_weight: how large a standardised lexical count is beside a TF-IDF vector of length 1.
+        monotone: hold lexical signs to UPWARD.
+        gain_share: share of "what escalation gains" in the target; the rest is "small suffices".
+        stem_share: weight of the embedding without offered answers, for prompts that offer any.
+        group_rows: beyond this many rows a group's weight grows with the square root.
+        centroids: how many describe the reach of the training data.
+        least_trust: share of the log-odds that is kept however far a prompt is.
+    """
+
+    text_c: float = 1.0
+    vector_c: float = 0.5
+    lexical_weight: float = 0.2
+    monotone: bool = True
+    gain_share: float = 0.5
+    stem_share: float = 0.5
+    group_rows: int = 200
+    centroids: int = 256
+    least_trust: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All rows as matrices: counts (n, BUCKETS) sublinear, lexical (n, f), vectors and vectors of stems (n, d)."""
+
+    terms: sparse.csr_matrix
+    lexical: Doubles
+    vectors: Vectors
+    stems: Vectors
+    target: Doubles
+    suffices: NDArray[np.bool_]
+    weight: Doubles
+    fold: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Both fitted heads, not yet on one scale, and the reach of the rows they saw."""
+
+    text: TextHead
+    vector: VectorHead
+    reach: Reach
+
+
+def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
+    """Measure and embed every prompt; those that offer answers are embedded a second time without them."""
+    features = [text_features(row.query) for row in rows]
+    stems = [without_options(row.query) for row in rows]
+    offering = [index for index, row in enumerate(rows) if len(stems[index]) < 0.97 * len(row.query)]
+    vectors = embed([row.query for row in rows])
+    stem_vectors = vectors.copy()
+    if offering and recipe.stem_share > 0.0:
+        stem_vectors[offering] = embed([stems[index] for index in offering])
+    suffices = small_suffices(rows)
+    gain = np.array([row.large_score - row.small_score for row in rows])
+    sizes = Counter(row.group for row in rows)
+    return Table(
+        terms=_terms(features),
+        lexical=np.array([one.lexical for one in features], np.float64),
+        vectors=vectors,
+        stems=stem_vectors,
+        target=(1.0 - recipe.gain_share) * suffices + recipe.gain_share * (1.0 - gain) / 2.0,
+        suffices=suffices,
+        weight=np.array([_group_weight(sizes[row.group], recipe) if row.group else 1.0 for row in rows]),
+        fold=np.array([_fold(row) for row in rows]),
+    )
+
+
+def _group_weight(rows: int, recipe: Recipe) -> float:
+    return float(min(1.0, (recipe.group_rows / rows) ** 0.5))
+
+
+def _fold(row: Outcome) -> int:
+    return row.fold % FOLDS if row.fold is not None else zlib.crc32((row.group or row.query).encode()) % FOLDS
+
+
+def _terms(features: Sequence[TextFeatures]) -> sparse.csr_matrix:
+    ends = np.cumsum([0] + [len(one.buckets) for one in features])
+    values = np.concatenate([1.0 + np.log(one.counts) for one in features]).astype(np.float64)
+    columns = np.concatenate([one.buckets for one in features])
+    return sparse.csr_matrix((values, columns, ends), shape=(len(features), BUCKETS))
+
+
+def fit_heads(table: Table, rows: Rows, recipe: Recipe) -> Heads:
+    """Fit on the given rows alone."""
+    text = _fit_text(table, rows, recipe)
+    target, weight = table.target[rows], table.weight[rows]
+    design = np.vstack([table.vectors[rows], table.stems[rows]]).astype(np.float64)
+    doubled = np.concatenate([weight * (1.0 - recipe.stem_share), weight * recipe.stem_share])
+    coef, bias = _logistic(design, np.tile(target, 2), doubled, recipe.vector_c, None)
+    reach = _reach(table.vectors[rows], recipe)
+    return Heads(text, VectorHead(coef.astype(np.float32), bias), reach)
+
+
+def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
+    documents = np.asarray((table.terms[rows] > 0).sum(axis=0)).ravel()
+    idf = np.where(documents >= MIN_DOCUMENTS, np.log((1 + len(rows)) / (1 + documents)) + 1.0, 0.0)
+    mean, scale = table.lexical[rows].mean(axis=0), table.lexical[rows].std(axis=0) + 1e-6
+    blank = TextHead(
+        idf=idf.astype(np.float32),
+        word_coef=np.zeros(BUCKETS, np.float32),
+        lexical_mean=mean.astype(np.float32),
+        lexical_scale=scale.astype(np.float32),
+        lexical_coef=np.zeros(len(mean), np.float32),
+        bias=0.0,
+    )
+    lexical = _standardised(blank, table.lexical[rows]) * recipe.lexical_weight
+    design = sparse.hstack([_weighted_terms(blank, table.terms[rows]), sparse.csr_matrix(lexical)]).tocsr()
+    bounds: Bounds = [(None, None)] * BUCKETS + [_bound(name, recipe) for name in LEXICAL_NAMES]
+    coef, bias = _logistic(design, table.target[rows], table.weight[rows], recipe.text_c, bounds)
+    return TextHead(
+        idf=blank.idf,
+        word_coef=coef[:BUCKETS].astype(np.float32),
+        lexical_mean=blank.lexical_mean,
+        lexical_scale=blank.lexical_scale,
+        lexical_coef=(coef[BUCKETS:] * recipe.lexical_weight).astype(np.float32),
+        bias=bias,
+    )
+
+
+def _bound(name: str, recipe: Recipe) -> tuple[float | None, float | None]:
+    if name in UNUSED:
+        return 0.0, 0.0
+    return (None, 0.0) if recipe.monotone and name in UPWARD else (None, None)
+
+
+def _standardised(head: TextHead, lexical: Doubles) -> Doubles:
+    return np.clip((lexical - head.lexical_mean) / head.lexical_scale, -LEXICAL_LIMIT, LEXICAL_LIMIT)
+
+
+def _weighted_terms(head: TextHead, terms: sparse.csr_matrix) -> sparse.csr_matrix:
+    weighted = terms @ sparse.diags(head.idf.astype(np.float64))
+    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
+    norms[norms == 0.0] = 1.0
+    return sparse.csr_matrix(sparse.diags(1.0 / norms) @ weighted)
+
+
+def text_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:
+    """Return what `head.score` gives for each of the rows, all at once."""
+    words = _weighted_terms(head, table.terms[rows]) @ head.word_coef.astype(np.float64)
+    lexical = _standardised(head, table.lexical[rows]) @ head.lexical_coef
+    return np.asarray(words + lexical + head.bias, np.float64)
+
+
+def _logistic(
+    design: sparse.csr_matrix | Doubles,
+    target: Doubles,
+    weight: Doubles,
+    c: float,
+    bounds: Bounds | None,
+) -> tuple[Doubles, float]:
+    """Fit a ridge-penalised logistic regression to targets in [0, 1] by L-BFGS-B; the bias is not penalised."""
+    d = design.shape[1]
+    transposed = sparse.csr_matrix(design.T) if sparse.issparse(design) else np.ascontiguousarray(design.T)
+
+    def loss(theta: Doubles) -> tuple[float, Doubles]:
+        coef, bias = theta[:d], theta[d]
+        z = np.asarray(design @ coef).ravel() + bias
+        value = float((weight * (np.logaddexp(0.0, z) - target * z)).sum() + (coef @ coef) / (2.0 * c))
+        residual = weight * (sigmoid(z) - target)
+        gradient = np.asarray(transposed @ residual).ravel() + coef / c
+        return value, np.append(gradient, residual.sum())
+
+    limits = None if bounds is None else [*bounds, (None, None)]
+    found = minimize(loss, np.zeros(d + 1), jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 300})
+    return found.x[:d], float(found.x[d])
+
+
+def _reach(vectors: Vectors, recipe: Recipe, rounds: int = 8) -> Reach:
+    """Cluster by cosine; trust begins to fall below the 10th percentile of the rows and ends .25 lower."""
+    rng = np.random.default_rng(0)
+    k = min(recipe.centroids, len(vectors))
+    centroids = vectors[rng.permutation(len(vectors))[:k]].copy()
+    for _ in range(rounds):
+        nearest = np.argmax(vectors @ centroids.T, axis=1)
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, nearest, vectors)
+        filled = np.linalg.norm(sums, axis=1) > 1e-6
+        centroids[filled] = sums[filled] / np.linalg.norm(sums[filled], axis=1, keepdims=True)
+    near = float(np.quantile((vectors @ centroids.T).max(axis=1), 0.1))
+    rounded = centroids.astype(np.float16).astype(np.float32)  # as they will be stored
+    return Reach(rounded, far=near - 0.25, near=near, least=recipe.least_trust)
+
+
+def sigmoid(z: Doubles) -> Doubles:
+    """Return 1 / (1 + exp(-z)), safe for large z."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -30.0, 30.0))))

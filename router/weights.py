@@ -1,0 +1,238 @@
+"""The weights of one pair of models: plain arrays in an npz file and a JSON manifest that says where they come from.
+
+Loading is closed on failure: a missing file, a digest that does not match, other features or a foreign encoder is
+refused with one line, because a score from the wrong inputs looks just like a right one. Nothing is unpickled.
+"""
+
+import hashlib
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from core.cached import Vector
+from core.errors import ConfigurationError
+from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, Floats, TextFeatures
+
+LEXICAL_LIMIT = 3.0
+WEIGHTS_DIRECTORY = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A straight line on the log-odds scale (Platt scaling)."""
+
+    slope: float
+    offset: float
+
+    def at(self, x: float) -> float:
+        """Return slope * x + offset."""
+        return self.slope * x + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class TextHead:
+    """A linear model on hashed TF-IDF and on standardised lexical counts, clipped at LEXICAL_LIMIT deviations.
+
+    Attributes:
+        idf, word_coef: (BUCKETS,) float32.
+        lexical_mean, lexical_scale, lexical_coef: (len(LEXICAL_NAMES),) float32.
+    """
+
+    idf: Floats
+    word_coef: Floats
+    lexical_mean: Floats
+    lexical_scale: Floats
+    lexical_coef: Floats
+    bias: float
+
+    def score(self, features: TextFeatures) -> float:
+        """Return the score of one text: higher means that the small model is likelier to suffice."""
+        weights = (1.0 + np.log(features.counts)) * self.idf[features.buckets]
+        norm = math.sqrt(float(weights @ weights)) or 1.0
+        lexical = (features.lexical - self.lexical_mean) / self.lexical_scale
+        lexical = np.clip(lexical, -LEXICAL_LIMIT, LEXICAL_LIMIT)
+        return float(weights @ self.word_coef[features.buckets]) / norm + float(lexical @ self.lexical_coef) + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class VectorHead:
+    """A linear model on the embedding; `coef` is (d,) float32."""
+
+    coef: Floats
+    bias: float
+
+    def score(self, vector: Vector) -> float:
+        """Return the score of one L2-normalised embedding of shape (d,)."""
+        return float(vector @ self.coef) + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far the training data reaches: full trust from `near` cosine to a centroid, `least` at `far` and beyond.
+
+    `centroids` is (k, d) float32, L2-normalised, k at most 256.
+    """
+
+    centroids: NDArray[np.float32]
+    far: float
+    near: float
+    least: float
+
+    def trust(self, vector: Vector) -> float:
+        """Return the share of the log-odds to keep, in [least, 1]; the rest goes to the prior."""
+        closeness = (float(np.max(self.centroids @ vector)) - self.far) / (self.near - self.far)
+        return self.least + (1.0 - self.least) * min(1.0, max(0.0, closeness))
+
+
+@dataclass(frozen=True, slots=True)
+class PairWeights:
+    """Everything that scoring needs; both heads are scaled alike, so that their mean is the mean of equals."""
+
+    text: TextHead
+    vector: VectorHead
+    reach: Reach
+    both: Line
+    text_alone: Line
+    base_rate: float
+
+    @property
+    def prior(self) -> float:
+        """Return the log-odds of the base rate."""
+        return math.log(self.base_rate / (1.0 - self.base_rate))
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the weights are: for which models, on what data (SHA-256 by file), by which recipe, how good on folds."""
+
+    pair: str
+    small: str
+    large: str
+    encoder: str
+    features: str
+    weights_sha256: str
+    rows: int
+    groups: int
+    base_rate: float
+    data_sha256: dict[str, str]
+    recipe: dict[str, float]
+    metrics: dict[str, float]
+    notes: str = ""
+
+
+def save_pair(weights: PairWeights, manifest: Manifest, directory: Path) -> Manifest:
+    """Write `<pair>.npz` and `<pair>.json`; return the manifest with the digest filled in. Same weights, same bytes."""
+    arrays = _arrays(weights)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    written = msgspec.structs.replace(manifest, weights_sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{manifest.pair}.npz").write_bytes(buffer.getvalue())
+    (directory / f"{manifest.pair}.json").write_bytes(msgspec.json.format(msgspec.json.encode(written)) + b"\n")
+    return written
+
+
+def load_pair(
+    pair: str, encoder: str | None = None, directory: Path = WEIGHTS_DIRECTORY
+) -> tuple[PairWeights, Manifest]:
+    """Read the weights of `pair` and check them.
+
+    Args:
+        pair: name of the weight set, such as `general`.
+        encoder: fingerprint of the encoder whose vectors will come, or None to leave it unchecked.
+        directory: where `<pair>.npz` and `<pair>.json` lie.
+
+    Raises:
+        ConfigurationError: a file is missing or broken, the digest differs, or features or encoder are foreign.
+    """
+    manifest = _read_manifest(directory / f"{pair}.json")
+    path = directory / f"{pair}.npz"
+    if manifest.features != FEATURES_VERSION:
+        problem = f"made with features version {manifest.features}, this program has {FEATURES_VERSION}"
+        raise ConfigurationError(str(path), "features", problem, "train the pair again with `headgate route train`")
+    if encoder is not None and not same_encoder(encoder, manifest.encoder):
+        problem = f"trained on vectors of {manifest.encoder}, but the encoder in use is {encoder}"
+        raise ConfigurationError(str(path), "encoder", problem, "use that encoder or train the pair again")
+    content = _read(path)
+    if hashlib.sha256(content).hexdigest() != manifest.weights_sha256:
+        problem = f"SHA-256 differs from the one in {pair}.json"
+        raise ConfigurationError(str(path), "weights_sha256", problem, "restore both files from the same training")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return _weights({name: arrays[name] for name in arrays.files}), manifest
+    except (KeyError, ValueError, BadZipFile) as problem:
+        raise ConfigurationError(str(path), "", f"not a weight file ({problem})", "train the pair again") from problem
+
+
+def same_encoder(one: str, other: str) -> bool:
+    """Say whether two fingerprints name one model and weights; runtime variants after a second colon do not count."""
+    return one.split(":")[:2] == other.split(":")[:2]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        mend = f"known pairs: {', '.join(sorted(found.stem for found in path.parent.glob('*.npz'))) or 'none'}"
+        raise ConfigurationError(str(path), "", "there is no such weight set", mend) from problem
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return msgspec.json.decode(_read(path), type=Manifest)
+    except msgspec.DecodeError as problem:
+        raise ConfigurationError(str(path), "", f"not a manifest ({problem})", "train the pair again") from problem
+
+
+def _arrays(weights: PairWeights) -> dict[str, NDArray[np.generic]]:
+    text, reach = weights.text, weights.reach
+    return {
+        "idf": text.idf,
+        "word_coef": text.word_coef,
+        "lexical_mean": text.lexical_mean,
+        "lexical_scale": text.lexical_scale,
+        "lexical_coef": text.lexical_coef,
+        "vector_coef": weights.vector.coef,
+        "biases": np.array([text.bias, weights.vector.bias]),
+        "centroids": reach.centroids.astype(np.float16),
+        "reach": np.array([reach.far, reach.near, reach.least]),
+        "lines": np.array(
+            [[weights.both.slope, weights.both.offset], [weights.text_alone.slope, weights.text_alone.offset]]
+        ),
+        "base_rate": np.array(weights.base_rate),
+    }
+
+
+def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
+    """Put the arrays back into their types; raises ValueError on a wrong shape and KeyError on a missing one."""
+
+    def floats(name: str, *shape: int) -> Floats:
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape} instead of {shape}")
+        return arrays[name].astype(np.float32)
+
+    n_lexical, d = len(LEXICAL_NAMES), len(arrays["vector_coef"])
+    text_bias, vector_bias = (float(value) for value in floats("biases", 2))
+    far, near, least = (float(value) for value in arrays["reach"].astype(np.float64))
+    both, text_alone = (Line(float(a), float(b)) for a, b in arrays["lines"].astype(np.float64))
+    return PairWeights(
+        text=TextHead(
+            idf=floats("idf", BUCKETS),
+            word_coef=floats("word_coef", BUCKETS),
+            lexical_mean=floats("lexical_mean", n_lexical),
+            lexical_scale=floats("lexical_scale", n_lexical),
+            lexical_coef=floats("lexical_coef", n_lexical),
+            bias=text_bias,
+        ),
+        vector=VectorHead(floats("vector_coef", d), vector_bias),
+        reach=Reach(floats("centroids", len(arrays["centroids"]), d), far, near, least),
+        both=both,
+        text_alone=text_alone,
+        base_rate=float(arrays["base_rate"].astype(np.float64)),
+    )

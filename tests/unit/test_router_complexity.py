@@ -1,0 +1,134 @@
+"""Weight files and the classifier made from them."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from core.chat import ChatRequest, parse_chat_request
+from core.errors import ConfigurationError
+from router.calibration import Calibration
+from router.complexity import PairModel
+from router.weights import load_pair, save_pair
+from tests.weights import ENCODER, axis, manifest, weights
+
+
+def chat(text: str, role: str = "user") -> ChatRequest:
+    body = {"model": "auto", "messages": [{"role": role, "content": text}]}
+    return parse_chat_request(msgspec.json.encode(body), "req_test")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> PairModel:
+    save_pair(weights(), manifest(), tmp_path)
+    return PairModel.load("general", ENCODER, directory=tmp_path)
+
+
+def test_weights_survive_their_file(tmp_path: Path) -> None:
+    save_pair(weights(), manifest(), tmp_path)
+    loaded, written = load_pair("general", ENCODER, tmp_path)
+    np.testing.assert_array_equal(loaded.text.word_coef, weights().text.word_coef)
+    assert (loaded.both, loaded.text_alone, loaded.base_rate) == (weights().both, weights().text_alone, 0.8)
+    assert loaded.reach.trust(axis(0)) == weights().reach.trust(axis(0))
+    assert len(written.weights_sha256) == 64
+
+
+def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
+    first = save_pair(weights(), manifest(), tmp_path / "a")
+    second = save_pair(weights(), manifest(), tmp_path / "b")
+    assert first == second
+
+
+def test_a_foreign_encoder_is_refused(tmp_path: Path) -> None:
+    save_pair(weights(), manifest(), tmp_path)
+    with pytest.raises(ConfigurationError, match=r"trained on vectors of all-MiniLM.*but the encoder in use is other"):
+        PairModel.load("general", "other:12345678", directory=tmp_path)
+
+
+def test_a_runtime_variant_of_the_encoder_is_accepted(tmp_path: Path) -> None:
+    save_pair(weights(), manifest(), tmp_path)
+    PairModel.load("general", f"{ENCODER}:bf16", directory=tmp_path)
+
+
+def test_other_features_are_refused(tmp_path: Path) -> None:
+    save_pair(weights(), msgspec.structs.replace(manifest(), features="0"), tmp_path)
+    with pytest.raises(ConfigurationError, match="features version 0"):
+        load_pair("general", ENCODER, tmp_path)
+
+
+def test_a_damaged_weight_file_is_refused(tmp_path: Path) -> None:
+    save_pair(weights(), manifest(), tmp_path)
+    path = tmp_path / "general.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ConfigurationError, match="SHA-256 differs"):
+        load_pair("general", ENCODER, tmp_path)
+
+
+def test_an_unknown_pair_names_the_known_ones(tmp_path: Path) -> None:
+    save_pair(weights(), manifest(), tmp_path)
+    with pytest.raises(ConfigurationError, match="known pairs: general"):
+        load_pair("mine", None, tmp_path)
+
+
+def test_a_manifest_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    save_pair(weights(), manifest(), tmp_path)
+    path = tmp_path / "general.json"
+    path.write_bytes(path.read_bytes().replace(b"{", b'{"extra": 1,', 1))
+    with pytest.raises(ConfigurationError, match="not a manifest"):
+        load_pair("general", None, tmp_path)
+
+
+async def test_a_hard_word_lowers_p_and_the_source_names_the_weights(model: PairModel) -> None:
+    easy = await model.classify(chat("easy"), axis(0))
+    hard = await model.classify(chat("hard"), axis(0))
+    assert hard.p_small_suffices < easy.p_small_suffices
+    assert easy.source == f"model:general@{model.manifest.weights_sha256[:8]}"
+
+
+async def test_the_vector_counts_as_much_as_the_text(model: PairModel) -> None:
+    near, other = model.score("easy", axis(0)), model.score("easy", axis(1))
+    assert near.p_small_suffices == pytest.approx(1 / (1 + np.exp(-3.0)))
+    assert other.p_small_suffices == pytest.approx(1 / (1 + np.exp(-1.0)))
+
+
+async def test_far_from_the_training_data_the_base_rate_prevails(model: PairModel) -> None:
+    far = model.score("hard", axis(3))
+    assert far.trust == 0.25
+    assert far.p_small_suffices == pytest.approx(1 / (1 + np.exp(-(np.log(4) + 0.25 * (-1.0 - np.log(4))))))
+
+
+async def test_without_a_vector_the_text_speaks_alone(model: PairModel) -> None:
+    judged = await model.classify(chat("hard"), None)
+    assert judged.source.endswith(";no_vector")
+    assert judged.p_small_suffices == pytest.approx(1 / (1 + np.exp(1.0)))
+
+
+@pytest.mark.parametrize("request_", [chat("", "user"), chat("42", "tool"), chat("x", "assistant")])
+async def test_without_text_the_base_rate_is_told(model: PairModel, request_: ChatRequest) -> None:
+    judged = await model.classify(request_, axis(0))
+    assert judged.source == "prior:no_text"
+    assert judged.p_small_suffices == pytest.approx(0.8)
+
+
+async def test_a_cut_is_recorded(model: PairModel) -> None:
+    judged = await model.classify(chat("word " * 1_000), axis(0))
+    assert judged.source.endswith(";cut")
+
+
+async def test_equal_requests_are_judged_equally(model: PairModel) -> None:
+    assert await model.classify(chat("easy"), axis(0)) == await model.classify(chat("easy"), axis(0))
+
+
+async def test_a_calibration_moves_every_answer(tmp_path: Path) -> None:
+    written = save_pair(weights(), manifest(), tmp_path)
+    shift = Calibration("general", written.weights_sha256, 1.0, -1.0, 200, 0.2, 0.1)
+    model = PairModel.load("general", ENCODER, directory=tmp_path, calibration=shift)
+    judged = await model.classify(chat("easy"), axis(0))
+    assert judged.p_small_suffices == pytest.approx(1 / (1 + np.exp(-2.0)))
+    assert judged.source.endswith(";calibrated")
+
+
+def test_a_vector_of_another_dimension_is_an_error(model: PairModel) -> None:
+    with pytest.raises(ValueError, match="dim"):
+        model.score("easy", np.ones(3, np.float32))

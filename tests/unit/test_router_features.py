@@ -1,0 +1,91 @@
+"""What the text head sees of a prompt."""
+
+import numpy as np
+import pytest
+
+from router.features import (
+    BUCKETS,
+    HEAD_CHARS,
+    LEXICAL_NAMES,
+    TAIL_CHARS,
+    capped,
+    text_features,
+    without_options,
+)
+from router.script import non_latin_ratio
+
+STEM = "Which planet is the largest?"
+OFFERED = f"{STEM}\nA. Mars\nB. Jupiter\nC. Venus\nAnswer:"
+
+
+def lexical(text: str, name: str) -> float:
+    return float(text_features(text).lexical[LEXICAL_NAMES.index(name)])
+
+
+def test_a_short_text_is_kept_whole() -> None:
+    assert capped("hello") == ("hello", 0)
+
+
+def test_a_long_text_keeps_its_head_and_tail_and_records_the_cut() -> None:
+    text = "a" * HEAD_CHARS + "x" * 500 + "z" * TAIL_CHARS
+    kept, cut_chars = capped(text)
+    assert (kept[0], kept[-1], "x" in kept, cut_chars) == ("a", "z", False, 500)
+    assert text_features(text).cut_chars == 500
+
+
+def test_offered_answers_change_nothing() -> None:
+    plain, offered = text_features(STEM), text_features(OFFERED)
+    assert set(plain.buckets) == set(offered.buckets)
+    np.testing.assert_array_equal(plain.lexical, offered.lexical)
+
+
+def test_a_single_line_that_looks_like_an_answer_is_kept() -> None:
+    assert without_options("A. Turing wrote which paper?") == "A. Turing wrote which paper?"
+
+
+def test_a_text_of_nothing_but_offered_answers_is_kept() -> None:
+    assert without_options("A. yes\nB. no") == "A. yes\nB. no"
+
+
+def test_numbers_of_one_length_look_alike() -> None:
+    assert set(text_features("What is 48 plus 37?").buckets) == set(text_features("What is 15 plus 62?").buckets)
+    assert set(text_features("What is 4 plus 3?").buckets) != set(text_features("What is 48 plus 37?").buckets)
+
+
+def test_word_order_is_seen() -> None:
+    assert set(text_features("dog bites man").buckets) != set(text_features("man bites dog").buckets)
+
+
+def test_buckets_are_distinct_and_in_range() -> None:
+    found = text_features("the cat and the dog and the bird")
+    assert len(set(found.buckets)) == len(found.buckets)
+    assert found.buckets.min() >= 0
+    assert found.buckets.max() < BUCKETS
+    assert found.counts.sum() == 8 + 7
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "marked"),
+    [
+        ("log_numbers", "sort these", "sort 3 1 2"),
+        ("code", "write a poem", "def f(x): return x"),
+        ("mathematics", "tell me a story", "solve the equation"),
+        ("negations", "which is right", "which is not right"),
+        ("log_chars", "short", "a much longer prompt than the other one"),
+    ],
+)
+def test_lexical_counts_see_what_they_are_named_after(name: str, plain: str, marked: str) -> None:
+    assert lexical(plain, name) < lexical(marked, name)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "🙂", "\u0000", "日本語"])
+def test_any_text_has_finite_features(text: str) -> None:
+    assert np.isfinite(text_features(text).lexical).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [("", 0.0), ("123 !?", 0.0), ("naïve café", 0.0), ("Привет", 1.0), ("abПр", 0.5), ("你好ab", 0.5)],
+)
+def test_the_share_of_other_scripts_counts_letters_only(text: str, ratio: float) -> None:
+    assert non_latin_ratio(text) == ratio

@@ -1,0 +1,53 @@
+"""Small weights for router tests: the word "hard" argues for large, the first axis of the vector for small."""
+
+import numpy as np
+
+from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, text_features
+from router.weights import Line, Manifest, PairWeights, Reach, TextHead, VectorHead
+
+DIMENSION = 4
+ENCODER = "all-MiniLM-L6-v2:53aa5117"
+
+
+def weights() -> PairWeights:
+    word_coef = np.zeros(BUCKETS, np.float32)
+    word_coef[text_features("hard").buckets] = -4.0
+    n = len(LEXICAL_NAMES)
+    return PairWeights(
+        text=TextHead(
+            idf=np.ones(BUCKETS, np.float32),
+            word_coef=word_coef,
+            lexical_mean=np.zeros(n, np.float32),
+            lexical_scale=np.ones(n, np.float32),
+            lexical_coef=np.zeros(n, np.float32),
+            bias=2.0,
+        ),
+        vector=VectorHead(np.array([4.0, 0.0, 0.0, 0.0], np.float32), 0.0),
+        reach=Reach(np.eye(DIMENSION, dtype=np.float32)[:2], far=0.2, near=0.6, least=0.25),
+        both=Line(1.0, 0.0),
+        text_alone=Line(0.5, 0.0),
+        base_rate=0.8,
+    )
+
+
+def manifest(pair: str = "general", encoder: str = ENCODER) -> Manifest:
+    return Manifest(
+        pair=pair,
+        small="s",
+        large="l",
+        encoder=encoder,
+        features=FEATURES_VERSION,
+        weights_sha256="0123456789abcdef",
+        rows=10,
+        groups=2,
+        base_rate=0.8,
+        data_sha256={},
+        recipe={},
+        metrics={},
+    )
+
+
+def axis(index: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    vector = np.zeros(DIMENSION, np.float32)
+    vector[index] = 1.0
+    return vector
