@@ -8,7 +8,7 @@ the cost does, as the tenant's policy says. Whatever happens, the hold is settle
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from backends.attempt import LiveAnswer
@@ -31,7 +31,7 @@ from gateway.trace_draft import TraceDraft, cache_outcome
 from policies.admission import Admission
 from policies.ledger import BudgetLedger
 from policies.loading import PolicySet
-from policies.reservation import hold
+from policies.reservation import Reservation, hold
 from policies.resolution import resolve
 from router.complexity import Classifier
 from router.planner import make_plan
@@ -75,16 +75,14 @@ class Pipeline:
                     request, policy, complexity, standing, self.dispatcher.registry.snapshot()
                 )
                 deadline = self._deadline(plan, policy, request, draft.received_s)
-                async with hold(
-                    self.ledger, request.request_id, caller, policy.tenant_policy, plan.worst_case_nano_usd
-                ) as reservation:
+                async with self._hold(caller, request, policy, plan) as reservation:
                     try:
                         async with self.dispatcher.open(
                             plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
                         ) as live:
                             yield self._relayed(live, plan, request, draft)
                     finally:
-                        reservation.charge(draft.attempts.cost_nano_usd)
+                        reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
             if live.complete:
                 await self._store(caller, request, policy, live)
         except HeadgateError as error:
@@ -103,6 +101,13 @@ class Pipeline:
         if not isinstance(policy.target, AutoTarget):
             return None
         return await self.classifier.classify(request, found.vector)
+
+    def _hold(
+        self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, plan: Plan
+    ) -> AbstractAsyncContextManager[Reservation]:
+        """Hold the plan's worst case on every budget that its tiers touch."""
+        tiers = frozenset(step.tier for step in plan.steps)
+        return hold(self.ledger, request.request_id, caller, policy.tenant_policy, plan.worst_case_nano_usd, tiers)
 
     def _deadline(self, plan: Plan, policy: EffectivePolicy, request: ChatRequest, received_s: float) -> Deadline:
         """Combine the SLA of the planned tier with the client's own limit; only streams have a first token to await."""

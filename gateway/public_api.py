@@ -24,6 +24,7 @@ from gateway.asgi import JSON_TYPE, DisconnectWatch, encode_headers, read_body, 
 from gateway.demands import parse_demands, relevant_headers
 from gateway.pipeline import Pipeline
 from gateway.rendering import error_body
+from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
 from policies.keys import Authenticator
 from policies.loading import PolicySet
@@ -51,6 +52,7 @@ class PublicApi:
     authenticator: Authenticator
     policies: Callable[[], PolicySet]
     registry: Registry
+    metrics: Metrics
     clock: Clock
     max_body_bytes: int
 
@@ -59,6 +61,7 @@ class PublicApi:
         received_s = self.clock.monotonic_s()
         request_id = new_request_id()
         watch = DisconnectWatch()
+        draft: TraceDraft | None = None
         try:
             if scope["method"] != "POST":
                 raise RouteNotFound(f"{scope['method']} is not served on {CHAT}; use POST.")
@@ -70,6 +73,8 @@ class PublicApi:
             async with watch.over(receive), self.pipeline.open(caller, request, draft) as answer:
                 await send_answer(answer, send, watch)
         except HeadgateError as error:
+            if draft is None:
+                self.metrics.refused(error.code)
             await send_error(error, request_id, send)
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id})

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from core.errors import ConfigurationError
 from core.money import Price
+from policies.loading import Known, PolicySet, load_policies
 from policies.prices import parse_price
 from policies.safe_yaml import load_yaml
 from policies.schema import convert
@@ -115,6 +116,15 @@ class Settings:
     log_level: str
     max_body_bytes: int
 
+    @property
+    def pepper_file(self) -> Path:
+        """Return the file of the secret that key hashes and cache keys are made with."""
+        return self.state_file.with_name("pepper.key")
+
+    def beside(self, what: str) -> Path:
+        """Return a further state file, such as `headgate-cache.db` beside `headgate.db`."""
+        return self.state_file.with_name(f"{self.state_file.stem}-{what}{self.state_file.suffix}")
+
 
 def load_settings(path: Path) -> Settings:
     """Read the operator's file; relative paths in it start at its own folder.
@@ -143,6 +153,11 @@ def load_settings(path: Path) -> Settings:
         log_level=written.telemetry.log_level,
         max_body_bytes=written.max_body_bytes,
     )
+
+
+def load_policy_set(settings: Settings) -> PolicySet:
+    """Read the tenants' policies against the tiers and deployments of `settings`."""
+    return load_policies(settings.policies, Known(tuple(settings.tiers), frozenset(settings.deployments)))
 
 
 def on_ports(settings: Settings, port: int | None, admin_port: int | None) -> Settings:

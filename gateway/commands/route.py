@@ -1,0 +1,145 @@
+"""`headgate route score | eval | calibrate | train`: complexity scores of prompts in a file, without a gateway."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gateway.commands.options import Subparsers, add_json
+
+OUTCOMES_HELP = "JSON lines with `query`, `small_score`, `large_score` (0 to 1)"
+
+
+def add_parser(subparsers: "Subparsers[Any]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("route", help="score prompts, train and calibrate the complexity router")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    score = actions.add_parser(
+        "score",
+        help="add p_small_suffices to every line of a file",
+        description="Copy JSON lines with a `query`, order and further fields kept, and add `p_small_suffices`.",
+        epilog="example: headgate route score --in prompts.jsonl --out scores.jsonl --pair general",
+    )
+    score.add_argument("--in", dest="source", type=Path, required=True, metavar="FILE", help="JSON lines with `query`")
+    score.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the scored lines go")
+    score.add_argument("--calibration", type=Path, metavar="FILE", help="what `route calibrate` wrote")
+    _add_pair(score)
+    score.set_defaults(run=run_score)
+    calibrate = actions.add_parser(
+        "calibrate",
+        help="fit a weight set to outcomes of your own",
+        epilog="example: headgate route calibrate --pair general --outcomes mine.jsonl --out mine.json",
+    )
+    calibrate.add_argument("--outcomes", type=Path, required=True, metavar="FILE", help=OUTCOMES_HELP)
+    calibrate.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the calibration goes")
+    _add_pair(calibrate)
+    calibrate.set_defaults(run=run_calibrate)
+    evaluate = actions.add_parser(
+        "eval",
+        help="measure a weight set on outcomes",
+        epilog="example: headgate route eval --pair bundled --outcomes mine.jsonl",
+    )
+    evaluate.add_argument("--outcomes", type=Path, required=True, metavar="FILE", help=OUTCOMES_HELP)
+    evaluate.add_argument("--calibration", type=Path, metavar="FILE", help="what `route calibrate` wrote")
+    _add_pair(evaluate)
+    add_json(evaluate)
+    evaluate.set_defaults(run=run_eval)
+    train = actions.add_parser(
+        "train",
+        help="train a weight set for a pair of models",
+        epilog="example: headgate route train --pair mine --small qwen-0.5b --large llama-8b --outcomes mine.jsonl",
+    )
+    train.add_argument("--outcomes", type=Path, required=True, metavar="FILE", help=OUTCOMES_HELP + ", better `group`")
+    train.add_argument("--small", required=True, help="the small model's name, for the manifest")
+    train.add_argument("--large", required=True, help="the large model's name, for the manifest")
+    train.add_argument("--out", type=Path, metavar="DIR", help="folder of the weights (default: the shipped ones)")
+    _add_pair(train)
+    train.set_defaults(run=run_train)
+
+
+def run_score(arguments: argparse.Namespace) -> int:
+    """Score a file; the output appears only when every line was scored."""
+    from gateway.offline import embed_texts, encoder_fingerprint
+    from router.scoring import score_file
+
+    count = score_file(
+        arguments.source,
+        arguments.out,
+        embed_texts,
+        arguments.pair,
+        arguments.calibration,
+        encoder=encoder_fingerprint(),
+    )
+    print(f"scored {count} prompts with {arguments.pair!r} into {arguments.out}")
+    return 0
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    """Fit a calibration and say what it changes."""
+    from gateway.offline import embed_texts, encoder_fingerprint
+    from router.scoring import calibrate
+
+    fitted = calibrate(arguments.pair, arguments.outcomes, arguments.out, embed_texts, encoder=encoder_fingerprint())
+    print(f"wrote {arguments.out}: slope {fitted.slope:.3f}, offset {fitted.offset:+.3f}")
+    return 0
+
+
+def run_eval(arguments: argparse.Namespace) -> int:
+    """Print the measures of a weight set on known outcomes."""
+    from dataclasses import asdict
+
+    import msgspec
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from gateway.offline import embed_texts, encoder_fingerprint
+    from router.calibration import read_calibration
+    from router.complexity import PairModel
+    from router.evaluate import Outcomes, measure
+    from router.outcomes import read_outcomes
+    from router.scoring import score_texts
+
+    rows = read_outcomes(arguments.outcomes)
+    calibration = None if arguments.calibration is None else read_calibration(arguments.calibration)
+    model = PairModel.load(arguments.pair, encoder_fingerprint(), calibration=calibration)
+    p_small = score_texts(model, [row.query for row in rows], embed_texts)
+    small, large = np.array([row.small_score for row in rows]), np.array([row.large_score for row in rows])
+    figures = asdict(measure(Outcomes(p_small, small, large)))
+    console = Console()
+    if arguments.json:
+        console.print_json(msgspec.json.encode({"rows": len(rows), **figures}).decode())
+        return 0
+    table = Table(title=f"{arguments.pair} on {len(rows)} outcomes")
+    for name in figures:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:.3f}" for value in figures.values()))
+    console.print(table)
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train and save a weight set; the metrics printed are those of groups left out."""
+    from gateway.offline import embed_texts, encoder_fingerprint
+    from router.outcomes import read_outcomes
+    from router.train import train_pair
+    from router.weights import WEIGHTS_DIRECTORY, save_pair
+
+    rows = read_outcomes(arguments.outcomes)
+    trained = train_pair(
+        rows,
+        embed_texts,
+        pair=arguments.pair,
+        small=arguments.small,
+        large=arguments.large,
+        encoder=encoder_fingerprint(),
+    )
+    folder = arguments.out or WEIGHTS_DIRECTORY
+    save_pair(trained.weights, trained.manifest, folder)
+    for name, value in trained.manifest.metrics.items():
+        print(f"{name:>28} {value:.4f}")
+    print(f"wrote {folder / arguments.pair}.npz and .json")
+    return 0
+
+
+def _add_pair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pair", default="general", help="the weight set (default: %(default)s)")

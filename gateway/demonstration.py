@@ -1,0 +1,166 @@
+"""Six requests that show what the gateway does: two tiers, three cache outcomes, one refusal."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from gateway.compose import Gateway
+
+TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
+MAX_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One request of the demonstration as a reader sees it."""
+
+    shows: str
+    request: str
+    answer: str
+    status: int
+    tier: str
+    cache: str
+    cost_usd: str
+    ttft_ms: float
+    reason: str
+    as_expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What is asked, how, and what must be seen; controls keep a second run as good as the first."""
+
+    shows: str
+    question: str
+    cache_control: str | None
+    expected: Callable[["Step"], bool]
+    poor: bool = False
+
+
+_SCENES = (
+    _Scene(
+        "an easy question",
+        "Sort these numbers: 7 3 9",
+        "refresh",
+        lambda step: step.tier == "small" and step.answer == "3 7 9",
+    ),
+    _Scene(
+        "a hard question",
+        "What is 48 plus 37?",
+        "refresh",
+        lambda step: step.tier == "large" and step.answer == "85",
+    ),
+    _Scene("the same again", "Sort these numbers: 7 3 9", None, lambda step: step.cache == "exact"),
+    _Scene("a paraphrase", "Sort the numbers 7 3 9, please", None, lambda step: step.cache == "semantic"),
+    _Scene("another number", "Sort these numbers: 7 3 8", "no-store", lambda step: step.cache == "miss"),
+    _Scene("no budget left", "What is 48 plus 37?", "bypass", lambda step: step.status == 429, poor=True),
+)
+
+
+async def show(gateway: "Gateway", url: str) -> None:
+    """Wait until every tier answers, demonstrate, and print a command that works when pasted."""
+    console = Console()
+    with console.status("starting the tiers"):
+        await gateway.wait_ready(READY_TIMEOUT_S)
+    key, poor_key = gateway.demo_keys()
+    steps = await demonstrate(url, key, poor_key)
+    print_table(steps, as_json=False)
+    body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 27 plus 45?"}]}'
+    console.print("\nTry it (Ctrl-C stops the gateway):\n", style="bold")
+    console.print(
+        f"curl -s {url}/v1/chat/completions -H 'Authorization: Bearer {key}' "
+        f"-H 'Content-Type: application/json' -d '{body}'\n",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+async def demonstrate(url: str, key: str, poor_key: str) -> list[Step]:
+    """Send the scenes in order and return what came back."""
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
+        return [await _play(client, scene, poor_key if scene.poor else key) for scene in _SCENES]
+
+
+def print_table(steps: list[Step], *, as_json: bool) -> None:
+    """Print the steps as a table for people or as JSON for scripts."""
+    console = Console()
+    if as_json:
+        console.print_json(msgspec.json.encode([asdict(step) for step in steps]).decode())
+        return
+    table = Table(title="headgate demo")
+    for column in ("", "request", "answer", "tier", "cache", "cost USD", "TTFT ms", "reason", "as expected"):
+        table.add_column(column, justify="right" if column in ("cost USD", "TTFT ms") else "left")
+    for step in steps:
+        table.add_row(
+            step.shows,
+            step.request,
+            step.answer if step.status == httpx.codes.OK else f"{step.status} {step.answer}",
+            step.tier,
+            step.cache,
+            step.cost_usd,
+            f"{step.ttft_ms:.1f}",
+            step.reason,
+            "yes" if step.as_expected else "NO",
+        )
+    console.print(table)
+
+
+async def _play(client: httpx.AsyncClient, scene: _Scene, key: str) -> Step:
+    headers = {"authorization": f"Bearer {key}"}
+    if scene.cache_control is not None:
+        headers["x-headgate-cache"] = scene.cache_control
+    body = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": scene.question}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": MAX_TOKENS,
+    }
+    started_s = time.perf_counter()
+    async with client.stream("POST", "/v1/chat/completions", headers=headers, json=body) as response:
+        first_s = None
+        lines = []
+        async for line in response.aiter_lines():
+            first_s = first_s or time.perf_counter()
+            lines.append(line)
+    answer, cost_usd = _read(lines) if response.status_code == httpx.codes.OK else (_error_code(lines), "0")
+    step = Step(
+        shows=scene.shows,
+        request=scene.question,
+        answer=answer,
+        status=response.status_code,
+        tier=response.headers.get("x-headgate-tier", "-"),
+        cache=response.headers.get("x-headgate-cache", "-"),
+        cost_usd=cost_usd,
+        ttft_ms=((first_s or time.perf_counter()) - started_s) * 1000,
+        reason=response.headers.get("x-headgate-reason", "-"),
+        as_expected=False,
+    )
+    return replace(step, as_expected=scene.expected(step))
+
+
+def _read(lines: list[str]) -> tuple[str, str]:
+    """Return the streamed text and the cost told in the usage chunk."""
+    text, cost_usd = "", "?"
+    for line in lines:
+        data = line.removeprefix("data: ")
+        if data == line or data == "[DONE]":
+            continue
+        chunk = msgspec.json.decode(data)
+        for choice in chunk.get("choices", []):
+            text += choice["delta"].get("content") or ""
+        cost_usd = chunk.get("headgate", {}).get("cost_usd", cost_usd)
+    return text.strip(), cost_usd
+
+
+def _error_code(lines: list[str]) -> str:
+    return str(msgspec.json.decode("".join(lines))["error"]["code"])

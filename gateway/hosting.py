@@ -1,0 +1,70 @@
+"""The deployments that the gateway hosts itself: recipes become supervised engines, engines become deployments."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from backends.engines.openvino import OpenVinoLauncher
+from backends.engines.recipes import Recipe, load_recipe
+from backends.engines.supervisor import EngineState, Supervisor
+from backends.registry import Deployment
+from backends.remote import RemoteBackend, http_transport
+from core.clock import Clock
+from core.plan import Readiness
+from gateway.settings import HostedDeployment, Settings
+from policies.prices import parse_price
+from policies.safe_yaml import load_yaml
+
+READINESS = {
+    EngineState.READY: Readiness.READY,
+    EngineState.STARTING: Readiness.LOADING,
+    EngineState.WARMING: Readiness.LOADING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """The engines of this gateway by deployment name."""
+
+    supervisors: Mapping[str, Supervisor]
+    recipes: Mapping[str, Recipe]
+    clock: Clock
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start every engine, in the order of the file, and stop all of them on the way out."""
+        try:
+            for supervisor in self.supervisors.values():
+                supervisor.start()
+            yield
+        finally:
+            for supervisor in self.supervisors.values():
+                await supervisor.stop()
+
+    def deployment(self, hosted: HostedDeployment) -> Deployment:
+        """Return the registry's view of one hosted deployment; the engine's address is asked for each call."""
+        supervisor, recipe = self.supervisors[hosted.name], self.recipes[hosted.name]
+        return Deployment(
+            name=hosted.name,
+            model=recipe.spec.model,
+            price=hosted.price or parse_price(dict(recipe.price), str(recipe.file), "price"),
+            backend=RemoteBackend(lambda: supervisor.base_url, http_transport(), self.clock),
+            context_tokens=recipe.spec.context_tokens,
+            max_output_tokens=recipe.spec.max_output_tokens,
+            local=True,
+            readiness=lambda: READINESS.get(supervisor.state, Readiness.DOWN),
+            retry_after_s=lambda: supervisor.retry_after_s,
+        )
+
+
+def build_hosting(settings: Settings, clock: Clock) -> Hosting:
+    """Read the recipe of every hosted deployment.
+
+    Raises:
+        ConfigurationError: a recipe is missing or cannot be used.
+    """
+    hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
+    recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
+    folder = settings.state_file.parent / "engines"
+    supervisors = {name: Supervisor(OpenVinoLauncher(recipe.spec), clock, folder) for name, recipe in recipes.items()}
+    return Hosting(supervisors, recipes, clock)
