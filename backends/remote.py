@@ -110,10 +110,12 @@ class RemoteBackend:
         except TimeoutError as timeout:
             message = "no answer began within the deadline"
             raise AttemptError(AttemptOutcome.TIMED_OUT, message, retryable=False) from timeout
-        except httpx.ConnectError as problem:
-            raise AttemptError(AttemptOutcome.FAILED, "the deployment cannot be reached") from problem
         except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
-            raise AttemptError(AttemptOutcome.FAILED, f"the connection failed ({type(problem).__name__})") from problem
+            cause = problem.__cause__ or problem  # httpx-aiohttp calls nearly all of them ConnectTimeout
+            message = f"the connection failed ({type(cause).__name__})"
+            if isinstance(cause, aiohttp.ClientConnectorError):
+                message = "the deployment cannot be reached"
+            raise AttemptError(AttemptOutcome.FAILED, message) from problem
 
     async def _refused(self, response: httpx.Response, deadline: Deadline) -> AttemptError:
         """Translate an error answer; the provider's own text is only kept where the request is at fault."""
