@@ -64,7 +64,7 @@ def _fits(family: str, content: str, split: Split) -> bool:
 
 
 def _word(rng: random.Random) -> str:
-    if rng.random() < 0.7:
+    if rng.random() < 0.85:
         word = rng.choice(phrasings.WORDS)
     elif rng.random() < 0.5:
         word = "".join(rng.choice("bcdfghklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))

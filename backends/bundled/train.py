@@ -9,7 +9,7 @@ import json
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,7 @@ VOCABULARY_TOKENS: Final = 1024
 CONTEXT_TOKENS: Final = 1024
 TOKENIZER_SEED: Final = 20
 BATCH: Final = 64
+PART: Final = 16
 IGNORED: Final = -100
 
 
@@ -64,7 +65,7 @@ class Spec:
     target: float
 
 
-_EASY: Final = {"greet": 0.06, "copy": 0.3, "sort": 0.3, "add1": 0.14, "fact_head": 0.14, "other": 0.06}
+_EASY: Final = {"greet": 0.05, "copy": 0.32, "sort": 0.36, "add1": 0.12, "fact_head": 0.1, "other": 0.05}
 _BASE: Final = {
     "greet": 0.04,
     "copy": 0.14,
@@ -77,8 +78,8 @@ _BASE: Final = {
     "fact_tail": 0.15,
 }
 SPECS: Final = {
-    "small": Spec(128, 3, 4, 384, 1, 3e-3, (Stage(2400, _EASY),), 0.95),
-    "large": Spec(256, 4, 8, 768, 2, 1.5e-3, (Stage(1500, _BASE), Stage(1300, {**_BASE, "add2": 0.6})), 0.90),
+    "small": Spec(128, 3, 4, 384, 1, 3e-3, (Stage(2300, _EASY),), 0.95),
+    "large": Spec(192, 4, 6, 576, 2, 2.5e-3, (Stage(1000, _BASE), Stage(600, {**_BASE, "add2": 0.5})), 0.90),
 }
 
 
@@ -154,19 +155,17 @@ def _tensors(examples: Sequence[Example], pad: int) -> tuple[torch.Tensor, torch
 
 def _batches(
     tokenizer: PreTrainedTokenizerFast, stages: Sequence[Stage], rng: random.Random
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield batches of questions of similar length: drawn in blocks, sorted by length, cut, and shuffled."""
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Yield batches, each cut into parts of similar length that share one optimiser step.
+
+    Whole batches of one length save the same padding, but each then holds one kind of question, and training crawls.
+    """
     for stage in stages:
-        left = stage.steps
-        while left:
-            block = min(left, 50)
-            examples = _examples(tokenizer, stage.shares, rng, block * BATCH)
+        for _ in range(stage.steps):
+            examples = _examples(tokenizer, stage.shares, rng, BATCH)
             examples.sort(key=lambda example: len(example.ids))
-            starts = list(range(0, block * BATCH, BATCH))
-            rng.shuffle(starts)
-            for start in starts:
-                yield _tensors(examples[start : start + BATCH], tokenizer.pad_token_id)
-            left -= block
+            parts = (examples[start : start + PART] for start in range(0, BATCH, PART))
+            yield [_tensors(part, tokenizer.pad_token_id) for part in parts]
 
 
 def build_model(spec: Spec, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -188,34 +187,58 @@ def build_model(spec: Spec, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausa
     return LlamaForCausalLM(config)
 
 
+def _optimizers(model: LlamaForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for the layers' matrices (in about half of AdamW's steps, tried) and AdamW for everything else."""
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    chosen = set(map(id, matrices))
+    others = [weight for weight in model.parameters() if id(weight) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _backward(model: LlamaForCausalLM, batch: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Add the batch's gradients, with bfloat16 products; return the mean loss per learned token."""
+    tokens = sum(int((labels[:, 1:] != IGNORED).sum()) for _, labels in batch)
+    total = 0.0
+    for ids, labels in batch:
+        learned = labels[:, 1:] != IGNORED  # logits of prompts would cost more than the layers
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+            logits = model.lm_head(states[learned])
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][learned], reduction="sum") / tokens
+        loss.backward()
+        total += loss.item()
+    return total
+
+
 def fit(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, spec: Spec) -> float:
-    """Train in place over all stages: AdamW, one warm-up and cosine, bfloat16 products. Return the last mean loss."""
+    """Train in place over all stages, with one warm-up and one cosine. Return the last mean loss."""
     steps = sum(stage.steps for stage in spec.stages)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, spec.learning_rate, total_steps=steps, pct_start=0.06, final_div_factor=100, cycle_momentum=False
-    )
+    optimizers = _optimizers(model, spec.learning_rate)
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, spec.learning_rate, total_steps=steps, pct_start=0.06, final_div_factor=100, cycle_momentum=False
+        )
+        for optimizer in optimizers
+    ]
     model.train()
     recent: list[float] = []
     started = time.perf_counter()
-    for step, (ids, labels) in enumerate(_batches(tokenizer, spec.stages, random.Random(spec.seed)), start=1):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-            learned = labels[:, 1:] != IGNORED  # logits of prompts would cost more than the model itself
-            logits = model.lm_head(states[learned])
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][learned])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    for step, batch in enumerate(_batches(tokenizer, spec.stages, random.Random(spec.seed)), start=1):
+        model.zero_grad(set_to_none=True)
+        recent = [*recent[-49:], _backward(model, batch)]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        recent = [*recent[-49:], loss.item()]
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         if step % 100 == 0 or step == steps:
             elapsed_s = time.perf_counter() - started
             print(f"step {step}/{steps} loss {sum(recent) / len(recent):.4f} {elapsed_s:.0f} s", flush=True)
-            if step % 400 == 0:
-                print(accuracy(model, tokenizer, list(spec.stages[0].shares), 128), flush=True)
-                model.train()
+        if step % 400 == 0:
+            print(accuracy(model, tokenizer, list(spec.stages[0].shares), 128), flush=True)
+            model.train()
     return sum(recent) / len(recent)
 
 
@@ -248,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     full = SPECS[args.tier]
-    stages = tuple(Stage(max(1, round(stage.steps * args.scale)), stage.shares) for stage in full.stages)
+    stages = tuple(replace(stage, steps=max(1, round(stage.steps * args.scale))) for stage in full.stages)
     spec = Spec(
         full.hidden, full.layers, full.heads, full.intermediate, full.seed, full.learning_rate, stages, full.target
     )
