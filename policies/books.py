@@ -4,10 +4,11 @@ Every change is atomic because nothing here awaits; the caller runs it on one th
 written down to survive, for ledgers that do.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from core.errors import BudgetExhausted
 from core.money import usd_text
@@ -16,9 +17,10 @@ from policies.budgets import Account, account_of, limits_for
 from policies.ledger import Balance, Cost, Hold
 from policies.windows import Calendar, Window
 
-REMEMBER_SETTLED_S = 300.0
-REMEMBER_REAPED_S = 86_400.0
-REMEMBER_AT_MOST = 100_000
+Closed = TypeVar("Closed")
+
+REMEMBERED_IDS = 100_000
+"""How many closed holds are remembered, so that repeats change nothing; the oldest are forgotten first."""
 KEEP_ENDED_S = 2 * 86_400.0
 
 
@@ -75,8 +77,8 @@ class Books:
         self._journal = journal
         self._lines: dict[LineKey, Line] = {}
         self._open: dict[str, OpenHold] = {}
-        self._settled: dict[str, float] = {}
-        self._reaped: dict[str, tuple[OpenHold, float]] = {}
+        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._reaped: OrderedDict[str, OpenHold] = OrderedDict()
 
     def restore(self, lines: Iterable[Line], holds: Iterable[OpenHold]) -> None:
         """Take over what was written down; the holds must point to these lines."""
@@ -117,15 +119,16 @@ class Books:
         if known is not None:
             self._charge(known, cost)
         elif hold.reservation_id in self._reaped:
-            known, _ = self._reaped.pop(hold.reservation_id)
+            known = self._reaped.pop(hold.reservation_id)
             self._correct(known, cost)
         elif hold.reservation_id not in self._settled and hold.policy.budgets:
             known = self._charge_lost(hold, cost)
         if known is not None:
-            self._remember_settled(hold.reservation_id)
+            self._settled[hold.reservation_id] = None
+            _keep_newest(self._settled)
 
     def reap(self) -> int:
-        """Charge expired holds in full, and forget what no one will ask for again."""
+        """Charge expired holds in full, and drop the lines of windows that ended long ago."""
         now_s = self._calendar.now().timestamp()
         expired = [hold for hold in self._open.values() if hold.lease_until_s <= now_s]
         for hold in expired:
@@ -134,9 +137,10 @@ class Books:
                 line.reserved -= hold.amount_nano_usd
                 line.spent += hold.amount_nano_usd
                 line.unconfirmed += hold.amount_nano_usd
-            self._reaped[hold.reservation_id] = (hold, now_s)
+            self._reaped[hold.reservation_id] = hold
             self._write(None, hold.reservation_id, hold.lines)
-        self._forget(now_s)
+        _keep_newest(self._reaped)
+        self._drop_old_lines(now_s - KEEP_ENDED_S)
         return len(expired)
 
     def balances(self, policy: TenantPolicy, key_id: str | None = None) -> list[Balance]:
@@ -214,20 +218,15 @@ class Books:
             states = tuple(LineState(line.key, line.ends_at_s, line.spent, line.unconfirmed) for line in lines)
             self._journal(Change(opened, closed_id, states))
 
-    def _remember_settled(self, reservation_id: str) -> None:
-        self._settled[reservation_id] = self._calendar.now().timestamp()
-        if len(self._settled) > REMEMBER_AT_MOST:
-            del self._settled[next(iter(self._settled))]
-
-    def _forget(self, now_s: float) -> None:
-        for reservation_id in [id_ for id_, at_s in self._settled.items() if at_s < now_s - REMEMBER_SETTLED_S]:
-            del self._settled[reservation_id]
-        for reservation_id in [id_ for id_, (_, at_s) in self._reaped.items() if at_s < now_s - REMEMBER_REAPED_S]:
-            del self._reaped[reservation_id]
-        for key in [
-            key for key, line in self._lines.items() if line.ends_at_s < now_s - KEEP_ENDED_S and not line.reserved
-        ]:
+    def _drop_old_lines(self, ended_before_s: float) -> None:
+        ended = [key for key, line in self._lines.items() if line.ends_at_s < ended_before_s and not line.reserved]
+        for key in ended:
             del self._lines[key]
+
+
+def _keep_newest(closed: OrderedDict[str, Closed]) -> None:
+    while len(closed) > REMEMBERED_IDS:
+        closed.popitem(last=False)
 
 
 def exhausted(hold: Hold, refusing: list[tuple[Budget, int, datetime]]) -> BudgetExhausted:

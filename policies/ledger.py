@@ -7,8 +7,9 @@ Invariants, at every moment and for every budget:
 
 1. `limit = free + reserved + spent`; `reserved` and `spent` are never negative. All are integers of nano-USD.
 2. A hold draws on all its accounts or on none, in one atomic step, and lies in the windows in which it was made.
-3. `reserve` and `settle` are idempotent by reservation id. A settlement of an id that the ledger has lost (a store that
-   came back older) is booked in the present window: money that was spent is never forgotten.
+3. `reserve` and `settle` are idempotent by reservation id for as long as a closed hold is remembered (the last 100,000
+   in a process, an hour in Redis). A settlement of an id that the ledger does not know (a store that came back older)
+   is booked in the present window: money that was spent is never forgotten.
 4. No false block: a hold is refused only if some account's `free` is below the hold's own amount. A hold of 0 is never
    refused, whatever was spent: models that cost nothing go on (which `small_only` is for; the planner sees to it).
 5. A hold whose lease has run out is charged in full and flagged (`unconfirmed`); a settlement that still arrives
