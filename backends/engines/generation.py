@@ -21,6 +21,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     json_schema: str | None = None
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,7 @@ class OpenVinoEngine:
         config = self._genai.GenerationConfig(max_new_tokens=sampling.max_tokens)
         config.apply_chat_template = False
         config.stop_token_ids = self._end_ids
+        config.ignore_eos = sampling.ignore_eos
         config.do_sample = sampling.temperature > 0
         if config.do_sample:
             config.temperature = sampling.temperature

@@ -56,7 +56,7 @@ async def _serve(options: argparse.Namespace, limits: Limits, bound: socket.sock
         engine = OpenVinoEngine(load, asyncio.get_running_loop())
     except RuntimeError as problem:
         last = str(problem).strip().splitlines()[-1:]
-        _refuse(f"OpenVINO cannot load {options.model_dir}: {' '.join(last)}")
+        _refuse(f"OpenVINO cannot load {options.model_dir}: {' '.join(last)}; convert the model again")
     app = WorkerApp(engine, limits, options.max_running + options.max_queued)
     server = uvicorn.Server(_config(app, options))
     serving = asyncio.create_task(server.serve(sockets=[bound]))

@@ -11,6 +11,9 @@ from pathlib import Path
 from backends.engines.log_ring import LogRing
 
 READ_BYTES = 65_536
+POLL_S = 0.02
+CHILDREN_GRACE_S = 2.0
+"""Killed children stay visible until their new parent has waited for them; some containers have none that does."""
 
 
 class EngineProcess:
@@ -33,10 +36,13 @@ class EngineProcess:
         _signal_group(self.group, signal.SIGTERM)
 
     async def end(self) -> None:
-        """Kill whatever is left of the group and wait for the engine to be gone."""
+        """Kill whatever is left of the group and wait until the engine is gone, and for a moment for its children."""
         self.kill()
         await asyncio.shield(self.exited)
-        self.kill()
+        for _ in range(round(CHILDREN_GRACE_S / POLL_S)):
+            if not _signal_group(self.group, signal.SIGKILL):
+                break
+            await asyncio.sleep(POLL_S)
         self._read()
         self._stop_reading()
 
@@ -107,6 +113,10 @@ def port_is_free(port: int) -> bool:
         return True
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
+def _signal_group(group: int, number: signal.Signals) -> bool:
+    """Return whether the group still had a process, be it one that nobody has waited for yet."""
+    try:
         os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

@@ -63,6 +63,7 @@ class _Body(msgspec.Struct, frozen=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     response_format: _ResponseFormat | None = None
+    ignore_eos: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class WorkerRequest:
     presence_penalty: float
     frequency_penalty: float
     json_schema: str | None
+    ignore_eos: bool
 
     def sampling(self, prompt_tokens: int, choice: int, limits: Limits) -> Sampling:
         """Return how to sample one choice; the output limit is cut to the room that the context leaves.
@@ -117,6 +119,7 @@ class WorkerRequest:
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             json_schema=self.json_schema,
+            ignore_eos=self.ignore_eos,
         )
 
 
@@ -156,6 +159,7 @@ def parse(raw: bytes, limits: Limits) -> WorkerRequest:
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
         json_schema=_schema(body.response_format),
+        ignore_eos=bool(body.ignore_eos),
     )
 
 
