@@ -21,11 +21,15 @@ from backends.engines.worker_request import Limits
 
 KEEP_ALIVE_S = 75
 POLL_S = 0.5
+SWITCH_INTERVAL_S = 0.0002
+"""A step holds the interpreter lock. With Python's 5 ms a first token waited for the lock until 20 tokens were made:
+TTFT 8 to 12 ms at one stream, against 4 ms with this, on the same busy machine."""
 
 
 def main() -> None:
     """Run the worker until it is told to stop."""
     options = _arguments().parse_args()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     if options.parent_pid is not None:
         die_with_parent(options.parent_pid)
     bound = _bind(options.port)

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -11,6 +10,8 @@ from backends.engines.generation import Sampling
 
 MAX_CHOICES = 16
 MAX_STOPS = 16
+ANY_OBJECT = '{"type":"object"}'
+"""The only schema that reaches the engine; one that its grammar compiler rejects would end the engine in a step."""
 
 
 class RequestRefused(Exception):
@@ -38,13 +39,8 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class _JsonSchema(msgspec.Struct, frozen=True):
-    schema: dict[str, Any] | None = None
-
-
 class _ResponseFormat(msgspec.Struct, frozen=True):
     type: str
-    json_schema: _JsonSchema | None = None
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -205,7 +201,5 @@ def _schema(wanted: _ResponseFormat | None) -> str | None:
     if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":
-        return '{"type":"object"}'
-    if wanted.type == "json_schema" and wanted.json_schema is not None and wanted.json_schema.schema is not None:
-        return msgspec.json.encode(wanted.json_schema.schema).decode()
-    raise RequestRefused("'response_format' must be text, json_object or json_schema.", param="response_format")
+        return ANY_OBJECT
+    raise RequestRefused("This engine can enforce text and json_object only.", param="response_format")
