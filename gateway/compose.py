@@ -97,7 +97,7 @@ class Gateway:
             TimeoutError: it took longer.
         """
         async with asyncio.timeout(timeout_s):
-            while not (self.api.readiness()[0] and self.embedder.is_ready()):
+            while not (self.api.readiness()[0] and self.embedder.is_ready()):  # noqa: ASYNC110 - they have no common event
                 await asyncio.sleep(POLL_S)
 
     def demo_keys(self) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -96,20 +97,21 @@ def print_table(steps: list[Step], *, as_json: bool) -> None:
     if as_json:
         console.print_json(msgspec.json.encode([asdict(step) for step in steps]).decode())
         return
-    table = Table(title="headgate demo")
-    for column in ("", "request", "answer", "tier", "cache", "cost USD", "TTFT ms", "reason", "as expected"):
-        table.add_column(column, justify="right" if column in ("cost USD", "TTFT ms") else "left")
+    table = Table(title="headgate demo", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("request")
+    for column in ("answer", "tier", "cache", "µUSD", "TTFT ms", "reason", ""):
+        table.add_column(column, justify="right" if column in ("µUSD", "TTFT ms") else "left", no_wrap=True)
     for step in steps:
+        answered = step.status == httpx.codes.OK
         table.add_row(
-            step.shows,
-            step.request,
-            step.answer if step.status == httpx.codes.OK else f"{step.status} {step.answer}",
+            f"{step.shows}: {step.request}",
+            step.answer if answered else str(step.status),
             step.tier,
             step.cache,
-            step.cost_usd,
+            f"{float(step.cost_usd) * 1e6:.2f}",
             f"{step.ttft_ms:.1f}",
-            step.reason,
-            "yes" if step.as_expected else "NO",
+            step.reason if answered else step.answer,
+            "[green]✓[/]" if step.as_expected else "[red]✗[/]",
         )
     console.print(table)
 
@@ -150,7 +152,7 @@ async def _play(client: httpx.AsyncClient, scene: _Scene, key: str) -> Step:
 
 def _read(lines: list[str]) -> tuple[str, str]:
     """Return the streamed text and the cost told in the usage chunk."""
-    text, cost_usd = "", "?"
+    text, cost_usd = "", "0"
     for line in lines:
         data = line.removeprefix("data: ")
         if data == line or data == "[DONE]":

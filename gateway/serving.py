@@ -34,10 +34,12 @@ class _Listener(uvicorn.Server):
 def serve(settings: Settings, *, demo: bool) -> int:
     """Bind both addresses, then serve until SIGINT or SIGTERM; returns the exit code.
 
+    With `demo` the terminal belongs to the demonstration: only warnings are logged.
+
     Raises:
         ConfigurationError: an address is taken, or the configuration cannot be used.
     """
-    configure_logging(settings.log_level)
+    configure_logging("warning" if demo else settings.log_level)
     with (
         _bound(settings.listen, settings, "listen") as public,
         _bound(settings.admin_listen, settings, "admin.listen") as admin,

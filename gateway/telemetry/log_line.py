@@ -63,5 +63,5 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "aiohttp", "sentence_transformers", "transformers", "faiss"):
+    for noisy in ("httpx", "aiohttp", "uvicorn", "sentence_transformers", "transformers", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -19,13 +19,14 @@ from tests.upstream.process import unused_port
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
-HEADGATE = (sys.executable, "-m", "gateway.cli")
+HEADGATE = (sys.executable, "-m", "gateway")
 
 REMOTE = """
 listen: 127.0.0.1:8080
 admin: {{listen: 127.0.0.1:8081, key_file: var/admin.key}}
 state: sqlite:var/headgate.db
 policies: tenants
+router: {{pair: general}}
 tiers: {{small: [one], large: [two]}}
 deployments:
   one:

@@ -3,6 +3,8 @@
 import json
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import openai
@@ -170,8 +172,8 @@ def test_an_exhausted_budget_is_429_and_the_sdk_asks_only_once(
     assert refused.value.code == "insufficient_quota"
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert upstream.seen() == []
-    rows = [row for row in gateway.request_rows(1) if row["tenant"] == "poor"]
-    assert len(rows) == 1
+    wait_for_row(gateway, tenant="poor")
+    assert len([row for row in gateway.request_rows(1) if row["tenant"] == "poor"]) == 1
 
 
 def test_a_passed_deadline_is_504_and_not_retried(gateway: RunningGateway, upstream: RunningUpstream, key: str) -> None:
@@ -315,18 +317,18 @@ def test_the_log_holds_no_prompt_no_answer_and_no_key(gateway: RunningGateway, k
     assert all("very secret" not in json.dumps(row) for row in gateway.request_rows(1))
 
 
-def wait_for_row(gateway: RunningGateway, status: int) -> dict[str, object]:
-    rows: list[dict[str, object]] = []
+def wait_for_row(gateway: RunningGateway, **wanted: object) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
 
     def found() -> bool:
-        rows[:] = [row for row in gateway.request_rows(1) if row["status"] == status]
+        rows[:] = [row for row in gateway.request_rows(1) if wanted.items() <= row.items()]
         return bool(rows)
 
     wait_until(found)
     return rows[-1]
 
 
-def wait_until(fact: object, timeout_s: float = 10.0) -> None:
+def wait_until(fact: Callable[[], bool], timeout_s: float = 10.0) -> None:
     give_up_at_s = time.monotonic() + timeout_s
-    while not fact():  # type: ignore[operator]
+    while not fact():
         assert time.monotonic() < give_up_at_s, "waited in vain"
