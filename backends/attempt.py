@@ -76,7 +76,6 @@ class LiveAnswer:
         self._body: Parsed | None = None
         self._reported: Usage | None = None
         self._failure: AttemptError | None = None
-        self._delivered = False
         self.complete = False
 
     async def begin(self, response: UpstreamResponse) -> None:
@@ -101,7 +100,6 @@ class LiveAnswer:
         Raises:
             AttemptError: the stream broke off; the client must be told so.
         """
-        self._delivered = True
         try:
             for chunk in self._ready:
                 yield chunk
