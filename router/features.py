@@ -23,6 +23,7 @@ Buckets = NDArray[np.int64]
 HEAD_CHARS = 1_000
 TAIL_CHARS = 1_000
 BUCKETS = 1 << 14
+MAX_COUNTED_NUMBERS = 12
 FEATURES_VERSION = "1"
 
 LEXICAL_NAMES = (
@@ -162,9 +163,14 @@ def text_features(text: str) -> TextFeatures:
 
 
 def _terms(words: list[str]) -> list[str]:
-    """Return words and pairs of neighbours, every number replaced by its shape, so that 48 and 37 look alike."""
+    """Return words, pairs of neighbours and how many numbers there are.
+
+    A number is replaced by its shape, so that 48 and 37 look alike; their count is a term of its own, since "sort six"
+    and "sort seven" are not on a line.
+    """
     shaped = ["0" * min(len(word), 4) if word[0].isdigit() else word for word in words]
-    return shaped + [f"{first} {second}" for first, second in pairwise(shaped)]
+    numbers = min(sum(word[0] == "0" for word in shaped), MAX_COUNTED_NUMBERS)
+    return [*shaped, *(f"{first} {second}" for first, second in pairwise(shaped)), *[f"{numbers} numbers"] * 2]
 
 
 def _bucket(term: str) -> int:

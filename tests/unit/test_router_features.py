@@ -52,6 +52,11 @@ def test_numbers_of_one_length_look_alike() -> None:
     assert set(text_features("What is 4 plus 3?").buckets) != set(text_features("What is 48 plus 37?").buckets)
 
 
+def test_the_count_of_numbers_is_seen() -> None:
+    six, seven = text_features("sort 1 1 1 1 1 1"), text_features("sort 1 1 1 1 1 1 1")
+    assert set(six.buckets) != set(seven.buckets)
+
+
 def test_word_order_is_seen() -> None:
     assert set(text_features("dog bites man").buckets) != set(text_features("man bites dog").buckets)
 
@@ -61,7 +66,7 @@ def test_buckets_are_distinct_and_in_range() -> None:
     assert len(set(found.buckets)) == len(found.buckets)
     assert found.buckets.min() >= 0
     assert found.buckets.max() < BUCKETS
-    assert found.counts.sum() == 8 + 7
+    assert found.counts.sum() == 8 + 7 + 2
 
 
 @pytest.mark.parametrize(
