@@ -34,6 +34,11 @@ class Account(NamedTuple):
     zone: str
 
 
+def is_per_key(budget: Budget) -> bool:
+    """Tell whether every key has this budget for itself."""
+    return isinstance(budget, ScopedBudget) and budget.per_key
+
+
 def account_of(budget: Budget, tenant: str, key_id: str) -> Account:
     """Return the account that `budget` limits for a request of this key."""
     per_key, tier = (budget.per_key, budget.tier) if isinstance(budget, ScopedBudget) else (False, None)

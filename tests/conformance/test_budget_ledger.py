@@ -15,8 +15,11 @@ from core.plan import Standing
 from core.rules import TenantPolicy
 from policies.ledger import LEASE_S, NOTHING, Balance, BudgetLedger, Cost, Hold
 from policies.ledger_memory import MemoryLedger
+from policies.ledger_redis import RedisLedger
 from policies.ledger_sqlite import SqliteLedger
+from policies.redis_scripts import connect
 from tests.policy_samples import CALLER, OTHER_KEY, budget_policy, tenant_policy
+from tests.redis_server import BINARY, WHY_NOT, RedisServer
 
 THOUSAND = "0.000001"  # USD: 1000 nano-USD
 MONTH = budget_policy(THOUSAND)
@@ -46,12 +49,27 @@ async def durable_sqlite_ledger(clock: ManualClock, folder: Path) -> AsyncIterat
         ledger.close()
 
 
+@asynccontextmanager
+async def redis_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
+    if BINARY is None:
+        pytest.skip(WHY_NOT)
+    server = RedisServer()
+    try:
+        server.start()
+        async with connect(server.url, timeout_s=10.0) as client:
+            yield RedisLedger(client, clock, timeout_s=10.0, server_time=False)
+    finally:
+        server.close()
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(datetime(2026, 11, 20, 10, 0, tzinfo=UTC))
 
 
-@pytest.fixture(params=[memory_ledger, sqlite_ledger, durable_sqlite_ledger], ids=lambda make: make.__name__)
+@pytest.fixture(
+    params=[memory_ledger, sqlite_ledger, durable_sqlite_ledger, redis_ledger], ids=lambda make: make.__name__
+)
 async def ledger(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> AsyncIterator[BudgetLedger]:
     async with request.param(clock, tmp_path) as made:
         yield made
