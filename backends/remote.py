@@ -4,10 +4,13 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import cast
 
 import aiohttp
 import httpx
 import msgspec
+from aiohttp.client_proto import ResponseHandler
 from httpx_aiohttp import AiohttpTransport
 
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
@@ -37,14 +40,26 @@ def http_transport(max_connections: int = 1_000) -> httpx.AsyncBaseTransport:
     """Return a transport whose cost per request does not grow with idle connections; it keeps no cookies."""
 
     def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEPALIVE_S)
+        factory = partial(_Connection, loop=asyncio.get_running_loop())
+        connector._factory = cast("partial[ResponseHandler]", factory)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEPALIVE_S),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent",),
             read_bufsize=2**18,
         )
 
     return AiohttpTransport(client=session, trust_env=False)
+
+
+class _Connection(ResponseHandler):
+    """Wakes whoever reads a body whose framing broke: aiohttp 3.14 tells only who waits for a head."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.exception() is not None and self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError("the framing of the answer is broken"))
 
 
 class RemoteBackend:
