@@ -40,7 +40,7 @@ class Metrics:
         tenant = self.tenant_label(trace.tenant)
         tier = trace.tier or NONE
         self._requests.labels(tenant, str(trace.status), trace.cache, tier).inc()
-        if trace.usage is not None and not trace.saved_nano_usd:
+        if trace.usage is not None and trace.attempts:
             self._tokens.labels(tenant, tier, "input").inc(trace.usage.input_tokens)
             self._tokens.labels(tenant, tier, "output").inc(trace.usage.output_tokens)
         self._cost.labels(tenant, tier).inc(trace.cost_nano_usd / NANO_PER_USD)
