@@ -52,10 +52,13 @@ class Spans:
         self._provider.shutdown()
 
     def _add_events(self, span: Span, trace: RequestTrace) -> None:
-        span.add_event(semconv.EVENT_CACHE, {semconv.CACHE_OUTCOME: trace.cache})
+        """Add what was decided; without times of their own, the decisions are dated to when they were all made."""
+        decided_ms = trace.attempts[0].started_ms if trace.attempts else trace.total_ms
+        at = _nanoseconds(trace.received_at, decided_ms)
+        span.add_event(semconv.EVENT_CACHE, {semconv.CACHE_OUTCOME: trace.cache}, at)
         if trace.reason is not None:
-            span.add_event(semconv.EVENT_DECISION, {semconv.ROUTE_REASON: trace.reason})
-        span.add_event(semconv.EVENT_BUDGET, {semconv.BUDGET_RESERVED_USD: trace.reserved_nano_usd / NANO_PER_USD})
+            span.add_event(semconv.EVENT_DECISION, {semconv.ROUTE_REASON: trace.reason}, at)
+        span.add_event(semconv.EVENT_BUDGET, {semconv.BUDGET_RESERVED_USD: trace.reserved_nano_usd / NANO_PER_USD}, at)
 
     def _add_attempt(self, parent: Context, trace: RequestTrace, attempt: Attempt) -> None:
         span = self._tracer.start_span(
