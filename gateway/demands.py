@@ -8,6 +8,7 @@ from core.errors import InvalidRequest
 CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store", "only-if-cached": "only_if_cached"}
 PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
 MAX_SESSION_CHARACTERS = 128
+MAX_AGE_DIGITS = 10
 
 
 def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -40,7 +41,7 @@ def _cache_controls(value: str) -> CacheControls:
     max_age_s: int | None = None
     for word in filter(None, (part.strip().lower() for part in value.split(","))):
         name, _, argument = word.partition("=")
-        if name == "max-age" and argument.isdigit():
+        if name == "max-age" and argument.isdecimal() and len(argument) <= MAX_AGE_DIGITS:
             max_age_s = int(argument)
         elif word in CACHE_WORDS:
             flags[CACHE_WORDS[word]] = True
