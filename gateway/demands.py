@@ -9,6 +9,7 @@ CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store",
 PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
 MAX_SESSION_CHARACTERS = 128
 MAX_AGE_DIGITS = 10
+LONGEST_DEADLINE_MS = 86_400_000
 
 
 def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -63,7 +64,7 @@ def _milliseconds(headers: Mapping[str, str], name: str, factor: int) -> int | N
     except (ValueError, OverflowError):
         milliseconds = 0
     if milliseconds >= 1:
-        return milliseconds
+        return min(milliseconds, LONGEST_DEADLINE_MS)
     if name.startswith("x-stainless"):
         return None
     raise InvalidRequest(f"{name} must be a positive number of milliseconds.", param=name)
