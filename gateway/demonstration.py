@@ -97,14 +97,16 @@ def print_table(steps: list[Step], *, as_json: bool) -> None:
     if as_json:
         console.print_json(msgspec.json.encode([asdict(step) for step in steps]).decode())
         return
-    table = Table(title="headgate demo", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(
+        title="headgate demo (µUSD: cost; TTFT in ms)", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     table.add_column("request")
-    for column in ("answer", "tier", "cache", "µUSD", "TTFT ms", "reason", ""):
-        table.add_column(column, justify="right" if column in ("µUSD", "TTFT ms") else "left", no_wrap=True)
+    for column in ("answer", "tier", "cache", "µUSD", "TTFT", "reason", ""):
+        table.add_column(column, justify="right" if column in ("µUSD", "TTFT") else "left", no_wrap=True)
     for step in steps:
         answered = step.status == httpx.codes.OK
         table.add_row(
-            f"{step.shows}: {step.request}",
+            step.request,
             step.answer if answered else str(step.status),
             step.tier,
             step.cache,
