@@ -1,4 +1,4 @@
--- Charge expired holds in full and flag them; drop lines of windows that ended long ago. ARGV: now or 0, at most, keep in ms.
+-- Charge expired holds in full and flag them; drop what is long over. ARGV: now or 0, at most, keep in ms.
 local now = present(ARGV[1])
 local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', whole(now), 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(expired) do
@@ -14,6 +14,7 @@ for _, id in ipairs(expired) do
   redis.call('HSET', REAPED, id, packed)
   redis.call('ZADD', ENDS, whole(now), CLOSED_LATE .. id)
 end
+redis.call('ZREMRANGEBYSCORE', CLOSED, '-inf', whole(now - tonumber(ARGV[3])))
 local old = redis.call('ZRANGEBYSCORE', ENDS, '-inf', whole(now - tonumber(ARGV[3])), 'LIMIT', 0, ARGV[2])
 for _, line in ipairs(old) do
   if string.sub(line, 1, 1) == CLOSED_LATE then

@@ -4,11 +4,13 @@ import asyncio
 import shutil
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
@@ -19,9 +21,12 @@ from core.rules import Budget
 from policies.budgets import Account, account_of
 from policies.ledger import LEASE_S, BudgetLedger, Cost, Hold
 from policies.ledger_memory import MemoryLedger
+from policies.ledger_redis import RedisLedger
 from policies.ledger_sqlite import SqliteLedger
+from policies.redis_scripts import connect
 from policies.windows import window_at
 from tests.policy_samples import CALLER, OTHER_KEY, tenant_policy
+from tests.redis_server import BINARY, WHY_NOT, RedisServer
 
 POLICY = tenant_policy(
     """
@@ -192,7 +197,42 @@ class SqliteLedgerMachine(LedgerMachine):
         super().teardown()
 
 
+class RedisLedgerMachine(LedgerMachine):
+    """The same on a real server, which is emptied for every example."""
+
+    server: RedisServer
+
+    def make(self) -> BudgetLedger:
+        self.client = connect(self.server.url, timeout_s=10.0)
+        self.runner.run(self.emptied())
+        return RedisLedger(self.client, self.clock, timeout_s=10.0, server_time=False)
+
+    async def emptied(self) -> None:
+        await self.client.flushall()
+
+    def teardown(self) -> None:
+        if hasattr(self, "client"):
+            self.runner.run(self.client.aclose())
+        super().teardown()
+
+
 TestMemoryLedger = LedgerMachine.TestCase
 TestMemoryLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestSqliteLedger = SqliteLedgerMachine.TestCase
 TestSqliteLedger.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+
+
+TestRedisLedger = pytest.mark.redis(pytest.mark.skipif(BINARY is None, reason=WHY_NOT)(RedisLedgerMachine.TestCase))
+TestRedisLedger.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def redis_server() -> Iterator[None]:
+    """Start one server for all examples, and one only if it can be."""
+    if BINARY is None:
+        yield
+        return
+    RedisLedgerMachine.server = RedisServer()
+    RedisLedgerMachine.server.start()
+    yield
+    RedisLedgerMachine.server.close()
