@@ -1,27 +1,31 @@
 """One row per request in SQLite, written in groups by a thread of its own; it never blocks and never fails a request.
 
-When the queue is full (the disk is slow or gone) rows are dropped and counted, and serving goes on.
+When the queue is full (the disk is slow or gone) rows are dropped and counted, and serving goes on. The oldest rows go
+when there are more than `max_rows`.
 """
 
 import logging
 import queue
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from core.errors import ConfigurationError
 from core.trace import RequestTrace
+from policies.sqlite_schema import open_database
 
 logger = logging.getLogger("headgate.request_log")
-SCHEMA_VERSION = 1
 MAX_QUEUED = 20_000
 GROUP_ROWS = 500
 GROUP_WAIT_S = 0.2
+MAX_ROWS = 1_000_000
+TRIM_EVERY_ROWS = 10_000
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (
+CREATE TABLE requests (
   request_id TEXT PRIMARY KEY, received_at_ms INTEGER NOT NULL, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
   path TEXT NOT NULL, model_alias TEXT NOT NULL, stream INTEGER NOT NULL, status INTEGER NOT NULL, error_code TEXT,
   cache TEXT NOT NULL, cache_detail TEXT NOT NULL, similarity REAL, tier TEXT, deployment TEXT, reason TEXT,
@@ -29,19 +33,24 @@ CREATE TABLE IF NOT EXISTS requests (
   cost_nano_usd INTEGER NOT NULL, saved_nano_usd INTEGER NOT NULL, reserved_nano_usd INTEGER NOT NULL,
   ttft_ms REAL, total_ms REAL NOT NULL, overhead_ms REAL NOT NULL, sla_violated INTEGER NOT NULL, attempts TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS requests_by_time ON requests (received_at_ms);
+CREATE INDEX requests_by_time ON requests (received_at_ms);
 """
 _COLUMNS = 28
 _INSERT = f"INSERT OR IGNORE INTO requests VALUES ({','.join('?' * _COLUMNS)})"  # noqa: S608 - placeholders only
+_TRIM = """
+DELETE FROM requests WHERE received_at_ms <= (
+  SELECT received_at_ms FROM requests ORDER BY received_at_ms DESC LIMIT 1 OFFSET ?
+)
+"""
 _Row = tuple[str | int | float | None, ...]
 
 
 class RequestLog:
     """A sink backed by one SQLite file; `close` writes what is queued."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = _open(path)
+    def __init__(self, path: Path, max_rows: int = MAX_ROWS) -> None:
+        self._max_rows = max_rows
+        self._connection = open_database(path, "request_log", (_SCHEMA,))
         self._queue: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="request-log", daemon=True)
@@ -60,12 +69,16 @@ class RequestLog:
         self._thread.join(timeout=5.0)
 
     def _write(self) -> None:
-        going_on = True
+        going_on, since_trimmed = True, TRIM_EVERY_ROWS
         while going_on:
             group, going_on = self._take_group()
+            since_trimmed += len(group)
             try:
-                with self._connection:
+                with _transaction(self._connection):
                     self._connection.executemany(_INSERT, group)
+                    if since_trimmed >= TRIM_EVERY_ROWS:
+                        self._connection.execute(_TRIM, (self._max_rows,))
+                        since_trimmed = 0
             except sqlite3.Error as problem:
                 self.dropped += len(group)
                 logger.warning("request rows were not written", extra={"rows": len(group), "problem": str(problem)})
@@ -86,18 +99,15 @@ class RequestLog:
         return group, False
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise ConfigurationError(
-            str(path), "", f"the request log has schema {version}, newer than {SCHEMA_VERSION}", "use a newer Headgate"
-        )
-    connection.executescript(_SCHEMA)
-    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    return connection
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN")
+    try:
+        yield
+    except sqlite3.Error:
+        connection.rollback()
+        raise
+    connection.execute("COMMIT")
 
 
 def _row(trace: RequestTrace) -> _Row:
