@@ -16,7 +16,7 @@ from core.errors import ConfigurationError
 from core.money import NANO_PER_USD, nano_usd
 from core.rules import CacheRules, Limits, Routing, Sla, TenantPolicy
 from policies.budgets import MAX_LIMIT_NANO_USD, ScopedBudget
-from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, nearest
+from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, key_below, nearest
 
 AUTO = "auto"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -43,7 +43,7 @@ class _Refuse:
     def unknown(self, key: str, what: str, name: str, known: tuple[str, ...]) -> NoReturn:
         close = nearest(name, known)
         mend = f"did you mean {close!r}?" if close else f"use one of {', '.join(known) or '(none is configured)'}"
-        self(key, f"unknown {what} {name!r}", mend)
+        self(key, f"unknown {what} {name[:80]!r}", mend)
 
 
 def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
@@ -85,11 +85,11 @@ def _models(models: Mapping[str, str], tiers: tuple[str, ...], known: Known, ref
     targets = (AUTO, *tiers, *sorted(known.deployments))
     for alias, target in models.items():
         if not _ALIAS.match(alias):
-            refuse(f"models.{alias[:40]!r}", "not a model name", "use up to 200 characters without spaces")
+            refuse(key_below("models", alias), "not a model name", "use up to 200 characters without spaces")
         if target in known.tiers and target not in targets:
-            refuse(f"models.{alias}", f"the tier {target!r} is not among the tenant's `tiers`", "add it there")
+            refuse(key_below("models", alias), f"the tier {target!r} is not among the tenant's `tiers`", "add it there")
         if target not in targets:
-            refuse.unknown(f"models.{alias}", "target", target, targets)
+            refuse.unknown(key_below("models", alias), "target", target, targets)
     return dict(models)
 
 
@@ -160,7 +160,7 @@ def _zone(name: str, key: str, refuse: _Refuse) -> ZoneInfo:
 
 def _sla(tier: str, entry: SlaEntry, known: Known, refuse: _Refuse) -> Sla:
     if tier not in known.tiers:
-        refuse.unknown(f"sla.{tier}", "tier", tier, known.tiers)
+        refuse.unknown(key_below("sla", tier), "tier", tier, known.tiers)
     if entry.ttft_ms is not None and entry.total_ms is not None and entry.ttft_ms > entry.total_ms:
         refuse(f"sla.{tier}.ttft_ms", "the first token may come later than the end", "lower it or raise total_ms")
     return Sla(**msgspec.structs.asdict(entry))

@@ -124,7 +124,7 @@ def _explained(
             key = f"{key}[{step}]"
             raw = raw[step] if isinstance(raw, list) else None
         else:
-            key = f"{key}.{step}" if key else step
+            key = key_below(key, step)
             raw = raw.get(step) if isinstance(raw, Mapping) else None
     problem, mend = _wording(text, into, raw)
     return ConfigurationError(file, key, problem, mend)
@@ -135,11 +135,17 @@ def _explained_value(raw: object, into: object, file: str, key: str, text: str) 
     value_type = _type_below(into, "")
     for name, value in raw.items() if isinstance(raw, Mapping) else ():
         try:
-            convert(value, typing.cast("type[object]", value_type), file, f"{key}.{name}" if key else str(name))
+            convert(value, typing.cast("type[object]", value_type), file, key_below(key, str(name)))
         except ConfigurationError as found:
             return found
     problem, mend = _wording(text, value_type, raw)
     return ConfigurationError(file, key, problem, mend)
+
+
+def key_below(key: str, name: str) -> str:
+    """Write the path of a key below another on one line, whatever characters its name has."""
+    shown = name[:80] if name.isprintable() else repr(name[:80])
+    return f"{key}.{shown}" if key else shown
 
 
 def _steps(path: str) -> list[str | int | None]:
