@@ -220,7 +220,7 @@ def _base_url(value: str | None, file: str, key: str) -> str:
 
 def _address(value: str, file: str, key: str) -> Address:
     host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isdigit() or int(port) > 65535:
+    if not separator or not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise ConfigurationError(file, key, f"{value!r} is not HOST:PORT", "write for example 127.0.0.1:8080")
     return Address(host.strip("[]"), int(port))
 
