@@ -186,6 +186,8 @@ def _tiers(written: OperatorFile, file: str) -> dict[str, tuple[str, ...]]:
 
 def _deployment(name: str, entry: DeploymentEntry, file: str) -> HostedDeployment | RemoteDeployment:
     key = f"deployments.{name}"
+    if name == "auto":
+        raise ConfigurationError(file, key, "the name means something else too", "rename the deployment")
     if (entry.recipe is None) == (entry.backend is None):
         raise ConfigurationError(file, key, "needs exactly one of `recipe` and `backend`", "keep one of them")
     if entry.recipe is not None:
