@@ -8,6 +8,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,13 +88,14 @@ class RequestLog:
     def _take_group(self) -> tuple[list[_Row], bool]:
         """Wait for a first row, then take what comes within the group's time; False when the log was closed."""
         group: list[_Row] = []
-        first = self._queue.get()
-        while first is not None:
-            group.append(first)
+        row = self._queue.get()
+        write_at_s = time.monotonic() + GROUP_WAIT_S
+        while row is not None:
+            group.append(row)
             if len(group) >= GROUP_ROWS:
                 return group, True
             try:
-                first = self._queue.get(timeout=GROUP_WAIT_S)
+                row = self._queue.get(timeout=max(0.0, write_at_s - time.monotonic()))
             except queue.Empty:
                 return group, True
         return group, False
