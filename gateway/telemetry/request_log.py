@@ -80,7 +80,7 @@ class RequestLog:
                     if since_trimmed >= TRIM_EVERY_ROWS:
                         self._connection.execute(_TRIM, (self._max_rows,))
                         since_trimmed = 0
-            except sqlite3.Error as problem:
+            except (sqlite3.Error, OverflowError) as problem:
                 self.dropped += len(group)
                 logger.warning("request rows were not written", extra={"rows": len(group), "problem": str(problem)})
         self._connection.close()
@@ -106,7 +106,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN")
     try:
         yield
-    except sqlite3.Error:
+    except (sqlite3.Error, OverflowError):
         connection.rollback()
         raise
     connection.execute("COMMIT")
