@@ -1,0 +1,148 @@
+"""Rows in a real SQLite file: written, bounded, and never in the way of a request."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigurationError
+from core.trace import AttemptOutcome
+from gateway.telemetry.request_log import RequestLog
+from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace, an_attempt
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "requests.db"
+
+
+@pytest.fixture
+def log(file: Path) -> Iterator[RequestLog]:
+    made = RequestLog(file)
+    yield made
+    made.close()
+
+
+def rows(file: Path) -> list[sqlite3.Row]:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.row_factory = sqlite3.Row
+        return connection.execute("SELECT * FROM requests ORDER BY request_id").fetchall()
+
+
+def test_a_trace_is_a_row_once_the_log_is_closed(log: RequestLog, file: Path) -> None:
+    log.record(a_trace(similarity=0.5))
+    log.close()
+    (row,) = rows(file)
+    assert (row["request_id"], row["tenant"], row["status"], row["stream"]) == ("req_1", "acme", 200, 1)
+    assert row["received_at_ms"] == 1_767_323_045_678
+    assert (row["tier"], row["deployment"], row["reason"], row["cache"]) == ("small", "s1", "score", "miss")
+    assert (row["input_tokens"], row["output_tokens"]) == (20, 5)
+    assert (row["cost_nano_usd"], row["reserved_nano_usd"]) == (1_500_000_000, 2_000_000_000)
+    assert (row["ttft_ms"], row["total_ms"], row["similarity"]) == (61.5, 112.25, 0.5)
+    (attempt,) = json.loads(row["attempts"])
+    assert (attempt["deployment"], attempt["outcome"], attempt["usage"]["output_tokens"]) == ("s1", "complete", 5)
+
+
+def test_hits_and_refusals_are_rows_too(log: RequestLog, file: Path) -> None:
+    log.record(a_hit(request_id="a"))
+    log.record(a_refusal(request_id="b"))
+    failed = an_attempt(outcome=AttemptOutcome.FAILED, usage=None, http_status=None, error="it's\nbroken")
+    log.record(a_trace(request_id="c", status=502, error_code="upstream_error", attempts=(failed,), usage=None))
+    log.close()
+    hit, refusal, failure = rows(file)
+    assert (hit["cache"], hit["saved_nano_usd"], hit["cost_nano_usd"]) == ("semantic", 1_500_000_000, 0)
+    assert (refusal["status"], refusal["tier"], refusal["input_tokens"]) == (429, None, None)
+    assert json.loads(failure["attempts"])[0]["error"] == "it's\nbroken"
+
+
+def test_a_thousand_rows_in_a_burst_are_all_written(log: RequestLog, file: Path) -> None:
+    for n in range(1000):
+        log.record(a_trace(request_id=f"req_{n:04d}"))
+    log.close()
+    assert len(rows(file)) == 1000
+    assert log.dropped == 0
+
+
+def test_rows_are_visible_while_requests_keep_coming(log: RequestLog, file: Path) -> None:
+    tick = threading.Event()
+    for n in range(200):
+        log.record(a_trace(request_id=f"req_{n:04d}"))
+        if rows(file):
+            return
+        tick.wait(0.02)
+    pytest.fail("a steady trickle kept the group open")
+
+
+def test_the_same_request_is_one_row(log: RequestLog, file: Path) -> None:
+    log.record(a_trace())
+    log.record(a_trace(status=500))
+    log.close()
+    assert [row["status"] for row in rows(file)] == [200]
+
+
+def test_rows_of_an_earlier_start_are_kept(file: Path) -> None:
+    for request_id in ("a", "b"):
+        log = RequestLog(file)
+        log.record(a_trace(request_id=request_id))
+        log.close()
+    assert [row["request_id"] for row in rows(file)] == ["a", "b"]
+
+
+def test_a_record_after_closing_does_not_raise(log: RequestLog, file: Path) -> None:
+    log.close()
+    log.record(a_trace())
+    log.close()
+    assert rows(file) == []
+
+
+def test_a_number_that_sqlite_cannot_hold_costs_its_group_and_not_the_log(log: RequestLog, file: Path) -> None:
+    log.record(a_trace(request_id="a", reserved_nano_usd=2**70))
+    tick = threading.Event()
+    while log.dropped == 0:
+        tick.wait(0.01)
+    log.record(a_trace(request_id="b"))
+    log.close()
+    assert [row["request_id"] for row in rows(file)] == ["b"]
+    assert log.dropped == 1
+
+
+def test_the_oldest_rows_go_when_there_are_too_many(file: Path) -> None:
+    for max_rows, hours in ((100, range(10)), (3, range(10, 11))):
+        log = RequestLog(file, max_rows)
+        for hour in hours:
+            log.record(a_trace(request_id=f"{hour:02d}", received_at=RECEIVED_AT + timedelta(hours=hour)))
+        log.close()
+    assert [row["request_id"] for row in rows(file)] == ["08", "09", "10"]
+
+
+def test_a_table_that_is_gone_is_counted_and_not_raised(log: RequestLog, file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("DROP TABLE requests")
+        connection.commit()
+    log.record(a_trace())
+    log.close()
+    assert log.dropped == 1
+
+
+def test_a_file_of_a_newer_version_is_refused_in_one_line(file: Path) -> None:
+    RequestLog(file).close()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE schema_versions SET version = version + 1")
+        connection.commit()
+    with pytest.raises(ConfigurationError, match="newer program") as caught:
+        RequestLog(file)
+    assert "\n" not in caught.value.message
+    assert str(file) in caught.value.message
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_bytes(b"this is no database, but it is long enough to be looked at" * 20)
+    with pytest.raises(ConfigurationError) as caught:
+        RequestLog(file)
+    assert str(file) in caught.value.message

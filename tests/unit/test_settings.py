@@ -1,0 +1,161 @@
+"""The operator's file: what a good one means, and one clear line for each way it can be wrong."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigurationError
+from core.money import Price
+from gateway.settings import Address, HostedDeployment, RemoteDeployment, Settings, load_settings, on_ports
+
+GOOD = """
+listen: 127.0.0.1:9000
+tiers: {small: [tiny], large: [cloud, tiny]}
+deployments:
+  tiny: {recipe: bundled-small-int4}
+  cloud: {backend: remote, base_url: "https://host/v1/", model: m,
+          price: {input_usd_per_m: "0.15", output_usd_per_m: "0.60"}}
+"""
+LEAST = "tiers: {small: [tiny]}\ndeployments: {tiny: {recipe: r}}\n"
+
+
+def load(tmp_path: Path, text: str) -> Settings:
+    file = tmp_path / "headgate.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_settings(file)
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    message = caught.value.message
+    assert "\n" not in message
+    assert message.startswith(str(tmp_path / "headgate.yaml"))
+    return message.removeprefix(str(tmp_path / "headgate.yaml")).removeprefix(": ")
+
+
+def remote(**changes: str) -> str:
+    """A file whose one remote deployment has the given entries; an empty one is left out."""
+    entries = {
+        "backend": "remote",
+        "base_url": '"https://host/v1"',
+        "model": "m",
+        "price": '{input_usd_per_m: "1", output_usd_per_m: "2"}',
+    } | changes
+    written = ", ".join(f"{name}: {value}" for name, value in entries.items() if value)
+    return f"tiers: {{small: [cloud]}}\ndeployments: {{cloud: {{{written}}}}}\n"
+
+
+def test_a_good_file_means_what_it_says(tmp_path: Path) -> None:
+    settings = load(tmp_path, GOOD)
+    assert settings.listen == Address("127.0.0.1", 9000)
+    assert list(settings.tiers.items()) == [("small", ("tiny",)), ("large", ("cloud", "tiny"))]
+    assert settings.deployments["tiny"] == HostedDeployment("tiny", "bundled-small-int4", None)
+    assert settings.deployments["cloud"] == RemoteDeployment(
+        name="cloud",
+        base_url="https://host/v1",
+        model="m",
+        api_key_env=None,
+        price=Price(150_000, 600_000),
+        context_tokens=None,
+        max_output_tokens=None,
+    )
+
+
+def test_the_least_file_gets_loopback_listeners_and_paths_beside_it(tmp_path: Path) -> None:
+    settings = load(tmp_path, LEAST)
+    assert (settings.listen, settings.admin_listen) == (Address("127.0.0.1", 8080), Address("127.0.0.1", 8081))
+    assert settings.state_file == tmp_path / "var/headgate.db"
+    assert settings.admin_key_file == tmp_path / "var/admin.key"
+    assert settings.policies == tmp_path / "policies/tenants"
+    assert (settings.otlp_endpoint, settings.log_level, settings.max_body_bytes) == (None, "info", 10 * 1024 * 1024)
+
+
+def test_an_absolute_path_stays_as_it_is(tmp_path: Path) -> None:
+    assert load(tmp_path, f"state: sqlite:{tmp_path}/x/y.db\n{LEAST}").state_file == tmp_path / "x/y.db"
+
+
+def test_a_hosted_deployment_may_have_a_price_of_its_own(tmp_path: Path) -> None:
+    text = 'tiers: {s: [t]}\ndeployments: {t: {recipe: r, price: {input_usd_per_m: "1", output_usd_per_m: "2"}}}\n'
+    assert load(tmp_path, text).deployments["t"] == HostedDeployment("t", "r", Price(1_000_000, 2_000_000))
+
+
+def test_the_example_in_the_repository_is_a_good_file() -> None:
+    settings = load_settings(Path(__file__).parents[2] / "headgate.yaml")
+    assert list(settings.tiers) == ["small", "large"]
+
+
+def test_ports_from_the_command_line_replace_those_of_the_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, GOOD)
+    assert on_ports(settings, None, None) == settings
+    moved = on_ports(settings, 0, 5)
+    assert (moved.listen, moved.admin_listen) == (Address("127.0.0.1", 0), Address("127.0.0.1", 5))
+    assert replace(moved, listen=settings.listen, admin_listen=settings.admin_listen) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not a mapping"),
+        ("- a\n", "not a mapping"),
+        (LEAST + "listens: 127.0.0.1:1\n", "unknown key 'listens'"),
+        (LEAST + "admin: {port: 1}\n", "admin: unknown key 'port'"),
+        (LEAST + "tiers: {small: [tiny]}\n", "'tiers' occurs twice"),
+        ("tiers: {a: [t], a: [t]}\ndeployments: {t: {recipe: r}}\n", "'a' occurs twice"),
+        ("deployments: {t: {recipe: r}}\n", "'tiers' is missing"),
+        ("tiers: {s: [t]}\n", "'deployments' is missing"),
+        ("tiers: {}\ndeployments: {t: {recipe: r}}\n", "tiers: there is none"),
+        ("tiers: {s: []}\ndeployments: {t: {recipe: r}}\n", "tiers.s: lists no deployment"),
+        ("tiers: {s: [x]}\ndeployments: {t: {recipe: r}}\n", "tiers.s: unknown deployment 'x'; use one of: t"),
+        ("tiers: {s: [x]}\ndeployments: {}\n", "tiers.s: unknown deployment 'x'; use one of: none"),
+        ("tiers: {auto: [t]}\ndeployments: {t: {recipe: r}}\n", "tiers.auto: the name means something else"),
+        ("tiers: {t: [t]}\ndeployments: {t: {recipe: r}}\n", "tiers.t: the name means something else"),
+        (
+            "tiers: {s: [auto]}\ndeployments: {auto: {recipe: r}}\n",
+            "deployments.auto: the name means something else",
+        ),
+        ("tiers: {s: [t]}\ndeployments: {t: {}}\n", "deployments.t: needs exactly one of"),
+        ("tiers: {s: [t]}\ndeployments: {t: {recipe: r, backend: remote}}\n", "deployments.t: needs exactly one of"),
+        ("tiers: {s: [t]}\ndeployments: {t: {backend: local}}\n", "deployments.t.backend: 'local' is not accepted"),
+        (remote(price=""), "deployments.cloud.price: a deployment without a price"),
+        (remote(price='{input_usd_per_m: "1"}'), "deployments.cloud.price: the key 'output_usd_per_m' is missing"),
+        (remote(price='{input_usd_per_m: "-1", output_usd_per_m: "1"}'), "deployments.cloud.price.input_usd_per_m"),
+        (remote(model=""), "deployments.cloud.model: the key is missing"),
+        (remote(base_url=""), "deployments.cloud.base_url: the key is missing"),
+        (remote(api_key="secret"), "unknown key 'api_key'; did you mean 'api_key_env'?"),
+        (remote(context_tokens="0"), "deployments.cloud.context_tokens"),
+        (LEAST + "max_body_bytes: 10\n", "max_body_bytes"),
+        (LEAST + "state: redis://host\n", "state: 'redis://host' is not a store"),
+        (LEAST + 'state: "sqlite:"\n', "state: 'sqlite:' is not a store"),
+        (LEAST + "telemetry: {log_level: loud}\n", "telemetry.log_level: 'loud' is not accepted"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_with_its_key(tmp_path: Path, text: str, says: str) -> None:
+    assert says in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["host/v1", "ftp://host/v1", "https://", "https://u:p@host/v1", "https://host/v1?x=1", "https://host/v1#x",
+     "https://host:99999/v1", "https://host:0/v1", "https://[::1/v1", "file:///etc/passwd"],
+)  # fmt: skip
+def test_a_base_url_is_a_plain_http_url(tmp_path: Path, url: str) -> None:
+    assert refusal(tmp_path, remote(base_url=f'"{url}"')).startswith("deployments.cloud.base_url: ")
+
+
+@pytest.mark.parametrize(
+    "listen", ["8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "h:²"]
+)
+def test_an_address_is_a_host_and_a_port(tmp_path: Path, listen: str) -> None:
+    assert refusal(tmp_path, f'{LEAST}listen: "{listen}"\n').startswith("listen: ")
+    assert refusal(tmp_path, f'{LEAST}admin: {{listen: "{listen}"}}\n').startswith("admin.listen: ")
+
+
+def test_an_ipv6_address_is_written_in_brackets(tmp_path: Path) -> None:
+    assert load(tmp_path, LEAST + 'listen: "[::1]:8080"\n').listen == Address("::1", 8080)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_settings(tmp_path / "missing.yaml")
