@@ -147,7 +147,7 @@ async def test_a_local_share_is_what_was_free_over_the_replicas(
 async def test_a_grant_whose_answer_was_lost_is_given_back(
     server: RedisServer, client: Redis, clock: ManualClock
 ) -> None:
-    hasty = RedisLedger(client, clock, timeout_s=0.05, server_time=False)
+    hasty = RedisLedger(client, clock, timeout_s=0.5, server_time=False)
     await hasty.reap()
     await hasty.reserve(Hold("r1", CALLER, policy(), 100))
     server.pause()

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from core.clock import ManualClock
@@ -216,14 +217,15 @@ class RedisLedgerMachine(LedgerMachine):
         super().teardown()
 
 
+PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 TestMemoryLedger = LedgerMachine.TestCase
-TestMemoryLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMemoryLedger.settings = settings(max_examples=60, stateful_step_count=40, **PATIENT)
 TestSqliteLedger = SqliteLedgerMachine.TestCase
-TestSqliteLedger.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestSqliteLedger.settings = settings(max_examples=15, stateful_step_count=30, **PATIENT)
 
 
 TestRedisLedger = pytest.mark.redis(pytest.mark.skipif(BINARY is None, reason=WHY_NOT)(RedisLedgerMachine.TestCase))
-TestRedisLedger.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestRedisLedger.settings = settings(max_examples=15, stateful_step_count=30, **PATIENT)
 
 
 @pytest.fixture(scope="module", autouse=True)
