@@ -1,0 +1,200 @@
+"""One answer, read from bytes that an upstream might send, without a socket between."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from backends.attempt import MAX_KEPT_BYTES, LiveAnswer, opened
+from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
+from backends.registry import Deployment
+from core.chat import parse_chat_request
+from core.clock import ManualClock
+from core.deadline import Deadline
+from core.money import Price, Usage
+from core.plan import PlannedStep
+from core.trace import AttemptOutcome
+
+NEVER = Deadline(None, None)
+CALL = UpstreamCall("/chat/completions", b"{}", "req_1")
+DONE = b"data: [DONE]\n\n"
+
+
+def frame(content: str | None = None, **fields: Any) -> bytes:
+    choices = [] if content is None else [{"index": 0, "delta": {"content": content}}]
+    return b"data: " + msgspec.json.encode({"model": "m", "choices": choices, **fields}) + b"\n\n"
+
+
+class Bytes:
+    """A backend that sends the given pieces, and moves the clock before each one."""
+
+    def __init__(self, pieces: list[bytes], clock: ManualClock, step_s: float = 0.0) -> None:
+        self._pieces = pieces
+        self._clock = clock
+        self._step_s = step_s
+        self.left = False
+
+    @asynccontextmanager
+    async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
+        try:
+            yield UpstreamResponse("text/event-stream", self._chunks())
+        finally:
+            self.left = True
+
+    async def close(self) -> None:
+        self.left = True
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            self._clock.advance(self._step_s)
+            yield piece
+
+
+async def read(
+    *pieces: bytes, step_s: float = 0.0, include_usage: bool = False
+) -> tuple[LiveAnswer, list[bytes], AttemptError | None]:
+    """Read a streamed answer to its end; what was relayed is kept when it breaks off."""
+    clock = ManualClock()
+    backend = Bytes(list(pieces), clock, step_s)
+    deployment = Deployment("s1", "m", Price(1_000, 1_000), backend)
+    fields = {"stream": True, "stream_options": {"include_usage": include_usage}}
+    body = msgspec.json.encode({"model": "auto", "messages": [{"role": "user", "content": "hi"}], **fields})
+    step = PlannedStep("s1", "small", 10, None, 0, 0)
+    answer = LiveAnswer(1, step, deployment, parse_chat_request(body, "req_1"), NEVER, clock, 0.0)
+    relayed: list[bytes] = []
+    try:
+        async with opened(answer, deployment, CALL, NEVER):
+            async for chunk in answer.chunks():
+                relayed.append(chunk)
+    except AttemptError as failure:
+        return answer, relayed, failure
+    finally:
+        assert backend.left, "the connection is released however the answer ends"
+    return answer, relayed, None
+
+
+async def test_an_answer_in_one_piece_is_relayed_up_to_done() -> None:
+    answer, relayed, failure = await read(frame("a") + frame("b") + DONE + DONE + frame("c"))
+    assert relayed == [frame("a"), frame("b"), DONE]
+    assert failure is None
+    assert answer.record().outcome is AttemptOutcome.COMPLETE
+
+
+async def test_an_error_after_done_is_not_looked_at() -> None:
+    answer, _, failure = await read(frame("a") + DONE + b'data: {"error": {"message": "late"}}\n\n')
+    assert (failure, answer.complete) == (None, True)
+
+
+async def test_nothing_is_read_beyond_done() -> None:
+    _, relayed, failure = await read(frame("a"), DONE, b"data: broken")
+    assert (relayed, failure) == ([frame("a"), DONE], None)
+
+
+async def test_comments_and_other_events_pass_and_cost_nothing() -> None:
+    ping = b": ping\n\n"
+    answer, relayed, _ = await read(ping, frame("a"), ping, b"event: x\n\n", DONE)
+    assert relayed == [ping, frame("a"), ping, b"event: x\n\n", DONE]
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 1
+
+
+async def test_an_event_named_error_breaks_off_whatever_it_holds() -> None:
+    _, relayed, failure = await read(frame("a"), b'event: error\ndata: {"detail": "boom"}\n\n', DONE)
+    assert relayed == [frame("a")]
+    assert failure is not None
+    assert failure.outcome is AttemptOutcome.BROKEN_OFF
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"data: nonsense\n\n",
+        b'data: {"half": \n\n',
+        b'data: {"usage": {"prompt_tokens": }}\n\n',
+        b'data: {"usage": {}, "choices": [{"delta": {"content": "\xff"}}]}\n\n',
+    ],
+)
+async def test_a_frame_that_cannot_be_an_event_breaks_off(broken: bytes) -> None:
+    answer, relayed, failure = await read(frame("a"), broken, frame("b"), DONE)
+    assert relayed == [frame("a")]
+    assert failure is not None
+    assert failure.outcome is AttemptOutcome.BROKEN_OFF
+    assert answer.captured() is None
+
+
+async def test_an_answer_with_a_frame_that_only_looks_like_json_is_not_kept() -> None:
+    answer, _, failure = await read(frame("a"), b'data: {"choices": oops}\n\n', DONE)
+    assert (failure, answer.complete) == (None, True)
+    assert answer.captured() is None
+
+
+async def test_an_answer_that_ends_without_content_failed() -> None:
+    answer, relayed, failure = await read(frame(), DONE)
+    assert relayed == []
+    assert failure is not None
+    assert answer.record().outcome is AttemptOutcome.BROKEN_OFF
+
+
+async def test_what_is_kept_is_the_text_with_its_model_and_reason() -> None:
+    last = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+    answer, _, _ = await read(frame("na\u00efve "), frame("text"), last, DONE)
+    captured = answer.captured()
+    assert captured is not None
+    assert (captured.content, captured.model, captured.finish_reason) == ("na\u00efve text", "m", "stop")
+    assert captured.plain
+
+
+async def test_content_in_parts_passes_and_is_not_plain() -> None:
+    parts = b'data: {"choices": [{"delta": {"content": [{"type": "text", "text": "a"}]}}]}\n\n'
+    answer, relayed, _ = await read(parts, DONE)
+    assert relayed == [parts, DONE]
+    captured = answer.captured()
+    assert captured is not None
+    assert not captured.plain
+
+
+async def test_an_answer_beyond_the_limit_is_relayed_and_not_kept() -> None:
+    piece = frame("x" * 100_000)
+    answer, relayed, _ = await read(*[piece] * (MAX_KEPT_BYTES // 100_000 + 1), DONE)
+    assert relayed.count(piece) == MAX_KEPT_BYTES // 100_000 + 1
+    assert answer.complete
+    assert answer.captured() is None
+
+
+async def test_the_last_of_several_usages_counts() -> None:
+    usages = [{"prompt_tokens": 5, "completion_tokens": n} for n in (1, 2, 3)]
+    answer, relayed, _ = await read(*[frame("a", usage=usage) for usage in usages], frame(usage=usages[-1]), DONE)
+    assert answer.record().usage == Usage(5, 3)
+    assert len(relayed) == 4
+
+
+async def test_a_usage_that_is_not_whole_does_not_replace_one_that_is() -> None:
+    whole = frame("a", usage={"prompt_tokens": 5, "completion_tokens": 1})
+    answer, _, _ = await read(whole, frame("b", usage={"prompt_tokens": None, "completion_tokens": 9}), DONE)
+    assert answer.record().usage == Usage(5, 1)
+
+
+async def test_the_usage_chunk_keeps_what_it_carries_and_gains_the_cost() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "x": 1.50}
+    _, relayed, _ = await read(frame("a"), frame(usage=usage, service_tier="flex"), DONE, include_usage=True)
+    said = msgspec.json.decode(relayed[1].removeprefix(b"data: "))
+    assert said["usage"] == usage
+    assert (said["service_tier"], said["headgate"]) == ("flex", {"cost_usd": "0.000000006"})
+
+
+async def test_times_count_from_when_the_request_was_received() -> None:
+    answer, _, _ = await read(frame("a"), frame("b"), DONE, step_s=0.5)
+    attempt = answer.record()
+    assert (attempt.started_ms, attempt.first_byte_ms, attempt.ended_ms) == (0.0, 500.0, 1500.0)
+
+
+def test_an_attempt_that_was_never_sent_costs_nothing_and_has_no_status() -> None:
+    clock = ManualClock()
+    deployment = Deployment("s1", "m", Price(1_000, 1_000), Bytes([], clock))
+    request = parse_chat_request(b'{"model": "a", "messages": [{"role": "user", "content": "hi"}]}', "req_1")
+    step = PlannedStep("s1", "small", 10, None, 0, 0)
+    attempt = LiveAnswer(1, step, deployment, request, NEVER, clock, 0.0).record()
+    assert (attempt.outcome, attempt.http_status) == (AttemptOutcome.CLIENT_GONE, None)
+    assert (attempt.usage, attempt.usage_source, attempt.cost_nano_usd) == (None, "none", 0)
