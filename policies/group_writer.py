@@ -108,7 +108,7 @@ class GroupWriter(Generic[T]):
             self._connection.execute("BEGIN IMMEDIATE")
             group.write(self._connection)
             self._connection.execute("COMMIT")
-        except sqlite3.Error as problem:
+        except (sqlite3.Error, OverflowError) as problem:  # OverflowError: an integer of more than 64 bits
             if not self.is_failing:
                 _logger.error("the state file cannot be written, trying again", extra={"problem": str(problem)})
             self.is_failing = True

@@ -30,12 +30,17 @@ from datetime import datetime
 from typing import Protocol
 
 from core.identity import Caller
+from core.money import NANO_PER_USD
 from core.plan import Standing
 from core.rules import Budget, TenantPolicy
 from policies.budgets import Account
 
 LEASE_S = 900.0
 """How long a hold lives without settlement; longer than any request should take, and harmless when one takes longer."""
+
+
+MAX_COST_NANO_USD = 1_000_000 * NANO_PER_USD
+"""No request costs more; a figure above comes from an upstream that miscounts, and would not fit the stores' integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class Cost:
     def __post_init__(self) -> None:
         if self.total_nano_usd < 0 or any(part < 0 for part in self.by_tier.values()):
             raise ValueError("a cost cannot be negative")
+        if self.total_nano_usd > MAX_COST_NANO_USD or any(part > MAX_COST_NANO_USD for part in self.by_tier.values()):
+            raise ValueError("no request costs that much")
 
     def of(self, account: Account) -> int:
         """Return the part that counts in `account`."""

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from core.identity import Caller
 from core.rules import TenantPolicy
-from policies.ledger import LEASE_S, NOTHING, BudgetLedger, Cost, Hold
+from policies.ledger import LEASE_S, MAX_COST_NANO_USD, NOTHING, BudgetLedger, Cost, Hold
 
 WAIT_S = 1.0
 
@@ -29,13 +29,16 @@ class Reservation:
         self.cost = NOTHING
 
     def charge(self, cost_nano_usd: int, by_tier: Mapping[str, int] | None = None) -> None:
-        """Record the sum over all attempts; called several times, the last call counts.
+        """Record the sum over all attempts; called several times, the last call counts, and absurd sums are cut.
 
         Args:
             cost_nano_usd: what all attempts together have cost, at least 0.
             by_tier: how much of it each tier cost, for budgets of one tier.
         """
-        self.cost = Cost(cost_nano_usd, dict(by_tier or {}))
+        if cost_nano_usd > MAX_COST_NANO_USD:
+            _logger.error("a cost beyond reason was cut", extra={"reservation": self.hold.reservation_id})
+        parts = {tier: min(part, MAX_COST_NANO_USD) for tier, part in (by_tier or {}).items()}
+        self.cost = Cost(min(cost_nano_usd, MAX_COST_NANO_USD), parts)
 
 
 @asynccontextmanager

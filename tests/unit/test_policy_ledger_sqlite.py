@@ -176,3 +176,15 @@ def test_closing_the_writer_commits_what_was_put(tmp_path: Path) -> None:
     writer.close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT sum(total) FROM sums").fetchone() == (5050,)
+
+
+def test_a_number_that_sqlite_cannot_hold_does_not_end_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    connection = open_database(path, "sums", ("CREATE TABLE sums (total INTEGER)",))
+    writer: GroupWriter[int] = GroupWriter(connection, Sum, linger_s=0.0)
+    writer.put(2**64)
+    writer.put(-(2**64) + 5)
+    writer.flushed().result(10)
+    writer.close()
+    with closing(sqlite3.connect(path)) as reader:
+        assert reader.execute("SELECT sum(total) FROM sums").fetchone() == (5,)

@@ -6,7 +6,7 @@ import pytest
 
 from core.clock import ManualClock
 from core.errors import BudgetExhausted
-from policies.ledger import Balance, Cost, Hold
+from policies.ledger import MAX_COST_NANO_USD, Balance, Cost, Hold
 from policies.ledger_memory import MemoryLedger
 from policies.reservation import drain, hold
 from tests.policy_samples import CALLER, budget_policy
@@ -140,3 +140,11 @@ async def test_a_negative_charge_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="cannot be negative"):
         async with hold(MemoryLedger(ManualClock()), "r1", CALLER, POLICY, 900) as reservation:
             reservation.charge(-1)
+
+
+async def test_a_cost_beyond_reason_is_cut_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = MemoryLedger(ManualClock())
+    async with hold(ledger, "r1", CALLER, POLICY, 900) as reservation:
+        reservation.charge(10**30, {"small": 10**30})
+    assert await sums(ledger) == (0, MAX_COST_NANO_USD)
+    assert [record.message for record in caplog.records] == ["a cost beyond reason was cut"]
