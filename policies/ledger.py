@@ -40,7 +40,7 @@ LEASE_S = 900.0
 
 
 MAX_COST_NANO_USD = 1_000_000 * NANO_PER_USD
-"""No request costs more; a figure above comes from an upstream that miscounts, and would not fit the stores' integers."""
+"""No request costs more; a larger figure comes from an upstream that miscounts, and may not fit a store's integers."""
 
 
 @dataclass(frozen=True, slots=True)
