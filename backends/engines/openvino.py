@@ -65,6 +65,14 @@ class OpenVinoLauncher:
             key = f"options.{where.rstrip('`')}" if where else "options"
             known = ", ".join(_Options.__struct_fields__)
             raise ConfigurationError(f"recipe {spec.name}", key, what.lower(), f"known options: {known}") from problem
+        cache_tokens = self._options.cache_tokens
+        if cache_tokens is not None and cache_tokens < spec.context_tokens:
+            raise ConfigurationError(
+                f"recipe {spec.name}",
+                "options.cache_tokens",
+                f"{cache_tokens} tokens cannot hold one context of {spec.context_tokens}",
+                "raise it, or lower context_tokens",
+            )
 
     @property
     def spec(self) -> EngineSpec:

@@ -6,6 +6,7 @@ the state of the batch is unknown after it.
 
 import asyncio
 import json
+import re
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ import numpy as np
 from backends.engines.detokenise import SAMPLE, ByteDetokeniser, Detokeniser, WindowDetokeniser, byte_table
 from backends.engines.generation import FinishReason, Gauges, Piece, PromptRefused, Sampling
 
+SOURCE_PLACE = re.compile(r"^(\[[\d:]+\] )?\S+\.(cc|cpp|hpp|h):\d+:\s*")
 KV_BLOCK_TOKENS = 32
 """Tokens per KV block of the CPU plugin, as `PipelineMetrics` of openvino-genai 2026.4 shows it."""
 
@@ -256,7 +258,7 @@ def _hand_over(pieces: list[tuple[Callable[[Piece], None], Piece]]) -> None:
 def _last_line(problem: BaseException) -> str:
     """Reduce a C++ exception, which begins with source paths, to its last meaningful line."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(problem).__name__
+    return SOURCE_PLACE.sub("", lines[-1])[:300] if lines else type(problem).__name__
 
 
 def model_context_tokens(model_dir: Path) -> int | None:

@@ -66,7 +66,7 @@ class WorkerApp:
     async def _chat(self, receive: Receive, send: Send) -> None:
         try:
             request = parse(await _read_body(receive), self._limits)
-            self._admit()
+            self._admit(request.choices)
             prompt = await self._encode(request)
             samplings = [request.sampling(len(prompt), n, self._limits) for n in range(request.choices)]
         except RequestRefused as refusal:
@@ -82,11 +82,11 @@ class WorkerApp:
         arrived: asyncio.Queue[Piece | None] = asyncio.Queue()
         tickets = [self._engine.submit(prompt, sampling, n, arrived.put_nowait) for n, sampling in enumerate(samplings)]
         watcher = asyncio.create_task(_watch(receive, arrived))
-        self._in_flight += 1
+        self._in_flight += request.choices
         try:
             outcome = await self._respond(send, request, len(prompt), choices, arrived)
         finally:
-            self._in_flight -= 1
+            self._in_flight -= request.choices
             watcher.cancel()
             for ticket, choice in zip(tickets, choices, strict=True):
                 if not choice.ended_by_engine:
@@ -95,8 +95,8 @@ class WorkerApp:
             self._counts["generation_tokens"] += sum(choice.token_count for choice in choices)
         self._counts[outcome] += 1
 
-    def _admit(self) -> None:
-        if self._in_flight >= self._max_in_flight:
+    def _admit(self, choices: int) -> None:
+        if self._in_flight + choices > self._max_in_flight:
             raise RequestRefused("The engine's queue is full.", code="engine_overloaded", status=503)
 
     async def _encode(self, request: WorkerRequest) -> Sequence[int]:

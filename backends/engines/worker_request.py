@@ -10,6 +10,7 @@ from backends.engines.generation import Sampling
 
 MAX_CHOICES = 16
 MAX_STOPS = 16
+GREEDY_BELOW = 1e-3
 ANY_OBJECT = '{"type":"object"}'
 """The only schema that reaches the engine; one that its grammar compiler rejects would end the engine in a step."""
 
@@ -177,9 +178,8 @@ def _check_ranges(body: _Body) -> None:
 
 
 def _temperature(body: _Body, limits: Limits) -> float:
-    if body.top_p == 0:
-        return 0.0
-    return limits.default_temperature if body.temperature is None else body.temperature
+    wanted = limits.default_temperature if body.temperature is None else body.temperature
+    return 0.0 if body.top_p == 0 or wanted < GREEDY_BELOW else wanted
 
 
 def _text(message: _Message) -> str:
