@@ -27,8 +27,7 @@ from cache.entry_store import MemoryEntryStore
 from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
 from cache.guard import Guard, Served
-from cache.lexicon import bundled_words
-from cache.minilm import load_minilm
+from cache.minilm import bundled_lexicon, load_minilm
 from cache.normalise import normalise
 from cache.semantic_cache import SemanticCache
 from core.cached import CachedAnswer, ExactHit, SemanticHit
@@ -86,7 +85,7 @@ def _load(file: Path) -> list[Row]:
 
 
 async def _in_process(options: argparse.Namespace, rows: list[Row], pairs: list[Row]) -> Report:
-    clock, embedder, guard = SystemClock(), load_minilm(), Guard(bundled_words())
+    clock, embedder, guard = SystemClock(), load_minilm(), Guard(bundled_lexicon())
     cache = SemanticCache(
         Fingerprinter(b"benchmark secret"), MemoryEntryStore(clock), FaissIndex(), embedder, clock, guard
     )

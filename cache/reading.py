@@ -33,6 +33,7 @@ _QUOTE = re.compile(r"[\"“”«»`]([^\"“”«»`]*)[\"“”«»`]|(?<!\w)'
 _BEFORE_MONTHS = frozenset(
     {"in", "of", "by", "since", "until", "from", "last", "next", "this", "during", "late", "early"}
 )
+_SENTENCE_BREAK = re.compile(r"[?!]+\s+|(?<!\bprof)(?<!\bdr)(?<!\bmr)(?<!\bmrs)(?<!\bms)(?<!\bst)(?<!\bvs)\.\s+|\n+")
 _URL = re.compile(r"\b(?:https?://|www\.)\S+|\b[\w.-]+@[\w.-]+\.\w+")
 _RAW_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = frozenset(".?!:;\n")
@@ -55,6 +56,7 @@ class Reading:
     """
 
     tokens: tuple[str, ...]
+    sentences: tuple[str, ...]
     is_surface_the_subject: bool
     verbatim: tuple[str, ...]
     numbers: tuple[str, ...]
@@ -63,6 +65,7 @@ class Reading:
     negations: tuple[str, ...]
     persons: frozenset[str]
     entities: frozenset[str]
+    names: tuple[str, ...]
     question: str
     auxiliaries: frozenset[str]
     strong_prepositions: tuple[str, ...]
@@ -77,10 +80,12 @@ def read(text: str) -> Reading:
     is_how_to = _HOW_TO.match(asked) is not None
     asked = _HOW_TO.sub("", asked) if is_how_to else asked
     noun = _ASKED_NOUN.match(asked)
-    tokens = _tokens(_ASKED_NOUN.sub(r"\1 \3 ", asked) if noun else asked, _acronyms(text))
+    tokens = _in_fixed_order(_tokens(_ASKED_NOUN.sub(r"\1 \3 ", asked) if noun else asked, _acronyms(text)))
     numbers, neighbours = _numbers(tokens)
+    entities = _entities(text)
     return Reading(
         tokens=tokens,
+        sentences=_sentences(plain),
         is_surface_the_subject=is_surface_the_subject(text.strip()),
         verbatim=tuple(sorted({match.group(0) for pattern in (_QUOTE, _URL) for match in pattern.finditer(text)})),
         numbers=numbers,
@@ -88,7 +93,8 @@ def read(text: str) -> Reading:
         symbols=tuple(word for word in tokens if not word[0].isalnum()),
         negations=_negations(tokens),
         persons=frozenset(words.PERSONS[word] for word in tokens if word in words.PERSONS),
-        entities=_entities(text),
+        entities=entities,
+        names=tuple(word for word in tokens if word in entities),
         question="how-to" if is_how_to else _question(tokens),
         auxiliaries=_auxiliaries(tokens),
         strong_prepositions=tuple(sorted(word for word in tokens if word in words.STRONG_PREPOSITIONS)),
@@ -153,6 +159,24 @@ def _acronyms(text: str) -> frozenset[str]:
         return frozenset()
     raw = _RAW_WORD.findall(text)
     return frozenset(word.lower() for word in raw if len(word) > 1 and word.isupper()) & words.FUNCTION_WORDS
+
+
+def _in_fixed_order(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """Drop articles and put the two words around "and" or "or" in one order: "tea and milk" is "milk and tea"."""
+    kept = [word for word in tokens if word not in ("a", "an", "the")]
+    for at in range(1, len(kept) - 1):
+        before, after = kept[at - 1], kept[at + 1]
+        if kept[at] in ("and", "or") and _is_plain(before) and _is_plain(after) and stem(before) > stem(after):
+            kept[at - 1], kept[at + 1] = after, before
+    return tuple(kept)
+
+
+def _is_plain(word: str) -> bool:
+    return word.isalpha() and word not in words.FUNCTION_WORDS and word not in words.NEGATORS
+
+
+def _sentences(plain: str) -> tuple[str, ...]:
+    return tuple(part for part in _SENTENCE_BREAK.split(plain) if part)
 
 
 def _is_number(word: str) -> bool:

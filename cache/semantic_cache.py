@@ -122,16 +122,19 @@ class SemanticCache:
         if not is_semantic:
             return Miss(await self._vector_for_router(request, policy))
         vector = await self._embed(request)
-        return Miss() if vector is None else await self._find_similar(caller, request, keys, vector)
+        rate = policy.tenant_policy.cache.max_false_hit_rate
+        return Miss() if vector is None else await self._find_similar(caller, request, keys, vector, rate)
 
-    async def _find_similar(self, caller: Caller, request: ChatRequest, keys: CacheKeys, vector: Vector) -> Found:
+    async def _find_similar(
+        self, caller: Caller, request: ChatRequest, keys: CacheKeys, vector: Vector, rate: float
+    ) -> Found:
         neighbours = await self._neighbours(keys.scope, vector)
         near: NearHit | None = None
         for neighbour in neighbours:
             entry = await self._read(caller, request, keys, neighbour.entry_id)
             if entry is None:
                 continue
-            verdict = self._guard.judge(entry.prompt, request.last_user_text or "", neighbour.similarity)
+            verdict = self._guard.judge(entry.prompt, request.last_user_text or "", neighbour.similarity, rate)
             if isinstance(verdict, Served):
                 return SemanticHit(entry, self._age_s(entry), neighbour.similarity, verdict.score)
             if near is None and neighbour.similarity >= _NEAR_SIMILARITY:

@@ -49,9 +49,9 @@ CALENDAR_WORDS = _words(
 )
 STRONG_PREPOSITIONS = _words(
     """from than before after until till since against between among via per versus vs under over above below beneath
-    behind beyond within outside inside across through toward towards upon during despite because although while
-    like unlike near"""
+    behind beyond within outside inside toward towards despite although unlike"""
 )
+OPPOSED_PREPOSITIONS = STRONG_PREPOSITIONS | {"to", "into", "onto", "by"}
 DIRECTED_PREPOSITIONS = STRONG_PREPOSITIONS | {"to", "into", "onto", "in", "on", "at", "by", "for", "with", "of", "as"}
 MOVABLE_PREPOSITIONS = _words("in on at during for of within")
 PERSONS = {
@@ -65,6 +65,31 @@ PERSONS = {
     **dict.fromkeys(("your", "yours"), "your"),
     **dict.fromkeys(("our", "ours"), "our"),
 }
+AUXILIARIES = _words(
+    """is are was were am be been being do does did has have had can could may might will would should must shall"""
+)
+GENERIC_PERSONS = frozenset({"i", "you", "we"})
+THIRD_PERSONS = frozenset({"he", "she", "they"})
+RELATED_QUESTIONS = (
+    frozenset({"", "what be", "what do", "what can", "what should", "what", "how-to", "how"}),
+    frozenset({"be", "do", "can"}),
+)
+USUAL_POLES = frozenset({"good", "best", "great", "better", "more", "most", "possible", "easy", "easiest", "easily"})
+POLES = USUAL_POLES | _words(
+    """bad worst worse terrible awful poor rich positive negative advantage advantages disadvantage disadvantages pros
+    cons benefit benefits drawback drawbacks increase increases increasing decrease decreases decreasing lower
+    higher lowest highest low high up down rise fall grow shrink gain lose loss profit win big small bigger
+    smaller biggest smallest large largest short shortest tall early earlier late later first last stop begin
+    end finish buy sell lend borrow on off in out bottom front hot cold warm cool old new young older newer
+    younger oldest newest youngest male female man woman men women boy girl boys girls husband wife mother
+    father son daughter brother sister king queen safe dangerous unsafe legal illegal impossible difficult cheap
+    cheapest expensive fast fastest slow slowest strong weak dark heavy thin thick deep shallow wide narrow
+    empty clean dirty wet dry loud quiet happy sad love hate dislike sometimes often rarely none less least only
+    import export accept reject allow forbid enable disable exclude remove delete uninstall disconnect decrypt
+    decode undo input output internal external public private domestic foreign modern ancient east west north
+    south eastern western northern southern upper inner outer true false wrong incorrect failure alive dead
+    death war peace friend enemy cause effect minimum maximum plus minus active passive liberal conservative"""
+)
 PAST = _words("was were did had been")
 FUTURE = _words("will shall wo")
 OBLIGATION = _words("should must ought shall")
@@ -97,13 +122,13 @@ _SYNONYM_GROUPS = """
 begin start commence|buy purchase|movie film|photo photograph picture pic|car automobile|phone telephone
 bike bicycle|big large|huge enormous|small little tiny|quick fast rapid|quickly fast rapidly|help assist|repair fix
 choose select pick|get obtain|happen occur|enough sufficient|physician doctor|attorney lawyer|sofa couch
-airplane plane aeroplane|ad advert advertisement|app application|info information|tv television|undergrad
-    undergraduate
+airplane plane aeroplane|ad advert advertisement|app application|info information|tv television|undergrad undergraduate
 grad graduate|prof professor|class course|exam examination|lab laboratory|uni university|math maths mathematics
 wealthy rich|approximately about roughly|correct right|incorrect wrong|shut close|usa us^ america|uk britain
 kilometer kilometre km|meter metre|color colour|favorite favourite|center centre|organize organise|analyze analyse
 realize realise|program programme|grey gray|cheap inexpensive|smart intelligent clever|mobile cellphone
-maximum max|minimum min|average mean|per cent percent|okay ok|mum mom|dad father|mom mother|kid child
+maximum max|minimum min|biggest largest|highest tallest|average mean|okay ok|mum mom
+dad father|mom mother|kid child
 """
 SYNONYMS = {
     word: group.split()[0] for line in _SYNONYM_GROUPS.strip().splitlines() for group in line.split("|")

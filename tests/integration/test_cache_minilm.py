@@ -11,8 +11,7 @@ from cache.entry_store import MemoryEntryStore
 from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
-from cache.lexicon import bundled_words
-from cache.minilm import MiniLm, bundled_model_dir, load_minilm
+from cache.minilm import MiniLm, bundled_lexicon, bundled_model_dir, load_minilm
 from cache.semantic_cache import SemanticCache
 from core.cached import NearHit, SemanticHit
 from core.clock import SystemClock
@@ -61,7 +60,7 @@ async def test_a_paraphrase_is_served_and_another_number_is_not() -> None:
         FaissIndex(),
         embedder,
         clock,
-        Guard(bundled_words()),
+        Guard(bundled_lexicon()),
     )
     while not embedder.is_ready():  # noqa: ASYNC110 - readiness is no event
         await asyncio.sleep(0.01)

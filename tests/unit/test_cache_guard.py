@@ -1,10 +1,20 @@
 """What the guard serves and what it forbids; the sentences are the test's own."""
 
+import re
+
 import pytest
 
-from cache.guard import Guard, Served, Vetoed
+from cache.guard import KINDS, Guard, Served, Vetoed
+from cache.lexicon import Lexicon
 
-KNOWN = frozenset("what is the difference between bread and cake angel angle how do i repair a bicycle".split())  # noqa: SIM905
+WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "what is the difference between bread and cake angel angle repair bicycle learn easily cook rice good tasty way"
+        " quickly prepare meal kitchen earn money spare time student make free hours worst",
+    )
+)
+KNOWN = Lexicon(WORDS, WORDS)
 
 
 @pytest.mark.parametrize(
@@ -22,9 +32,37 @@ KNOWN = frozenset("what is the difference between bread and cake angel angle how
 )
 def test_paraphrases_are_served(cached: str, new: str) -> None:
     verdict = Guard(KNOWN).judge(cached, new, 0.93)
-    assert isinstance(verdict, Served)
-    assert 0.98 <= verdict.score <= 1.0
+    assert verdict == Served(0.99, "same")
     assert Guard(KNOWN).judge(new, cached, 0.93) == verdict
+
+
+@pytest.mark.parametrize(
+    ("cached", "new", "kind"),
+    [
+        ("How do I repair my bicycle?", "How can one repair a bicycle?", "owner"),
+        ("How do I learn to sail?", "How do I easily learn to sail?", "fuller"),
+        ("How can I cook rice?", "What should I do to cook rice?", "asked-otherwise"),
+        ("How can a student earn money in spare time?", "How can a student make money in free hours?", "rewritten"),
+        (
+            "In spare time, can a student cook a good meal?",
+            "Can a student cook a tasty meal in free time?",
+            "reordered",
+        ),
+    ],
+)
+def test_looser_agreement_needs_similarity_and_a_tenant_that_allows_it(cached: str, new: str, kind: str) -> None:
+    verdict = Guard(KNOWN).judge(cached, new, 0.95)
+    assert isinstance(verdict, Served)
+    assert verdict.kind == kind
+    assert Guard(KNOWN).judge(new, cached, 0.95) == verdict
+    assert Guard(KNOWN).judge(cached, new, 0.83) == Vetoed("similarity")
+    assert Guard(KNOWN).judge(cached, new, 0.95, 0.001) == Vetoed("rate")
+
+
+def test_kinds_stand_from_the_strictest_to_the_loosest() -> None:
+    bounds = [kind.false_hit_bound for kind in KINDS]
+    assert bounds == sorted(bounds)
+    assert bounds[-1] <= 0.005
 
 
 @pytest.mark.parametrize(
@@ -42,10 +80,14 @@ def test_paraphrases_are_served(cached: str, new: str) -> None:
         ("Does Oslo border Bergen?", "Does Bergen border Oslo?", "order"),
         ("What is the capital of France?", "What is the capital of Peru?", "entity"),
         ("How do I freeze soup?", "How do I reheat soup?", "substitution"),
-        ("How do I freeze soup?", "How do I freeze pea soup?", "addition"),
+        ("How do I freeze soup?", "How do I freeze pea soup?", "rare"),
+        ("How do I freeze soup?", "How do I freeze thin pea soup?", "antonym"),
+        ("How do I freeze soup?", "How do I freeze creamed pea soup?", "addition"),
+        ("What is the way to cook rice?", "What is the worst way to cook rice?", "antonym"),
+        ("Is soup good? I prepare a meal.", "Is soup good? Make free hours.", "constraint"),
         ("What is entropy?", "What is entropy? Answer in Spanish.", "constraint"),
         ("What is your name?", "What is my name?", "person"),
-        ("Who paints the bridge?", "When is the bridge painted?", "question"),
+        ("When do owls hunt?", "Why do owls hunt?", "question"),
         ("What is the capital of Brazil?", "What was the capital of Brazil?", "tense"),
         ("How do I do it in IT?", "How do I do it in it?", "addition"),
         ("What does `a` mean?", "What does `b` mean?", "surface"),

@@ -1,0 +1,159 @@
+"""Compare two readings of prompts: which words only one of them has, up to spelling slips, and whether order agrees."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from cache import words
+from cache.reading import Content, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Content words that one prompt lacks, and those both have, each in its own order and under the new one's stems."""
+
+    only_cached: tuple[Content, ...]
+    only_new: tuple[Content, ...]
+    shared_cached: tuple[Content, ...]
+    shared_new: tuple[Content, ...]
+
+    @property
+    def words(self) -> tuple[Content, ...]:
+        """Return every word that only one prompt has."""
+        return (*self.only_cached, *self.only_new)
+
+
+def difference_of(cached: Reading, new: Reading, known_words: frozenset[str]) -> Difference:
+    """Align content words by stem, then by a single spelling slip where one form is no known word."""
+    slips: dict[str, str] = {}
+    only_new = _minus(new.content, cached.content)
+    for one in _minus(cached.content, new.content):
+        slip = next((other for other in only_new if _is_slip(one, other, cached, new, known_words)), None)
+        if slip is not None and slip.stem not in slips.values():
+            slips[one.stem] = slip.stem
+    aligned = tuple(replace(one, stem=slips.get(one.stem, one.stem)) for one in cached.content)
+    only_cached, only_new = _minus(aligned, new.content), _minus(new.content, aligned)
+    return Difference(
+        only_cached=tuple(only_cached),
+        only_new=tuple(only_new),
+        shared_cached=tuple(one for one in aligned if one not in only_cached),
+        shared_new=tuple(one for one in new.content if one not in only_new),
+    )
+
+
+def same_numbers(cached: Reading, new: Reading) -> bool:
+    """Whether the numbers agree in order, or are distinct and each stands beside a word of its own in both texts."""
+    if cached.numbers == new.numbers:
+        return True
+    if cached.symbols or len(set(cached.numbers)) < len(cached.numbers) or set(cached.numbers) != set(new.numbers):
+        return False
+    if len(cached.numbers) != len(new.numbers):
+        return False
+    near_new = dict(zip(new.numbers, new.number_neighbours, strict=True))
+    claimed: set[str] = set()
+    for number, near in zip(cached.numbers, cached.number_neighbours, strict=True):
+        common = near & near_new[number]
+        if not common or common & claimed:
+            return False
+        claimed |= near | near_new[number]
+    return True
+
+
+def is_shuffled(cached: tuple[str, ...], new: tuple[str, ...]) -> bool:
+    """Whether one text is the other's words in another order, unless whole ends changed places."""
+    if cached == new or sorted(cached) != sorted(new):
+        return False
+    cached = tuple(word for word in cached if word not in words.AUXILIARIES)
+    new = tuple(word for word in new if word not in words.AUXILIARIES)
+    if cached == new:
+        return False
+    return not any(cached[cut:] + cached[:cut] == new for cut in range(1, len(cached)))
+
+
+def is_same_order(difference: Difference) -> bool:
+    """Whether the shared words stand in one order, but for one adverbial or possessive that moved."""
+    cached, new = difference.shared_cached, difference.shared_new
+    if [one.stem for one in cached] == [one.stem for one in new]:
+        return True
+    return _is_moved_adverbial(cached, new) or _is_moved_adverbial(new, cached)
+
+
+def plays_another_part(difference: Difference) -> bool:
+    """Whether a shared word stands after prepositions that give it different parts."""
+    cached, new = difference.shared_cached, difference.shared_new
+    return _has_opposed_role(cached, new) or _has_opposed_role(new, cached)
+
+
+def _has_opposed_role(ones: tuple[Content, ...], others: tuple[Content, ...]) -> bool:
+    roles = {(other.stem, other.preposition) for other in others}
+    for one in ones:
+        if (one.stem, one.preposition) in roles:
+            continue
+        if all(_is_opposed(one.preposition, other.preposition) for other in others if other.stem == one.stem):
+            return True
+    return False
+
+
+def _is_opposed(one: str, other: str) -> bool:
+    """Whether two prepositions of the same word give it different parts: by the dog, the dog; to Rome, from Rome."""
+    if "by" in (one, other):
+        return True
+    return bool(one and other) and bool({one, other} & words.OPPOSED_PREPOSITIONS)
+
+
+def _is_moved_adverbial(cached: tuple[Content, ...], new: tuple[Content, ...]) -> bool:
+    """Whether one text is the other with one block moved, under the same preposition in both.
+
+    A block that holds a number may lose its preposition: "for course 425, how many" and "how many has course 425".
+    """
+    stems_cached, stems_new = [one.stem for one in cached], [one.stem for one in new]
+    heads = [at for at, one in enumerate(cached) if one.preposition in words.MOVABLE_PREPOSITIONS]
+    for head in heads:
+        for end in range(head + 1, len(cached) + 1):
+            size, rest = end - head, stems_cached[:head] + stems_cached[end:]
+            for at, one in enumerate(new):
+                if stems_new[at : at + size] != stems_cached[head:end]:
+                    continue
+                numbered = not one.preposition and any(_has_digit(stem) for stem in stems_cached[head:end])
+                if one.preposition != cached[head].preposition and not numbered:
+                    continue
+                if stems_new[:at] + stems_new[at + size :] == rest:
+                    return True
+    return False
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
+
+
+def _minus(ones: tuple[Content, ...], others: tuple[Content, ...]) -> list[Content]:
+    left = Counter(other.stem for other in others)
+    missing = []
+    for one in ones:
+        if left[one.stem]:
+            left[one.stem] -= 1
+        else:
+            missing.append(one)
+    return missing
+
+
+def _is_slip(one: Content, other: Content, cached: Reading, new: Reading, known_words: frozenset[str]) -> bool:
+    """Whether one word is the other misspelt: a single slip, and the misspelt form is no known word or name."""
+    if not known_words or one.written in cached.entities or other.written in new.entities:
+        return False
+    both_known = one.written in known_words and other.written in known_words
+    return not both_known and _is_one_slip(one.written, other.written)
+
+
+def _is_one_slip(one: str, other: str) -> bool:
+    """Whether the words of five letters or more differ by one letter added, dropped, changed or two swapped inside."""
+    if min(len(one), len(other)) < 5 or one[0] != other[0] or not (one.isalpha() and other.isalpha()):
+        return False
+    if one == other:
+        return True
+    start = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    rest_one, rest_other = one[start:], other[start:]
+    if len(one) == len(other):
+        swapped = rest_one[1:2] + rest_one[:1] == rest_other[:2]
+        return rest_one[1:] == rest_other[1:] or (swapped and rest_one[2:] == rest_other[2:])
+    longer, shorter = (rest_one, rest_other) if len(one) > len(other) else (rest_other, rest_one)
+    return longer[1:] == shorter
