@@ -53,12 +53,12 @@ async def sweep_orphans(file: Path) -> int:
     if record is None:
         return 0
     members = list(_members(record))
-    if members and record.owner_pid != os.getpid() and _started(record.owner_pid) == record.owner_started:
+    if members and _started(record.owner_pid) == record.owner_started:
         raise ConfigurationError(
             str(file),
             "",
-            f"the process {record.owner_pid} runs this engine",
-            "stop that gateway, or give this one another state folder",
+            f"the process {record.owner_pid} runs this engine already",
+            "stop that gateway, or give this one another state folder or name",
         )
     for number in (signal.SIGTERM, signal.SIGKILL):
         _signal(_members(record), number)

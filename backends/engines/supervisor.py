@@ -59,6 +59,10 @@ class _Fault(Exception):
     """This life of the engine is over; the message says why."""
 
 
+class _Ended(Exception):
+    """This life is over, and the state already says so."""
+
+
 class _StopAsked(Exception):
     """Somebody wants the engine stopped."""
 
@@ -72,6 +76,7 @@ class Supervisor:
         clock: Clock,
         state_dir: Path,
         *,
+        name: str | None = None,
         timings: Timings | None = None,
         memory: MemoryBudget | None = None,
         on_change: Callable[[EngineState], None] | None = None,
@@ -82,12 +87,14 @@ class Supervisor:
             launcher: how to run the engine.
             clock: for durations.
             state_dir: where the process group is recorded and where engines get their working directory.
+            name: unique among the engines of `state_dir`; the recipe's name without it.
             timings: the patience.
             memory: the device's budget, claimed before each start.
             on_change: called with every new state, on the event loop; it must not block.
         """
         self._launcher = launcher
         self._spec = launcher.spec
+        self._name = name or launcher.spec.name
         self._clock = clock
         self._state_dir = state_dir
         self._timings = timings or Timings()
@@ -108,8 +115,8 @@ class Supervisor:
 
     @property
     def name(self) -> str:
-        """Return the recipe's name."""
-        return self._spec.name
+        """Return the engine's name."""
+        return self._name
 
     @property
     def model(self) -> str:
@@ -124,12 +131,12 @@ class Supervisor:
     @property
     def base_url(self) -> str | None:
         """Return the OpenAI base URL, `/v1` included, while the engine is ready, else None."""
-        return f"{self._url}/v1" if self._state is EngineState.READY else None
+        return f"{self._url}/v1" if self._url and self._state is EngineState.READY else None
 
     @property
     def metrics_url(self) -> str | None:
         """Return where the engine shows its own metrics while it is ready, else None."""
-        return f"{self._url}/metrics" if self._state is EngineState.READY else None
+        return f"{self._url}/metrics" if self._url and self._state is EngineState.READY else None
 
     @property
     def failures(self) -> int:
@@ -195,10 +202,12 @@ class Supervisor:
                     await self._live()
                 except _StopAsked:
                     break
+                except _Ended:
+                    pass
                 except (_Fault, ConfigurationError) as fault:
                     self._fail(str(fault))
                 except Exception as bug:
-                    logger.exception("engine supervision failed", extra={"recipe": self.name})
+                    logger.exception("engine supervision failed", extra={"engine": self.name})
                     self._fail(f"supervision failed: {type(bug).__name__}: {bug}")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._next_start_s - self._clock.monotonic_s())
@@ -231,6 +240,9 @@ class Supervisor:
         except _StopAsked:
             await self._drain(process)
             raise
+        except _Fault as fault:
+            self._fail(str(fault))  # before the group is ended, so that nobody is sent to a dead engine meanwhile
+            raise _Ended from fault
         finally:
             self._url = None
             await process.end()
@@ -299,7 +311,7 @@ class Supervisor:
         delay_s = restart_delay_s(self._failures, timings.restart_base_s, timings.restart_limit_s)
         delay_s *= 1 + timings.jitter_ratio * random.random()  # noqa: S311 - spreads restarts, guards nothing
         self._next_start_s = self._clock.monotonic_s() + delay_s
-        subject = f"recipe {self.name}: "
+        subject = f"recipe {self._spec.name}: "
         line = problem if problem.startswith(subject) else subject + problem
         self._last_error = " ".join(line.split())
         self._log.note(self._last_error)
@@ -310,7 +322,7 @@ class Supervisor:
             return
         self._state = state
         level = logging.WARNING if state is EngineState.FAILED else logging.INFO
-        extra = {"recipe": self.name, "state": state.value, "failures": self._failures}
+        extra = {"engine": self.name, "recipe": self._spec.name, "state": state.value, "failures": self._failures}
         logger.log(level, "engine state", extra=extra | ({"error": self._last_error} if self._last_error else {}))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

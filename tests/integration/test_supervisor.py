@@ -94,15 +94,24 @@ class Watched:
         clock: Clock | None = None,
         timings: Timings = QUICK,
         memory: MemoryBudget | None = None,
+        name: str | None = None,
     ) -> None:
         self.states: list[EngineState] = []
+        self.addresses: list[str | None] = []
         self._changed = asyncio.Event()
         self.supervisor = Supervisor(
-            launcher, clock or SystemClock(), state_dir, timings=timings, memory=memory, on_change=self._note
+            launcher,
+            clock or SystemClock(),
+            state_dir,
+            name=name,
+            timings=timings,
+            memory=memory,
+            on_change=self._note,
         )
 
     def _note(self, state: EngineState) -> None:
         self.states.append(state)
+        self.addresses.append(self.supervisor.base_url)
         self._changed.set()
 
     async def until(self, state: EngineState, times: int = 1) -> None:
@@ -195,6 +204,9 @@ async def test_an_engine_killed_with_signal_9_is_started_again(tmp_path: Path) -
         await watched.until(EngineState.READY, times=2)
         assert watched.states.count(EngineState.FAILED) == 1
         assert watched.supervisor.restarts == 1
+        known = dict(zip(watched.states, watched.addresses, strict=True))
+        assert known[EngineState.READY] == watched.supervisor.base_url
+        assert {known[state] for state in watched.states if state is not EngineState.READY} == {None}
         assert any("recipe fake: the engine was killed by signal 9" in line for line in watched.supervisor.logs())
 
 
@@ -349,10 +361,21 @@ async def test_an_orphan_of_an_earlier_run_is_ended_before_the_start(
 ) -> None:
     record = tmp_path / "engines" / "fake.json"
     record.parent.mkdir()
-    record_group(record, orphan.pid, "m1")
+    record.write_bytes(msgspec.json.encode(GroupRecord(orphan.pid, "m1", os.getpid(), owner_started=1)))
     async with running(FakeLauncher(), tmp_path) as watched:
         await watched.until(EngineState.READY)
         assert orphan.wait(PATIENCE_S) == -signal.SIGKILL
+
+
+async def test_two_engines_of_one_name_are_not_run_at_once(tmp_path: Path) -> None:
+    async with running(FakeLauncher(), tmp_path) as first:
+        await first.until(EngineState.READY)
+        async with running(FakeLauncher(), tmp_path) as second:
+            await second.until(EngineState.FAILED)
+            assert "runs this engine already" in (second.supervisor.last_error or "")
+        async with running(FakeLauncher(), tmp_path, name="fake-2") as third:
+            await third.until(EngineState.READY)
+        assert first.states[-1] is EngineState.READY
 
 
 async def test_a_process_that_merely_reuses_the_recorded_id_is_left_alone(
@@ -370,6 +393,6 @@ async def test_the_engine_of_a_gateway_that_still_runs_is_left_alone(
     record = tmp_path / "fake.json"
     owner = os.getppid()
     record.write_bytes(msgspec.json.encode(GroupRecord(orphan.pid, "m1", owner, int(stat_fields(owner)[19]))))
-    with pytest.raises(ConfigurationError, match=f"the process {owner} runs this engine; stop that gateway"):
+    with pytest.raises(ConfigurationError, match=f"the process {owner} runs this engine already; stop that gateway"):
         await sweep_orphans(record)
     assert orphan.poll() is None

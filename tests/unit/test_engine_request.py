@@ -16,7 +16,14 @@ def parsed(limits: Limits = LIMITS, **fields: Any) -> WorkerRequest:
 
 
 def test_absent_and_null_fields_take_the_defaults() -> None:
-    nulls = {"stream": None, "n": None, "temperature": None, "stop": None, "max_tokens": None, "stream_options": None}
+    nulls: dict[str, Any] = {
+        "stream": None,
+        "n": None,
+        "temperature": None,
+        "stop": None,
+        "max_tokens": None,
+        "stream_options": None,
+    }
     for request in (parsed(), parsed(**nulls)):
         sampling = request.sampling(10, 0, LIMITS)
         assert (request.stream, request.choices, request.stops, request.include_usage) == (False, 1, (), False)
