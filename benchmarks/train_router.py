@@ -28,6 +28,7 @@ BUNDLED_RECIPE: Final = Recipe(
     text_c=30.0,
     vector_c=30.0,
     lexical_weight=0.5,
+    sense_weight=0.0,
     monotone=False,
     gain_share=0.0,
     stem_share=0.0,

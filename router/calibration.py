@@ -95,26 +95,32 @@ def fit_calibration(manifest: Manifest, p_small: Doubles, suffices: NDArray[np.b
 
 
 def fit_line(
-    x: Doubles, positive: NDArray[np.bool_] | Doubles, *, prior_rows: float = PRIOR_ROWS, weights: Doubles | None = None
+    x: Doubles,
+    positive: NDArray[np.bool_] | Doubles,
+    *,
+    prior_rows: float = PRIOR_ROWS,
+    weights: Doubles | None = None,
+    beside: Doubles | None = None,
 ) -> Line:
-    """Fit log-odds = slope * x + offset by Newton steps, with a Gaussian prior around (1, 0) worth `prior_rows` rows.
+    """Fit log-odds = slope * x + offset + beside by Newton steps, with a prior around (1, 0) worth `prior_rows` rows.
 
     The slope never goes below 0: a router that is worse than random is flattened, not turned round.
     """
     w = np.ones_like(x) if weights is None else weights
+    given = np.zeros_like(x) if beside is None else beside
     design = np.column_stack([x, np.ones_like(x)])
     prior = np.array([1.0, 0.0])
     precision = np.diag([max(float(np.var(x)), 0.1), 1.0]) * prior_rows / 4.0 + 1e-6 * np.eye(2)
 
     def loss(beta: Doubles) -> float:
-        z = design @ beta
+        z = design @ beta + given
         return float(
             (w * (np.logaddexp(0.0, z) - positive * z)).sum() + (beta - prior) @ precision @ (beta - prior) / 2
         )
 
     beta = prior.copy()
     for _ in range(100):
-        p = _sigmoid(design @ beta)
+        p = _sigmoid(design @ beta + given)
         gradient = design.T @ (w * (p - positive)) + precision @ (beta - prior)
         curvature = (design * (w * p * (1.0 - p))[:, None]).T @ design + precision
         step = np.linalg.solve(curvature, gradient)

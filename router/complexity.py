@@ -1,8 +1,9 @@
 """Judge how hard a request is: P(the small model suffices), for one pair of models, from text and embedding.
 
 The score is the mean of two linear models, turned into log-odds by Platt scaling and drawn towards the base rate where
-the embedding lies far from the training data. It never fails a request: without an embedding the text head speaks
-alone, without text the base rate does, and the source says which.
+the embedding lies far from the training data; a small fixed slope for length and marks of reasoning is added, which
+counts everywhere. It never fails a request: without an embedding the text head speaks alone, without text the base
+rate does, and the source says which.
 """
 
 import math
@@ -81,12 +82,12 @@ class PairModel:
         """
         weights = self._weights
         features = text_features(text)
-        spoken = weights.text.score(features)
+        spoken, sense = weights.text.score(features), weights.text.sense(features)
         if vector is None:
-            return Score(_probability(self._line.at(weights.text_alone.at(spoken))), 1.0, features.cut_chars)
+            return Score(_probability(self._line.at(weights.text_alone.at(spoken) + sense)), 1.0, features.cut_chars)
         log_odds = weights.both.at((spoken + weights.vector.score(vector)) / 2.0)
         trust = weights.reach.trust(vector)
-        kept = weights.prior + trust * (log_odds - weights.prior)
+        kept = weights.prior + trust * (log_odds - weights.prior) + sense
         return Score(_probability(self._line.at(kept)), trust, features.cut_chars)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
-from router.features import BUCKETS, LEXICAL_NAMES, TextFeatures, text_features, without_options
+from router.features import BUCKETS, LEXICAL_NAMES, Floats, TextFeatures, text_features, without_options
 from router.outcomes import Outcome
 from router.scoring import Embed, Vectors, small_suffices
 from router.weights import LEXICAL_LIMIT, Reach, TextHead, VectorHead
@@ -45,6 +45,20 @@ UPWARD = frozenset(
         "log_commas",
     )
 )
+SENSE = frozenset(
+    (
+        "log_words",
+        "log_sentences",
+        "negations",
+        "reasons",
+        "quantities",
+        "comparisons",
+        "mathematics",
+        "code",
+    )
+)
+"""Counts that mean "harder" whatever the data say; their mean, standardised, gets the fixed slope `sense_weight`."""
+
 UNUSED = frozenset(("log_lines", "capital_ratio", "non_latin_ratio"))
 
 
@@ -55,6 +69,7 @@ class Recipe:
     Attributes:
         text_c, vector_c: inverse strength of the ridge penalty of each head.
         lexical_weight: how large a standardised lexical count is beside a TF-IDF vector of length 1.
+        sense_weight: log-odds that one deviation of SENSE takes off.
         monotone: hold lexical signs to UPWARD.
         gain_share: share of "what escalation gains" in the target; the rest is "small suffices".
         stem_share: weight of the embedding without offered answers, for prompts that offer any.
@@ -64,8 +79,9 @@ class Recipe:
     """
 
     text_c: float = 1.0
-    vector_c: float = 0.5
+    vector_c: float = 1.0
     lexical_weight: float = 0.2
+    sense_weight: float = 0.1
     monotone: bool = True
     gain_share: float = 0.5
     stem_share: float = 0.5
@@ -157,9 +173,11 @@ def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
         lexical_mean=mean.astype(np.float32),
         lexical_scale=scale.astype(np.float32),
         lexical_coef=np.zeros(len(mean), np.float32),
+        sense_coef=np.zeros(len(mean), np.float32),
         bias=0.0,
     )
-    lexical = _standardised(blank, table.lexical[rows]) * recipe.lexical_weight
+    standardised = _standardised(blank, table.lexical[rows])
+    lexical = standardised * recipe.lexical_weight
     design = sparse.hstack([_weighted_terms(blank, table.terms[rows]), sparse.csr_matrix(lexical)]).tocsr()
     bounds: Bounds = [(None, None)] * BUCKETS + [_bound(name, recipe) for name in LEXICAL_NAMES]
     coef, bias = _logistic(design, table.target[rows], table.weight[rows], recipe.text_c, bounds)
@@ -169,8 +187,15 @@ def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
         lexical_mean=blank.lexical_mean,
         lexical_scale=blank.lexical_scale,
         lexical_coef=(coef[BUCKETS:] * recipe.lexical_weight).astype(np.float32),
+        sense_coef=_sense_coef(standardised, recipe),
         bias=bias,
     )
+
+
+def _sense_coef(standardised: Doubles, recipe: Recipe) -> Floats:
+    chosen = np.array([name in SENSE for name in LEXICAL_NAMES], np.float64)
+    deviation = float((standardised @ chosen).std()) or 1.0
+    return np.asarray(-recipe.sense_weight * chosen / deviation, np.float32)
 
 
 def _bound(name: str, recipe: Recipe) -> tuple[float | None, float | None]:
@@ -235,6 +260,11 @@ def _reach(vectors: Vectors, recipe: Recipe, rounds: int = 8) -> Reach:
     near = float(np.quantile((vectors @ centroids.T).max(axis=1), 0.1))
     rounded = centroids.astype(np.float16).astype(np.float32)  # as they will be stored
     return Reach(rounded, far=near - 0.25, near=near, least=recipe.least_trust)
+
+
+def sense_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:
+    """Return what `head.sense` gives for each of the rows, all at once."""
+    return np.asarray(_standardised(head, table.lexical[rows]) @ head.sense_coef, np.float64)
 
 
 def sigmoid(z: Doubles) -> Doubles:

@@ -43,6 +43,7 @@ class TextHead:
     Attributes:
         idf, word_coef: (BUCKETS,) float32.
         lexical_mean, lexical_scale, lexical_coef: (len(LEXICAL_NAMES),) float32.
+        sense_coef: (len(LEXICAL_NAMES),) float32, fixed slopes in log-odds that were not learnt (router.fitting.SENSE).
     """
 
     idf: Floats
@@ -50,15 +51,23 @@ class TextHead:
     lexical_mean: Floats
     lexical_scale: Floats
     lexical_coef: Floats
+    sense_coef: Floats
     bias: float
 
     def score(self, features: TextFeatures) -> float:
         """Return the score of one text: higher means that the small model is likelier to suffice."""
         weights = (1.0 + np.log(features.counts)) * self.idf[features.buckets]
         norm = math.sqrt(float(weights @ weights)) or 1.0
-        lexical = (features.lexical - self.lexical_mean) / self.lexical_scale
-        lexical = np.clip(lexical, -LEXICAL_LIMIT, LEXICAL_LIMIT)
+        lexical = self._standardised(features)
         return float(weights @ self.word_coef[features.buckets]) / norm + float(lexical @ self.lexical_coef) + self.bias
+
+    def sense(self, features: TextFeatures) -> float:
+        """Return what length and marks of reasoning say by themselves, in log-odds, about 0 on average."""
+        return float(self._standardised(features) @ self.sense_coef)
+
+    def _standardised(self, features: TextFeatures) -> Floats:
+        lexical = (features.lexical - self.lexical_mean) / self.lexical_scale
+        return np.asarray(np.clip(lexical, -LEXICAL_LIMIT, LEXICAL_LIMIT), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +207,7 @@ def _arrays(weights: PairWeights) -> dict[str, NDArray[np.generic]]:
         "lexical_mean": text.lexical_mean,
         "lexical_scale": text.lexical_scale,
         "lexical_coef": text.lexical_coef,
+        "sense_coef": text.sense_coef,
         "vector_coef": weights.vector.coef,
         "biases": np.array([text.bias, weights.vector.bias]),
         "centroids": reach.centroids.astype(np.float16),
@@ -228,6 +238,7 @@ def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
             lexical_mean=floats("lexical_mean", n_lexical),
             lexical_scale=floats("lexical_scale", n_lexical),
             lexical_coef=floats("lexical_coef", n_lexical),
+            sense_coef=floats("sense_coef", n_lexical),
             bias=text_bias,
         ),
         vector=VectorHead(floats("vector_coef", d), vector_bias),

@@ -10,16 +10,18 @@ ENCODER = "all-MiniLM-L6-v2:53aa5117"
 
 
 def weights() -> PairWeights:
-    word_coef = np.zeros(BUCKETS, np.float32)
-    word_coef[text_features("hard").buckets] = -4.0
+    hard = list(set(text_features("hard").buckets) - set(text_features("easy").buckets))
+    idf, word_coef = np.zeros(BUCKETS, np.float32), np.zeros(BUCKETS, np.float32)
+    idf[hard], word_coef[hard] = 1.0, -4.0
     n = len(LEXICAL_NAMES)
     return PairWeights(
         text=TextHead(
-            idf=np.ones(BUCKETS, np.float32),
+            idf=idf,
             word_coef=word_coef,
             lexical_mean=np.zeros(n, np.float32),
             lexical_scale=np.ones(n, np.float32),
             lexical_coef=np.zeros(n, np.float32),
+            sense_coef=np.zeros(n, np.float32),
             bias=2.0,
         ),
         vector=VectorHead(np.array([4.0, 0.0, 0.0, 0.0], np.float32), 0.0),

@@ -1,5 +1,6 @@
 """Weight files and the classifier made from them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from core.chat import ChatRequest, parse_chat_request
 from core.errors import ConfigurationError
 from router.calibration import Calibration
 from router.complexity import PairModel
+from router.features import LEXICAL_NAMES
 from router.weights import load_pair, save_pair
 from tests.weights import ENCODER, axis, manifest, weights
 
@@ -90,6 +92,19 @@ async def test_the_vector_counts_as_much_as_the_text(model: PairModel) -> None:
     near, other = model.score("easy", axis(0)), model.score("easy", axis(1))
     assert near.p_small_suffices == pytest.approx(1 / (1 + np.exp(-3.0)))
     assert other.p_small_suffices == pytest.approx(1 / (1 + np.exp(-1.0)))
+
+
+def test_a_fixed_slope_counts_however_far_the_prompt_is(tmp_path: Path) -> None:
+    sloped = np.zeros(len(LEXICAL_NAMES), np.float32)
+    sloped[LEXICAL_NAMES.index("log_sentences")] = -0.5
+    base = weights()
+    save_pair(replace(base, text=replace(base.text, sense_coef=sloped)), manifest(), tmp_path)
+    plain, sensed = PairModel(base, manifest()), PairModel.load("general", directory=tmp_path)
+    text = "one. two. three."
+    for vector in (axis(0), axis(3), None):
+        before, after = (one.score(text, vector).p_small_suffices for one in (plain, sensed))
+        shift = np.log(after / (1 - after)) - np.log(before / (1 - before))
+        assert shift == pytest.approx(-0.5 * np.log(4))
 
 
 async def test_far_from_the_training_data_the_base_rate_prevails(model: PairModel) -> None:

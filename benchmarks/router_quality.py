@@ -1,0 +1,223 @@
+"""How good the router is on groups it never saw, beside the baselines that must be beaten.
+
+    python -m benchmarks.router_quality [--json benchmarks/results/router_quality.json]
+
+Trains on ../shared/data/routing with whole subjects and tasks left out (the folds of the files) and prints APGR,
+CPT(50), CPT(80), AUC, ECE, Brier and the cost at 95 % of the large model's quality, with bootstrap intervals. The
+figures that RouteLLM published stand beside them: same pair of models, but all of MMLU, so a landmark only.
+Needs no network; the first run embeds all prompts (about ten minutes on one core) and keeps the vectors under var/.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from benchmarks.router_data import ENCODER, REMEMBERED, remembering_embedder, shared_rows
+from router.calibration import fit_line
+from router.complexity import PairModel
+from router.evaluate import Outcomes, apgr, bootstrap, measure
+from router.fitting import Recipe, Table, build_table, sigmoid
+from router.outcomes import Outcome
+from router.scoring import Embed
+from router.train import fit_pair, train_pair
+from router.weights import save_pair
+
+Doubles = NDArray[np.float64]
+Router = Callable[[], Doubles]
+
+PARTS: Final = ("mmlu", "multitask")
+NEIGHBOURS: Final = 100
+MONEY_COLUMNS: Final = ("large_share_at_95", "cost_at_95_of_all_large")
+LARGE_OVER_SMALL: Final = {"mmlu": 24.7 / 0.24, "multitask": 5.0}
+"""Price ratios: RouteLLM's figures for gpt-4 and mixtral-8x7b; for the multitask pair an assumed 5 to 1."""
+
+PUBLISHED: Final = {
+    "RouteLLM arena MF": (45.00, 76.86, 0.524),
+    "RouteLLM arena SW": (55.82, 80.25, 0.473),
+    "RouteLLM arena BERT": (49.43, 77.80, 0.502),
+    "RouteLLM arena causal 8B": (48.88, 77.93, 0.499),
+    "RouteLLM augmented MF": (35.46, 71.40, 0.597),
+    "RouteLLM augmented SW": (35.40, 71.55, 0.603),
+    "RouteLLM augmented BERT": (41.30, 72.20, 0.572),
+    "RouteLLM augmented causal 8B": (35.49, 70.31, 0.600),
+}
+"""CPT(50) and CPT(80) in percent and APGR on MMLU, arXiv 2406.18665, table 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Held-out P(small suffices) of one router for every row."""
+
+    name: str
+    p_small: Doubles
+
+
+def routers(rows: Sequence[Outcome], embed: Embed) -> list[Scored]:
+    """Score every row by every router, each trained on the other folds only."""
+    table = build_table(rows, embed, Recipe())
+    # Folds of the two files are drawn apart, but leave whole groups of both out together.
+    heads = {
+        "shipped": Recipe(),
+        "free lexical signs": Recipe(monotone=False),
+        "no fixed slope": Recipe(sense_weight=0.0),
+    }
+    with threadpool_limits(limits=1):
+        scored = [Scored("random", np.full(len(rows), table.suffices.mean()))]
+        scored.append(Scored("length", _platt_by_fold(-table.lexical[:, 0], table)))
+        scored.append(Scored("kNN-100", _neighbours(table)))
+        scored += [Scored(name, fit_pair(table, recipe)[1]) for name, recipe in heads.items()]
+        offered = replace(table, fold=np.random.default_rng(0).integers(0, 5, len(rows)))
+        scored.append(Scored("shipped, random split (flatters)", fit_pair(offered, Recipe())[1]))
+    small, large = _scores(rows)
+    scored.append(Scored("oracle", np.clip((1.0 - (large - small)) / 2.0, 0.0, 1.0)))
+    return scored
+
+
+def _platt_by_fold(x: Doubles, table: Table) -> Doubles:
+    p = np.zeros(len(x))
+    for fold in np.unique(table.fold):
+        inside = table.fold == fold
+        line = fit_line(x[~inside], table.suffices[~inside], prior_rows=0.0)
+        p[inside] = sigmoid(line.slope * x[inside] + line.offset)
+    return p
+
+
+def _neighbours(table: Table) -> Doubles:
+    p = np.zeros(len(table.target))
+    for fold in np.unique(table.fold):
+        inside = np.flatnonzero(table.fold == fold)
+        others = np.flatnonzero(table.fold != fold)
+        closeness = table.vectors[inside] @ table.vectors[others].T
+        nearest = np.argpartition(-closeness, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+        p[inside] = table.suffices[others][nearest].mean(axis=1)
+    return p
+
+
+def _scores(rows: Sequence[Outcome]) -> tuple[Doubles, Doubles]:
+    return np.array([row.small_score for row in rows]), np.array([row.large_score for row in rows])
+
+
+def report(rows: Sequence[Outcome], scored: Sequence[Scored], rounds: int) -> dict[str, Any]:
+    """Measure every router on each part, pooled and fold by fold (multitask: task by task)."""
+    small, large = _scores(rows)
+    result: dict[str, Any] = {}
+    for part in PARTS:
+        inside = np.array([row.group.startswith(part) for row in rows])
+        units = np.array([row.group if part == "multitask" else f"fold {row.fold}" for row in rows])
+        result[part] = {
+            one.name: _measured(Outcomes(one.p_small, small, large), inside, units, part, rounds) for one in scored
+        }
+    return result
+
+
+def _measured(
+    outcomes: Outcomes, inside: NDArray[np.bool_], units: NDArray[np.str_], part: str, rounds: int
+) -> dict[str, Any]:
+    pooled = outcomes.take(np.flatnonzero(inside))
+    figures = measure(pooled)
+    interval = bootstrap(pooled, apgr, rounds=rounds)
+    per_unit = {
+        unit: apgr(outcomes.take(np.flatnonzero(inside & (units == unit)))) for unit in np.unique(units[inside])
+    }
+    share, ratio = figures.large_share_at_95, LARGE_OVER_SMALL[part]
+    return {
+        **{name: round(value, 4) for name, value in asdict(figures).items()},
+        "apgr_interval": [round(interval.low, 3), round(interval.high, 3)],
+        "cost_at_95_of_all_large": round((share * ratio + 1.0 - share) / ratio, 4),
+        "apgr_by_unit": {str(unit): None if np.isnan(value) else round(value, 3) for unit, value in per_unit.items()},
+        "mean_apgr_of_units": round(float(np.nanmean(list(per_unit.values()))), 3),
+    }
+
+
+def times_ms(model: PairModel, texts: Sequence[str], embed: Embed) -> dict[str, float]:
+    """Return p50 and p99 milliseconds of one score with the embedding at hand, after a warm-up."""
+    pairs = list(zip(texts, embed(texts), strict=True))
+    for text, vector in pairs[:50]:
+        model.score(text, vector)
+    spent = []
+    for text, vector in pairs:
+        start = time.perf_counter()
+        model.score(text, vector)
+        spent.append((time.perf_counter() - start) * 1e3)
+    return {"n": len(spent), "p50": round(median(spent), 3), "p99": round(float(np.quantile(spent, 0.99)), 3)}
+
+
+def timings(rows: Sequence[Outcome], embed: Embed) -> dict[str, Any]:
+    """Time training (embeddings kept) and scoring of prompts up to 800 characters (200 tokens), and longer ones."""
+    start = time.perf_counter()
+    trained = train_pair(rows, embed, pair="timing", small="s", large="l", encoder=ENCODER)
+    training_s = time.perf_counter() - start
+    save_pair(trained.weights, trained.manifest, REMEMBERED)
+    model = PairModel.load("timing", ENCODER, directory=REMEMBERED)
+    short = [row.query for row in rows if len(row.query) <= 800][:1_000]
+    long = [row.query for row in rows if len(row.query) > 2_000][:300]
+    return {
+        "training_s": round(training_s, 1),
+        "score_up_to_800_chars_ms": times_ms(model, short, embed),
+        "score_over_2000_chars_ms": times_ms(model, long, embed),
+    }
+
+
+def table_text(part: str, measured: dict[str, Any]) -> str:
+    """Write one part as a Markdown table."""
+    lines = [
+        f"\n{part}: whole {'subjects' if part == 'mmlu' else 'tasks'} left out\n",
+        "| router | APGR | interval | CPT50 | CPT80 | AUC | ECE | Brier | large at 95 % | cost | mean of units |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, figures in measured.items():
+        low, high = figures["apgr_interval"]
+        columns = ("cpt50", "cpt80", "auc", "ece", "brier", *MONEY_COLUMNS, "mean_apgr_of_units")
+        cells = [
+            f"{figures['apgr']:.3f}",
+            f"{low:.2f} to {high:.2f}",
+            *(f"{figures[column]:.3f}" for column in columns),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    if part == "mmlu":
+        lines += [
+            f"| {name} (published) | {value:.3f} | | {cpt50 / 100:.3f} | {cpt80 / 100:.3f} | | | | | | |"
+            for name, (cpt50, cpt80, value) in PUBLISHED.items()
+        ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables and, where asked, write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--rounds", type=int, default=500, help="bootstrap rounds")
+    args = parser.parse_args(argv)
+    embed = remembering_embedder()
+    rows = [*shared_rows("mmlu"), *shared_rows("multitask")]
+    result = report(rows, routers(rows, embed), args.rounds)
+    for part in PARTS:
+        print(table_text(part, result[part]))
+    timed = timings(rows, embed)
+    print("\n" + json.dumps(timed))
+    if args.json:
+        about = {
+            "command": f"python -m benchmarks.router_quality --rounds {args.rounds} --json FILE",
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "rows": len(rows),
+            "recipe": asdict(Recipe()),
+        }
+        args.json.write_text(json.dumps({"about": about, "quality": result, "time": timed}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
