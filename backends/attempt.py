@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
+from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse, timed_out
 from backends.registry import Deployment
 from backends.sse import (
     FrameSplitter,
@@ -231,7 +231,7 @@ class LiveAnswer:
                 return await anext(self._upstream, None)
         except TimeoutError as timeout:
             what = "the total time" if self._first_byte_s is not None else "the time to the first token"
-            raise AttemptError(AttemptOutcome.TIMED_OUT, f"{what} passed its limit", retryable=False) from timeout
+            raise timed_out(self._deadline, self._clock, f"{what} passed its limit") from timeout
 
     async def _next_frames(self) -> list[bytes]:
         chunk = await self._next_chunk()

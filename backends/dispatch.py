@@ -20,6 +20,7 @@ from core.trace import Attempt, AttemptOutcome
 
 REQUEST_AT_FAULT = frozenset({400, 413, 422})
 LONGEST_WAIT_S = 60.0
+LATE = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.GIVEN_UP})
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ class Dispatcher:
             raise failure
 
     def _translated(self, failure: AttemptError, step: PlannedStep) -> HeadgateError:
-        if failure.outcome is AttemptOutcome.TIMED_OUT:
+        if failure.outcome in LATE:
             return DeadlineExceeded(f"The deadline of tier {step.tier!r} passed: {failure.message}.")
         if failure.http_status in REQUEST_AT_FAULT:
             return InvalidRequest(failure.message)
@@ -137,6 +138,6 @@ class Dispatcher:
 
 def broken_off(failure: AttemptError) -> HeadgateError:
     """Return what the client is told when an answer fails after its first byte."""
-    if failure.outcome is AttemptOutcome.TIMED_OUT:
+    if failure.outcome in LATE:
         return DeadlineExceeded(f"The answer was cut: {failure.message}.")
     return UpstreamFailed(f"The answer was cut: {failure.message}.")

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.clock import Clock
 from core.deadline import Deadline
 from core.trace import AttemptOutcome
 
@@ -45,6 +46,13 @@ class AttemptError(Exception):
         self.http_status = http_status
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+
+
+def timed_out(deadline: Deadline, clock: Clock, message: str) -> AttemptError:
+    """Return the error of a missed deadline; where it was the caller's own wish, nobody else is to blame."""
+    is_wish = deadline.is_missed_by_callers_wish(clock)
+    outcome = AttemptOutcome.GIVEN_UP if is_wish else AttemptOutcome.TIMED_OUT
+    return AttemptError(outcome, message, retryable=False)
 
 
 class Backend(Protocol):

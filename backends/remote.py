@@ -13,7 +13,7 @@ import msgspec
 from aiohttp.client_proto import ResponseHandler
 from httpx_aiohttp import AiohttpTransport
 
-from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
+from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse, timed_out
 from core.clock import Clock
 from core.deadline import Deadline
 from core.trace import AttemptOutcome
@@ -124,7 +124,7 @@ class RemoteBackend:
                 return await self._transport.handle_async_request(request)
         except TimeoutError as timeout:
             message = "no answer began within the deadline"
-            raise AttemptError(AttemptOutcome.TIMED_OUT, message, retryable=False) from timeout
+            raise timed_out(deadline, self._clock, message) from timeout
         except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
             cause = problem.__cause__ or problem  # httpx-aiohttp calls nearly all of them ConnectTimeout
             message = f"the connection failed ({type(cause).__name__})"

@@ -7,10 +7,14 @@ from core.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Two moments on the monotonic clock, in seconds: the first token and the end; `None` means no limit."""
+    """Two moments on the monotonic clock, in seconds: the first token and the end; `None` means no limit.
+
+    `end_is_callers` says that the end is the caller's own wish: missing it says nothing about a deployment.
+    """
 
     first_token_at_s: float | None
     end_at_s: float | None
+    end_is_callers: bool = False
 
     @classmethod
     def after(cls, start_s: float, ttft_ms: int | None, total_ms: int | None) -> "Deadline":
@@ -26,14 +30,12 @@ class Deadline:
         moments = [moment for moment in limits if moment is not None]
         return max(0.0, min(moments) - clock.monotonic_s()) if moments else None
 
-    def tightened(self, other: "Deadline") -> "Deadline":
-        """Return the earlier of both limits, each on its own."""
-        return Deadline(
-            _earlier(self.first_token_at_s, other.first_token_at_s), _earlier(self.end_at_s, other.end_at_s)
-        )
+    def tightened_by_caller(self, end_at_s: float | None) -> "Deadline":
+        """Return the deadline with the caller's own end where that is earlier."""
+        if end_at_s is None or (self.end_at_s is not None and self.end_at_s <= end_at_s):
+            return self
+        return Deadline(self.first_token_at_s, end_at_s, end_is_callers=True)
 
-
-def _earlier(a: float | None, b: float | None) -> float | None:
-    if a is None or b is None:
-        return a if b is None else b
-    return min(a, b)
+    def is_missed_by_callers_wish(self, clock: Clock) -> bool:
+        """Tell whether the caller's own end has passed."""
+        return self.end_is_callers and self.end_at_s is not None and clock.monotonic_s() >= self.end_at_s

@@ -1,7 +1,7 @@
 """The values that decisions are made of: complexity, standing, the registry's snapshot, and the plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -24,11 +24,15 @@ class Complexity:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the ledger says of a tenant at admission; `free_nano_usd` is None without any budget."""
+    """What the ledger says of a caller at admission; `free_nano_usd` is None without any budget.
+
+    `free_by_tier` holds what budgets of one tier alone leave for that tier.
+    """
 
     free_nano_usd: int | None = None
     when_exhausted: WhenExhausted = "reject"
     resets_at: datetime | None = None
+    free_by_tier: Mapping[str, int] = field(default_factory=dict)
 
 
 class Readiness(StrEnum):

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 WindowKind = Literal["minute", "hour", "day", "week", "month"]
 WhenExhausted = Literal["reject", "small_only", "cache_only"]
+BudgetScope = Literal["tenant", "key", "user"]
 WhenLoading = Literal["small", "wait", "refuse"]
 OnStoreOutage = Literal["closed", "open", "local_share"]
 ServiceClass = Literal["interactive", "batch"]
@@ -14,12 +15,24 @@ ServiceClass = Literal["interactive", "batch"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit in nano-USD per calendar window of an IANA zone."""
+    """A limit in nano-USD per window: a calendar window of an IANA zone, or the last such length of time (`rolling`).
+
+    Attributes:
+        per: who has the limit for itself: the tenant, each API key, or each end user (the request's `user`).
+        tier: count the cost of this tier alone.
+        soft: never refuses and never steps down; it only raises its alerts.
+        alerts_percent: whole percents of the limit at which an alert is raised, once a window.
+    """
 
     window: WindowKind
     zone: ZoneInfo
     limit_nano_usd: int
     when_exhausted: WhenExhausted
+    per: BudgetScope = "tenant"
+    tier: str | None = None
+    rolling: bool = False
+    soft: bool = False
+    alerts_percent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

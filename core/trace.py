@@ -12,13 +12,14 @@ UsageSource = Literal["reported", "estimated", "none"]
 
 
 class AttemptOutcome(StrEnum):
-    """How one try on one deployment ended."""
+    """How one try on one deployment ended; GIVEN_UP is a deadline that the caller itself had set."""
 
     COMPLETE = "complete"
     REFUSED = "refused"
     FAILED = "failed"
     BROKEN_OFF = "broken_off"
     TIMED_OUT = "timed_out"
+    GIVEN_UP = "given_up"
     CLIENT_GONE = "client_gone"
 
 

@@ -133,7 +133,7 @@ def build(settings: Settings) -> Gateway:
     refuse_two_faiss()
     clock = SystemClock()
     policies = load_policy_set(settings)
-    hosting = build_hosting(settings, clock)
+    hosting = build_hosting(settings, clock, single_tenant=len(policies.tenants()) == 1)
     registry = _registry(settings, hosting, clock)
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)

@@ -1,9 +1,12 @@
 """The deployments that the gateway hosts itself: recipes become supervised engines, engines become deployments."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from backends.engines.memory import MemoryBudget
 from backends.engines.openvino import OpenVinoLauncher
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.supervisor import EngineState, Supervisor
@@ -38,8 +41,7 @@ class Hosting:
                 supervisor.start()
             yield
         finally:
-            for supervisor in self.supervisors.values():
-                await supervisor.stop()
+            await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
 
     def deployment(self, hosted: HostedDeployment) -> Deployment:
         """Return the registry's view of one hosted deployment; the engine's address is asked for each call."""
@@ -57,14 +59,28 @@ class Hosting:
         )
 
 
-def build_hosting(settings: Settings, clock: Clock) -> Hosting:
-    """Read the recipe of every hosted deployment.
+def build_hosting(settings: Settings, clock: Clock, *, single_tenant: bool) -> Hosting:
+    """Read the recipe of every hosted deployment; a single tenant may reuse its own prefixes.
 
     Raises:
         ConfigurationError: a recipe is missing or cannot be used.
     """
     hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
     recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
-    folder = settings.state_file.parent / "engines"
-    supervisors = {name: Supervisor(OpenVinoLauncher(recipe.spec), clock, folder) for name, recipe in recipes.items()}
+    memory = MemoryBudget(physical_bytes())
+    supervisors = {
+        name: Supervisor(
+            OpenVinoLauncher(recipe.spec, single_tenant=single_tenant),
+            clock,
+            settings.state_file.parent,
+            name=name,
+            memory=memory,
+        )
+        for name, recipe in recipes.items()
+    }
     return Hosting(supervisors, recipes, clock)
+
+
+def physical_bytes() -> int:
+    """Return the memory of this machine, which hosted engines share."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

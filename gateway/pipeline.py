@@ -113,7 +113,8 @@ class Pipeline:
         """Combine the SLA of the planned tier with the client's own limit; only streams have a first token to await."""
         sla = policy.tenant_policy.sla.get(plan.tier, NO_SLA)
         promised = Deadline.after(received_s, sla.ttft_ms if request.stream else None, sla.total_ms)
-        return promised.tightened(Deadline.after(received_s, None, request.demands.deadline_ms))
+        wish_ms = request.demands.deadline_ms
+        return promised.tightened_by_caller(None if wish_ms is None else received_s + wish_ms / 1000)
 
     def _replayed(
         self, hit: ExactHit | SemanticHit, request: ChatRequest, policy: EffectivePolicy, draft: TraceDraft

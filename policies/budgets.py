@@ -5,7 +5,6 @@ window and zone (say, small tier only from 400 USD, refusal from 500) are two li
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from core.identity import Caller
@@ -14,14 +13,6 @@ from core.rules import Budget, TenantPolicy, WindowKind
 
 MAX_LIMIT_NANO_USD = 9_000_000 * NANO_PER_USD
 """The largest limit: Redis scripts count in doubles, which are exact up to 2**53, a little above this."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScopedBudget(Budget):
-    """A budget that every key has for itself (`per_key`), that counts one tier alone (`tier`), or both."""
-
-    per_key: bool = False
-    tier: str | None = None
 
 
 class Account(NamedTuple):
@@ -36,13 +27,12 @@ class Account(NamedTuple):
 
 def is_per_key(budget: Budget) -> bool:
     """Tell whether every key has this budget for itself."""
-    return isinstance(budget, ScopedBudget) and budget.per_key
+    return budget.per == "key"
 
 
 def account_of(budget: Budget, tenant: str, key_id: str) -> Account:
     """Return the account that `budget` limits for a request of this key."""
-    per_key, tier = (budget.per_key, budget.tier) if isinstance(budget, ScopedBudget) else (False, None)
-    return Account(tenant, key_id if per_key else "", tier or "", budget.window, budget.zone.key)
+    return Account(tenant, key_id if is_per_key(budget) else "", budget.tier or "", budget.window, budget.zone.key)
 
 
 def limits_for(policy: TenantPolicy, caller: Caller) -> Iterator[tuple[Account, Budget]]:

@@ -14,8 +14,8 @@ from msgspec import UNSET
 
 from core.errors import ConfigurationError
 from core.money import NANO_PER_USD, nano_usd
-from core.rules import CacheRules, Limits, Routing, Sla, TenantPolicy
-from policies.budgets import MAX_LIMIT_NANO_USD, ScopedBudget
+from core.rules import Budget, CacheRules, Limits, Routing, Sla, TenantPolicy
+from policies.budgets import MAX_LIMIT_NANO_USD
 from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, key_below, nearest
 
 AUTO = "auto"
@@ -111,17 +111,17 @@ def _deployments(names: list[str], known: Known, refuse: _Refuse) -> frozenset[s
     return frozenset(names)
 
 
-def _budget(entry: BudgetEntry, key: str, known: Known, refuse: _Refuse, earlier: list[BudgetEntry]) -> ScopedBudget:
+def _budget(entry: BudgetEntry, key: str, known: Known, refuse: _Refuse, earlier: list[BudgetEntry]) -> Budget:
     if entry.tier is not None and entry.tier not in known.tiers:
         refuse.unknown(f"{key}.tier", "tier", entry.tier, known.tiers)
     if any(_rule(entry) == _rule(other) for other in earlier):
         refuse(key, "repeats an earlier budget of the same window, scope and consequence", "keep the one that is meant")
-    return ScopedBudget(
+    return Budget(
         window=entry.window,
         zone=_zone(entry.zone, f"{key}.zone", refuse),
         limit_nano_usd=_amount(entry.limit_usd, f"{key}.limit_usd", refuse),
         when_exhausted=entry.when_exhausted,
-        per_key=entry.per == "key",
+        per=entry.per,
         tier=entry.tier,
     )
 

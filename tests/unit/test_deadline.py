@@ -45,15 +45,23 @@ def test_the_next_limit_that_applies_binds(deadline: Deadline, sent: bool, left_
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "both"),
+    ("promised", "wish_s", "both"),
     [
-        (NEVER, NEVER, NEVER),
-        (NEVER, Deadline(1.0, 2.0), Deadline(1.0, 2.0)),
-        (Deadline(1.0, 9.0), Deadline(5.0, 2.0), Deadline(1.0, 2.0)),
-        (Deadline(1.0, None), Deadline(None, 2.0), Deadline(1.0, 2.0)),
-        (Deadline(0.0, None), Deadline(1.0, None), Deadline(0.0, None)),
+        (NEVER, None, NEVER),
+        (NEVER, 2.0, Deadline(None, 2.0, end_is_callers=True)),
+        (Deadline(1.0, 9.0), 2.0, Deadline(1.0, 2.0, end_is_callers=True)),
+        (Deadline(1.0, 2.0), 9.0, Deadline(1.0, 2.0)),
+        (Deadline(1.0, 2.0), None, Deadline(1.0, 2.0)),
     ],
 )
-def test_tightening_takes_the_earlier_of_each(one: Deadline, other: Deadline, both: Deadline) -> None:
-    assert one.tightened(other) == both
-    assert other.tightened(one) == both
+def test_the_caller_can_only_tighten_the_end(promised: Deadline, wish_s: float | None, both: Deadline) -> None:
+    assert promised.tightened_by_caller(wish_s) == both
+
+
+def test_only_a_passed_wish_is_the_callers_fault() -> None:
+    clock = ManualClock()
+    wished = Deadline(None, 2.0, end_is_callers=True)
+    assert not wished.is_missed_by_callers_wish(clock)
+    clock.advance(2.0)
+    assert wished.is_missed_by_callers_wish(clock)
+    assert not Deadline(None, 2.0).is_missed_by_callers_wish(clock)
