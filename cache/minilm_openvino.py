@@ -1,0 +1,149 @@
+"""all-MiniLM-L6-v2 on OpenVINO, built from the same checked weights: the default on a CPU.
+
+The graph is written down here (BERT, 6 layers, mean pooling, L2 norm), so that neither torch nor a converter is loaded:
+ready in about a second instead of seven, and 2.0 ms of CPU a text of 20 tokens instead of 10.4 (one thread, AVX-512 BF16).
+It computes in bfloat16 where the CPU has it and in float32 elsewhere; both agree with the reference to a cosine of .9999
+(tested), far finer than any threshold, so they share a fingerprint.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.cached import Vector
+
+_LAYERS = 6
+_HEADS = 12
+_HEAD_SIZE = 32
+_HIDDEN = 384
+_EPSILON = 1e-12
+_MASKED = -10_000.0
+_MAX_CHARS = 4_096
+_WINDOW = 256
+
+
+class OpenVinoMiniLm:
+    """The encoder in one CPU thread; call it from one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        import openvino
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        compiled = openvino.Core().compile_model(
+            _graph(load_file(folder / "model.safetensors")),
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": 1,
+                "NUM_STREAMS": 1,
+                "ENABLE_CPU_PINNING": False,
+                "INFERENCE_PRECISION_HINT": "bf16",
+            },
+        )
+        self._request: Any = compiled.create_infer_request()
+
+    def encode(self, texts: Sequence[str]) -> list[Vector | None]:
+        """Return (384,) float32 L2-normalised vectors; None beyond 256 word pieces."""
+        pieces = [None if len(text) > _MAX_CHARS else self._tokenizer.encode(text).ids for text in texts]
+        fitting = {at: ids for at, ids in enumerate(pieces) if ids is not None and len(ids) <= _WINDOW}
+        vectors: list[Vector | None] = [None] * len(texts)
+        for group in _alike_in_length(fitting):
+            rows = self._infer([fitting[at] for at in group])
+            for at, row in zip(group, rows, strict=True):
+                vectors[at] = row
+        return vectors
+
+    def _infer(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        longest = max(len(ids) for ids in batch)
+        tokens = np.zeros((len(batch), longest), dtype=np.int64)
+        mask = np.zeros((len(batch), longest), dtype=np.float32)
+        for row, ids in enumerate(batch):
+            tokens[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1.0
+        rows: NDArray[np.float32] = np.array(self._request.infer([tokens, mask])[0], dtype=np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _alike_in_length(fitting: dict[int, list[int]]) -> Iterator[list[int]]:
+    """Yield groups whose padding stays below half of the longest text."""
+    group: list[int] = []
+    for at in sorted(fitting, key=lambda one: len(fitting[one])):
+        if group and len(fitting[at]) > 2 * len(fitting[group[0]]):
+            yield group
+            group = []
+        group.append(at)
+    if group:
+        yield group
+
+
+def _graph(weights: dict[str, NDArray[Any]]) -> Any:
+    """Write the encoder down: tokens (n, t) int64 and mask (n, t) float32 to vectors (n, 384) float32."""
+    import openvino
+    from openvino import opset15 as op
+
+    build = _Builder(op, weights)
+    tokens = op.parameter([-1, -1], np.int64, "tokens")
+    mask = op.parameter([-1, -1], np.float32, "mask")
+    unmasked = op.unsqueeze(op.unsqueeze(mask, 1), 1)
+    bias = op.multiply(op.subtract(op.constant(np.float32(1)), unmasked), op.constant(np.float32(_MASKED)))
+    hidden = build.embed(tokens)
+    for layer in range(_LAYERS):
+        hidden = build.layer(hidden, bias, f"encoder.layer.{layer}.")
+    weight, along = op.unsqueeze(mask, 2), op.constant(np.int64(1))
+    mean = op.divide(op.reduce_sum(op.multiply(hidden, weight), along), op.reduce_sum(weight, along))
+    return openvino.Model([op.normalize_l2(mean, along, _EPSILON, "max")], [tokens, mask], "minilm")
+
+
+class _Builder:
+    """Builds the parts of BERT from named weights."""
+
+    def __init__(self, op: Any, weights: dict[str, NDArray[Any]]) -> None:
+        self._op = op
+        self._weights = weights
+
+    def embed(self, tokens: Any) -> Any:
+        op = self._op
+        first, one = op.constant(np.int64(0)), op.constant(np.int64(1))
+        length = op.gather(op.shape_of(tokens), one, first)
+        positions = op.range(first, length, one, output_type="i64")
+        words = op.gather(self._constant("embeddings.word_embeddings.weight"), tokens, first)
+        places = op.gather(self._constant("embeddings.position_embeddings.weight"), positions, first)
+        kind = op.constant(self._weights["embeddings.token_type_embeddings.weight"][0])
+        return self._layer_norm(op.add(op.add(words, places), kind), "embeddings.LayerNorm")
+
+    def layer(self, hidden: Any, bias: Any, prefix: str) -> Any:
+        op = self._op
+        split = op.constant(np.array([0, 0, _HEADS, _HEAD_SIZE], np.int64))
+        swap = op.constant(np.array([0, 2, 1, 3], np.int64))
+        join = op.constant(np.array([0, 0, _HIDDEN], np.int64))
+        query, key, value = (
+            op.transpose(op.reshape(self._linear(hidden, f"{prefix}attention.self.{name}"), split, True), swap)
+            for name in ("query", "key", "value")
+        )
+        attended = op.scaled_dot_product_attention(query, key, value, bias)
+        attended = self._linear(op.reshape(op.transpose(attended, swap), join, True), f"{prefix}attention.output.dense")
+        hidden = self._layer_norm(op.add(hidden, attended), f"{prefix}attention.output.LayerNorm")
+        wide = op.gelu(self._linear(hidden, f"{prefix}intermediate.dense"), "erf")
+        return self._layer_norm(
+            op.add(hidden, self._linear(wide, f"{prefix}output.dense")), f"{prefix}output.LayerNorm"
+        )
+
+    def _linear(self, x: Any, name: str) -> Any:
+        product = self._op.matmul(x, self._constant(f"{name}.weight"), False, True)
+        return self._op.add(product, self._constant(f"{name}.bias"))
+
+    def _layer_norm(self, x: Any, name: str) -> Any:
+        last = self._op.constant(np.array([-1], np.int64))
+        normal = self._op.mvn(x, last, True, _EPSILON, "inside_sqrt")
+        scaled = self._op.multiply(normal, self._constant(f"{name}.weight"))
+        return self._op.add(scaled, self._constant(f"{name}.bias"))
+
+    def _constant(self, name: str) -> Any:
+        return self._op.constant(self._weights[name])
