@@ -23,13 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from benchmarks.bundled_outcomes import ask_bundled, bundled_questions
 from benchmarks.router_data import ENCODER, REMEMBERED, remembering_embedder, shared_rows
 from router.calibration import fit_line
 from router.complexity import PairModel
 from router.evaluate import Outcomes, apgr, bootstrap, measure
 from router.fitting import Recipe, Table, build_table, sigmoid
 from router.outcomes import Outcome
-from router.scoring import Embed
+from router.scoring import Embed, score_texts
 from router.train import fit_pair, train_pair
 from router.weights import save_pair
 
@@ -37,10 +38,11 @@ Doubles = NDArray[np.float64]
 Router = Callable[[], Doubles]
 
 PARTS: Final = ("mmlu", "multitask")
+LEFT_OUT: Final = {"mmlu": "subjects", "multitask": "tasks", "bundled": "wordings"}
 NEIGHBOURS: Final = 100
 MONEY_COLUMNS: Final = ("large_share_at_95", "cost_at_95_of_all_large")
-LARGE_OVER_SMALL: Final = {"mmlu": 24.7 / 0.24, "multitask": 5.0}
-"""Price ratios: RouteLLM's figures for gpt-4 and mixtral-8x7b; for the multitask pair an assumed 5 to 1."""
+LARGE_OVER_SMALL: Final = {"mmlu": 24.7 / 0.24, "multitask": 5.0, "bundled": 5.0}
+"""Price ratios: RouteLLM's figures for gpt-4 and mixtral-8x7b; for the others an assumed 5 to 1."""
 
 PUBLISHED: Final = {
     "RouteLLM arena MF": (45.00, 76.86, 0.524),
@@ -82,6 +84,28 @@ def routers(rows: Sequence[Outcome], embed: Embed) -> list[Scored]:
     small, large = _scores(rows)
     scored.append(Scored("oracle", np.clip((1.0 - (large - small)) / 2.0, 0.0, 1.0)))
     return scored
+
+
+def bundled_report(embed: Embed, per_family: int, rounds: int) -> dict[str, Any]:
+    """Measure the shipped `bundled` weights on wordings that neither they nor the bundled models have seen."""
+    rows = ask_bundled(bundled_questions("rephrased", per_family, seed=1))
+    small, large = _scores(rows)
+    model = PairModel.load("bundled", ENCODER)
+    lengths = np.array([len(row.query) for row in rows], np.float64)
+    scored = {
+        "random": np.full(len(rows), 0.5),
+        "length": 1.0 / (1.0 + lengths / lengths.mean()),
+        "shipped": score_texts(model, [row.query for row in rows], embed),
+        "shipped, no vector": np.array([model.score(row.query, None).p_small_suffices for row in rows]),
+        "oracle": np.clip((1.0 - (large - small)) / 2.0, 0.0, 1.0),
+    }
+    everywhere = np.ones(len(rows), np.bool_)
+    units = np.array([row.group for row in rows])
+    return {
+        name: _measured(Outcomes(p, small, large), everywhere, units, "bundled", rounds)
+        | {"wrong_side_of_half": round(float(np.mean((p >= 0.5) != (small >= large))), 4)}
+        for name, p in scored.items()
+    }
 
 
 def _platt_by_fold(x: Doubles, table: Table) -> Doubles:
@@ -172,7 +196,7 @@ def timings(rows: Sequence[Outcome], embed: Embed) -> dict[str, Any]:
 def table_text(part: str, measured: dict[str, Any]) -> str:
     """Write one part as a Markdown table."""
     lines = [
-        f"\n{part}: whole {'subjects' if part == 'mmlu' else 'tasks'} left out\n",
+        f"\n{part}: whole {LEFT_OUT[part]} left out\n",
         "| router | APGR | interval | CPT50 | CPT80 | AUC | ECE | Brier | large at 95 % | cost | mean of units |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -198,12 +222,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--rounds", type=int, default=500, help="bootstrap rounds")
+    parser.add_argument("--per-family", type=int, default=200, help="questions to the bundled models by family")
     args = parser.parse_args(argv)
     embed = remembering_embedder()
     rows = [*shared_rows("mmlu"), *shared_rows("multitask")]
     result = report(rows, routers(rows, embed), args.rounds)
-    for part in PARTS:
-        print(table_text(part, result[part]))
+    result["bundled"] = bundled_report(embed, args.per_family, args.rounds)
+    for part, measured in result.items():
+        print(table_text(part, measured))
     timed = timings(rows, embed)
     print("\n" + json.dumps(timed))
     if args.json:

@@ -7,18 +7,16 @@
 import argparse
 import gzip
 import json
-import random
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from backends.bundled.evaluate import HERE, MODELS, Model
-from backends.bundled.tasks import Family, Question, draw, families, grade
+from benchmarks.bundled_outcomes import ask_bundled, bundled_questions
 from benchmarks.router_data import ENCODER, FILES, SHARED, file_sha256, remembering_embedder, shared_rows
 from router.fitting import Recipe
-from router.outcomes import read_outcomes
+from router.outcomes import Outcome, read_outcomes
 from router.train import Trained, train_pair
 from router.weights import WEIGHTS_DIRECTORY, save_pair
 
@@ -66,32 +64,28 @@ def train_bundled() -> Trained:
     )
 
 
-def collect_bundled(path: Path = BUNDLED_OUTCOMES, *, declared: bool = False) -> int:
-    """Ask both bundled models and write what they got right; wordings kept for evaluation are never asked.
-
-    With `declared`, a model counts as right on the families it is meant for, without being asked.
-    """
-    questions = [one for family in families() for one in _questions(family)]
-    able = {family.name: family for family in families()}
-    right = {tier: [getattr(able[one.family], tier) for one in questions] for tier in MODELS}
-    for tier, directory in ({} if declared else MODELS).items():
-        answers = Model(HERE / directory).answer([[{"role": "user", "content": one.prompt}] for one in questions])
-        right[tier] = [grade(one, answer) for one, answer in zip(questions, answers, strict=True)]
+def collect_bundled(path: Path = BUNDLED_OUTCOMES, *, declared: bool = False) -> list[Outcome]:
+    """Write what both bundled models get right; only wordings that the models were trained on are asked."""
+    rows = ask_bundled(bundled_questions("train", QUESTIONS_PER_FAMILY), declared=declared)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(
-        json.dumps({"query": one.prompt, "small_score": int(small), "large_score": int(large), "family": one.family})
-        + "\n"
-        for one, small, large in zip(questions, right["small"], right["large"], strict=True)
-    )
-    path.write_bytes(gzip.compress(lines.encode(), mtime=0))
-    return len(questions)
+    path.write_bytes(gzip.compress(b"".join(_line(row) for row in rows), mtime=0))
+    return rows
 
 
-def _questions(family: Family) -> list[Question]:
-    """Draw as many questions as the family has, up to the wanted number."""
-    rng = random.Random(f"{family.name}/router")
-    drawn = (draw(family.name, rng, "train") for _ in range(4 * QUESTIONS_PER_FAMILY))
-    return list({one.prompt: one for one in drawn}.values())[:QUESTIONS_PER_FAMILY]
+def _line(row: Outcome) -> bytes:
+    known = {"query": row.query, "small_score": int(row.small_score), "large_score": int(row.large_score)}
+    return json.dumps(known | {"family": row.group}).encode() + b"\n"
+
+
+def _abilities(rows: Sequence[Outcome]) -> str:
+    """Write the share of right answers by family, small and large."""
+    lines = []
+    for family in dict.fromkeys(row.group for row in rows):
+        inside = [row for row in rows if row.group == family]
+        small = sum(row.small_score for row in inside) / len(inside)
+        large = sum(row.large_score for row in inside) / len(inside)
+        lines.append(f"  {family:10} n {len(inside):4}  small {small:.3f}  large {large:.3f}")
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,8 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     started = time.perf_counter()
     if args.pair == "bundled" and (args.collect or args.declared or not BUNDLED_OUTCOMES.exists()):
-        asked = collect_bundled(declared=args.declared)
-        print(f"{asked} questions to both models, {time.perf_counter() - started:.0f} s", flush=True)
+        rows = collect_bundled(declared=args.declared)
+        print(
+            f"{len(rows)} questions to both models, {time.perf_counter() - started:.0f} s\n{_abilities(rows)}",
+            flush=True,
+        )
     trained = train_general() if args.pair == "general" else train_bundled()
     manifest = save_pair(trained.weights, trained.manifest, args.out)
     print(json.dumps(manifest.metrics, indent=2))

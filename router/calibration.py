@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from core.errors import ConfigurationError
 from router.weights import Line, Manifest
 
-PRIOR_ROWS = 20.0
+PRIOR_ROWS = 10.0
+MIN_ROWS = 30
 FOLDS = 5
 
 Doubles = NDArray[np.float64]
@@ -68,7 +69,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def fit_calibration(manifest: Manifest, p_small: Doubles, suffices: NDArray[np.bool_]) -> Calibration:
-    """Fit a line to outcomes; it is the identity unless refitting improves the cross-validated Brier score.
+    """Fit a line to outcomes: the identity below MIN_ROWS, or when the cross-validated Brier score does not improve.
 
     Args:
         manifest: of the weights that made `p_small`.
@@ -76,12 +77,9 @@ def fit_calibration(manifest: Manifest, p_small: Doubles, suffices: NDArray[np.b
         suffices: (n,) whether the small model was at least as good.
     """
     x = np.log(p_small) - np.log1p(-p_small)
-    held_back = np.empty_like(p_small)
-    fold = np.random.default_rng(0).permutation(len(x)) % FOLDS
-    for k in range(FOLDS):
-        line = fit_line(x[fold != k], suffices[fold != k])
-        held_back[fold == k] = _sigmoid(line.slope * x[fold == k] + line.offset)
-    before, after = float(np.mean((p_small - suffices) ** 2)), float(np.mean((held_back - suffices) ** 2))
+    before = after = float(np.mean((p_small - suffices) ** 2))
+    if len(x) >= MIN_ROWS:
+        after = float(np.mean((_held_back(x, suffices) - suffices) ** 2))
     line = fit_line(x, suffices) if after < before else Line(1.0, 0.0)
     return Calibration(
         pair=manifest.pair,
@@ -92,6 +90,16 @@ def fit_calibration(manifest: Manifest, p_small: Doubles, suffices: NDArray[np.b
         brier_before=before,
         brier_after=min(before, after),
     )
+
+
+def _held_back(x: Doubles, suffices: NDArray[np.bool_]) -> Doubles:
+    """Return each row's probability by a line that was fitted to the other folds."""
+    p = np.empty_like(x)
+    fold = np.random.default_rng(0).permutation(len(x)) % FOLDS
+    for k in range(FOLDS):
+        line = fit_line(x[fold != k], suffices[fold != k])
+        p[fold == k] = _sigmoid(line.slope * x[fold == k] + line.offset)
+    return p
 
 
 def fit_line(

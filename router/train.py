@@ -134,4 +134,8 @@ def _scaled_text(head: TextHead, scale: float) -> TextHead:
 
 
 def _platt(scores: Doubles, sense: Doubles, table: Table) -> Line:
-    return fit_line(scores, table.suffices, prior_rows=0.0, weights=table.weight, beside=sense)
+    """Fit log-odds with the smoothed targets of Platt (1999, section 2.2): separable data do not end in certainty."""
+    positives = float(table.suffices.sum())
+    negatives = len(scores) - positives
+    target = np.where(table.suffices, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
+    return fit_line(scores, target, prior_rows=0.0, weights=table.weight, beside=sense)

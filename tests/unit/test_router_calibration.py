@@ -34,9 +34,14 @@ def test_good_probabilities_are_left_alone_or_improved() -> None:
             assert (fitted.slope, fitted.offset) == (1.0, 0.0)
 
 
+def test_a_handful_of_outcomes_changes_nothing() -> None:
+    fitted = fit_calibration(manifest(), np.full(10, 0.9), np.zeros(10, np.bool_))
+    assert (fitted.slope, fitted.offset, fitted.rows) == (1.0, 0.0, 10)
+
+
 def test_one_outcome_changes_little() -> None:
     line = fit_line(np.array([0.0]), np.array([True]))
-    assert abs(line.offset) < 0.2
+    assert abs(line.offset) < 0.3
 
 
 def test_a_router_worse_than_random_is_flattened_not_reversed() -> None:
