@@ -47,6 +47,13 @@ CALENDAR_WORDS = _words(
     decade
     century semester term annual annually daily weekly monthly yearly ago next last previous upcoming am pm bc ad"""
 )
+TIME_WORDS = _words(
+    """today tonight yesterday tomorrow overnight now nowadays moment time hour hours minute minutes morning afternoon
+    evening night week weekend month year day days date current currently latest newest live real realtime up recent
+    weather headline headlines forecast news new going happening price prices exchange trading worth bitcoin btc ethereum
+    stock stocks share shares dollar euro pound yen until till left remain remaining remains traffic rain snow sunny hot
+    cold warm winning leading playing ahead lead score closed ago"""
+)
 STRONG_PREPOSITIONS = _words(
     """from than before after until till since against between among via per versus vs under over above below beneath
     behind beyond within outside inside toward towards despite although unlike"""
