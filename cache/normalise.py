@@ -17,7 +17,9 @@ _SURFACE_IS_SUBJECT = re.compile(
     r"|\bcapitali[sz]|\bpunctuat|\bwhitespace|\b(?:spell|spelt|spelled|spelling|anagram|palindrome|regex)\b"
     r"|\b(?:how many|count|number of|each|every|first|last|the|\d+) (?:\w+ )?"
     r"(?:letters?|characters?|vowels?|consonants?) (?:in|of)\b"
-    r"|\b(?:starts?|ends?|begins?|starting|ending|beginning) with\b|\brepeat after\b|\becho\b|\bverbatim\b",
+    r"|\b(?:starts?|ends?|begins?|starting|ending|beginning) with\b|\bverbatim\b"
+    r"|^\W*(?:please |can you |could you |would you )*(?:copy|repeat|echo|retype|recite|transcribe|reverse|say|quote)\b"
+    r"|\b(?:proofread|rewrite|reword|rephrase|paraphrase|translate|correct|edit|summari[sz]e|shorten)\b[^.?!\n]{0,60}:",
     re.IGNORECASE,
 )
 _LISTS_NUMBERS = re.compile(

@@ -10,12 +10,10 @@ def _words(text: str) -> frozenset[str]:
 
 
 FUNCTION_WORDS = _words(
-    """a an the this that these those there here it its itself of in on at by as for with about into onto to from
-    and or
-    but so if then than be is are was were been being am do does did done doing have has had having will would shall
-    should can could may might must ought i me you we us one someone anyone somebody anybody my your our what which
-    who
-    whom whose when where why how s t d ll m re ve let us's'"""
+    """a an the this that these those there here it its itself of in on at by as for with about into onto to from and
+    or but so if then than be is are was were been being am do does did done doing have has had having will
+    would shall should can could may might must ought i me you we us one someone anyone somebody anybody my your
+    our what which who whom whose when where why how s t d ll m re ve let us's'"""
 )
 NEGATORS = _words(
     """not no never none nobody nothing nowhere neither nor cannot without except unless hardly scarcely barely non
@@ -41,18 +39,17 @@ NUMBER_WORDS = {word: str(value) for value, word in enumerate(_TWO_TO_TWENTY, st
 }
 CALENDAR_WORDS = _words(
     """january february march april may may^ june july august september october november december jan feb mar apr jun
-    jul aug
-    sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday spring summer autumn fall winter
-    today tomorrow yesterday tonight morning afternoon evening night noon midnight week weekend month quarter year
-    decade
-    century semester term annual annually daily weekly monthly yearly ago next last previous upcoming am pm bc ad"""
+    jul aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday spring summer autumn
+    fall winter today tomorrow yesterday tonight morning afternoon evening night noon midnight week weekend
+    month quarter year decade century semester term annual annually daily weekly monthly yearly ago next last
+    previous upcoming am pm bc ad"""
 )
 TIME_WORDS = _words(
     """today tonight yesterday tomorrow overnight now nowadays moment time hour hours minute minutes morning afternoon
-    evening night week weekend month year day days date current currently latest newest live real realtime up recent
-    weather headline headlines forecast news new going happening price prices exchange trading worth bitcoin btc ethereum
-    stock stocks share shares dollar euro pound yen until till left remain remaining remains traffic rain snow sunny hot
-    cold warm winning leading playing ahead lead score closed ago"""
+    evening night week weekend month year day days date current currently latest newest live real realtime up
+    recent weather headline headlines forecast news new going happening price prices exchange trading worth
+    bitcoin btc ethereum stock stocks share shares dollar euro pound yen until till left remain remaining
+    remains traffic rain snow sunny hot cold warm winning leading playing ahead lead score closed ago"""
 )
 STRONG_PREPOSITIONS = _words(
     """from than before after until till since against between among via per versus vs under over above below beneath
@@ -103,14 +100,11 @@ OBLIGATION = _words("should must ought shall")
 WISH = _words("would might may could")
 FORM_WORDS = _words(
     """answer respond reply write explain describe summarize summarise list table bullet bulleted json xml yaml csv
-    markdown
-    html code latex paragraph sentence word words character line page brief briefly short shorter concise detail
-    detailed
-    long longer simple simply formal informal example step rhyme poem essay email tweet exactly only most least
-    maximum
-    minimum limit child kid beginner expert english french german spanish italian portuguese dutch russian chinese
-    japanese
-    korean arabic hindi turkish polish swedish greek latin language translate format style tone"""
+    markdown html code latex paragraph sentence word words character line page brief briefly short shorter
+    concise detail detailed long longer simple simply formal informal example step rhyme poem essay email tweet
+    exactly only most least maximum minimum limit child kid beginner expert english french german spanish
+    italian portuguese dutch russian chinese japanese korean arabic hindi turkish polish swedish greek latin
+    language translate format style tone"""
 )
 IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",

@@ -91,6 +91,7 @@ def test_kinds_stand_from_the_strictest_to_the_loosest() -> None:
         ("What is the capital of Brazil?", "What was the capital of Brazil?", "tense"),
         ("How do I do it in IT?", "How do I do it in it?", "addition"),
         ("What does `a` mean?", "What does `b` mean?", "surface"),
+        ("Repeat the words red and blue", "Repeat the words blue and red", "surface"),
         ('Who said "be brave"?', 'Who said "Be Brave"?', "verbatim"),
         ("What is 4 + 4?", "What is 4 * 4?", "symbol"),
         ("Where can I see an angel?", "Where can I see an angle?", "substitution"),

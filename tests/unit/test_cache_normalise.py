@@ -34,6 +34,8 @@ def test_surface_variants_are_equal(variant: str) -> None:
         ('Translate "Turkey"', 'Translate "turkey"'),
         ("Why can you swim?", "Why can't you swim?"),
         ("Do I know you?", "Do I not know you?"),
+        ("Repeat the words Red and Blue", "Repeat the words red and blue"),
+        ("Translate into French: May I?", "Translate into French: may I?"),
         ("Is x<Y true?", "Is x<y true?"),
     ],
 )
