@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.batcher import BatchingEmbedder
+from cache.batcher import BatchingEmbedder, Encoder
 from cache.lexicon import Lexicon, read_lexicon
 from cache.minilm_openvino import OpenVinoMiniLm
 from core.cached import Vector
@@ -49,9 +49,24 @@ def load_minilm(*, reference: bool = False) -> BatchingEmbedder:
     Args:
         reference: use sentence-transformers in float32 even where the faster runtime, OpenVINO, is installed.
     """
-    if reference or find_spec("openvino") is None:
-        return BatchingEmbedder(FINGERPRINT, lambda: MiniLm(bundled_model_dir()))
-    return BatchingEmbedder(OPENVINO_FINGERPRINT, lambda: OpenVinoMiniLm(checked(bundled_model_dir())))
+    is_reference = reference or not has_openvino()
+    fingerprint = FINGERPRINT if is_reference else OPENVINO_FINGERPRINT
+    return BatchingEmbedder(fingerprint, lambda: load_encoder(reference=is_reference))
+
+
+def has_openvino() -> bool:
+    """Tell whether the faster runtime is installed."""
+    return find_spec("openvino") is not None
+
+
+def load_encoder(*, reference: bool) -> Encoder:
+    """Load the encoder itself, which takes a second or more.
+
+    Raises:
+        ValueError: the weights are not the original's.
+    """
+    folder = bundled_model_dir()
+    return MiniLm(folder) if reference else OpenVinoMiniLm(checked(folder))
 
 
 def checked(folder: Path) -> Path:

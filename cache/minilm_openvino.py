@@ -6,6 +6,7 @@ one thread with AVX-512 BF16). It computes in bfloat16 where the CPU has it and 
 the reference to a cosine of .9999 (tested), far finer than any threshold, so they share a fingerprint.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class OpenVinoMiniLm:
     """The encoder in one CPU thread; call it from one thread at a time."""
 
     def __init__(self, folder: Path) -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # nothing phones home
         import openvino
         from safetensors.numpy import load_file
         from tokenizers import Tokenizer

@@ -92,6 +92,8 @@ class SemanticCache:
             self._failed("look up", problem)
             found = Miss()
         self._count(_COUNTER[type(found)])
+        if isinstance(found, Miss) and found.vector is None:
+            return Miss(await self._vector_for_router(request, policy))
         return found
 
     async def store(
@@ -120,8 +122,8 @@ class SemanticCache:
                 return ExactHit(entry, self._age_s(entry))
         is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
         if not is_semantic:
-            return Miss(await self._vector_for_router(request, policy))
-        vector = await self._embed(request)
+            return Miss()
+        vector = await self._embed(request.last_user_text)
         rate = policy.tenant_policy.cache.max_false_hit_rate
         return Miss() if vector is None else await self._find_similar(caller, request, keys, vector, rate)
 
@@ -172,7 +174,7 @@ class SemanticCache:
             exact_key=keys.exact,
             normalised_key=keys.normalised,
             prompt=request.last_user_text or "",
-            vector=await self._embed(request) if is_semantic else None,
+            vector=await self._embed(request.last_user_text) if is_semantic else None,
             encoder=self._embedder.fingerprint,
             answer=answer,
             created_at_s=now_s,
@@ -198,14 +200,26 @@ class SemanticCache:
             self._failed("index", problem)
 
     async def _vector_for_router(self, request: ChatRequest, policy: EffectivePolicy) -> Vector | None:
-        return await self._embed(request) if isinstance(policy.target, AutoTarget) else None
+        """Return the vector of the last user text, or of its beginning where the whole exceeds the window."""
+        if not isinstance(policy.target, AutoTarget):
+            return None
+        text = request.last_user_text
+        try:
+            while text and self._embedder.is_ready():
+                (vector,) = await self._embedder.embed([text])
+                if vector is not None:
+                    return vector
+                text = text[: len(text) // 2]
+        except EncoderUnavailable as problem:
+            self._failed("embed", problem)
+        return None
 
-    async def _embed(self, request: ChatRequest) -> Vector | None:
-        """Return the vector of the last user text; None without a text, an encoder, or room in its window."""
-        if not request.last_user_text or not self._embedder.is_ready():
+    async def _embed(self, text: str | None) -> Vector | None:
+        """Return the vector of a text; None without a text, an encoder, or room in its window."""
+        if not text or not self._embedder.is_ready():
             return None
         try:
-            return (await self._embedder.embed([request.last_user_text]))[0]
+            return (await self._embedder.embed([text]))[0]
         except EncoderUnavailable as problem:
             self._failed("embed", problem)
             return None

@@ -19,7 +19,8 @@ from backends.remote import RemoteBackend, http_transport
 from cache.embedder import Embedder
 from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
-from cache.minilm import load_minilm
+from cache.guard import Guard
+from cache.minilm import bundled_lexicon, load_minilm
 from cache.semantic_cache import SemanticCache
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import Clock, SystemClock
@@ -141,7 +142,12 @@ def build(settings: Settings) -> Gateway:
     ledger = SqliteLedger(settings.state_file, clock)
     embedder = load_minilm()
     cache = SemanticCache(
-        Fingerprinter(pepper), SqliteEntryStore(settings.beside("cache"), clock), FaissIndex(), embedder, clock
+        Fingerprinter(pepper),
+        SqliteEntryStore(settings.beside("cache"), clock),
+        FaissIndex(),
+        embedder,
+        clock,
+        Guard(bundled_lexicon()),
     )
     metrics = _metrics(policies)
     sinks, close_sinks = _sinks(settings, metrics)

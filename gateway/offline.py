@@ -6,14 +6,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.minilm import FINGERPRINT, MiniLm, bundled_model_dir
+from cache.batcher import Encoder
+from cache.minilm import FINGERPRINT, OPENVINO_FINGERPRINT, has_openvino, load_encoder
 
 BATCH_TEXTS = 64
 
 
 def encoder_fingerprint() -> str:
     """Return the fingerprint that weights are checked against."""
-    return FINGERPRINT
+    return OPENVINO_FINGERPRINT if has_openvino() else FINGERPRINT
 
 
 def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -30,5 +31,5 @@ def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=1)
-def _encoder() -> MiniLm:
-    return MiniLm(bundled_model_dir())
+def _encoder() -> Encoder:
+    return load_encoder(reference=not has_openvino())
