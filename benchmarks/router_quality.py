@@ -25,14 +25,17 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.bundled_outcomes import ask_bundled, bundled_questions
 from benchmarks.router_data import ENCODER, REMEMBERED, remembering_embedder, shared_rows
+from core.plan import Standing
 from router.calibration import fit_line
 from router.complexity import PairModel
 from router.evaluate import Outcomes, apgr, bootstrap, measure
 from router.fitting import Recipe, Table, build_table, sigmoid
 from router.outcomes import Outcome
+from router.planner import make_plan
 from router.scoring import Embed, score_texts
 from router.train import fit_pair, train_pair
 from router.weights import save_pair
+from tests.planning import EASY, chat, policy, two_tiers
 
 Doubles = NDArray[np.float64]
 Router = Callable[[], Doubles]
@@ -190,7 +193,19 @@ def timings(rows: Sequence[Outcome], embed: Embed) -> dict[str, Any]:
         "training_s": round(training_s, 1),
         "score_up_to_800_chars_ms": times_ms(model, short, embed),
         "score_over_2000_chars_ms": times_ms(model, long, embed),
+        "plan_ms": plan_ms(),
     }
+
+
+def plan_ms(n: int = 5_000) -> dict[str, float]:
+    """Return p50 and p99 milliseconds of one plan over two tiers with a budget and fallback."""
+    request, rules, tiers = chat("What is the sum of 12 and 33? " * 20), policy(), two_tiers()
+    spent = []
+    for _ in range(n):
+        start = time.perf_counter()
+        make_plan(request, rules, EASY, Standing(free_nano_usd=10**9), tiers)
+        spent.append((time.perf_counter() - start) * 1e3)
+    return {"n": n, "p50": round(median(spent), 4), "p99": round(float(np.quantile(spent, 0.99)), 4)}
 
 
 def table_text(part: str, measured: dict[str, Any]) -> str:

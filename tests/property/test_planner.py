@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.chat import ChatRequest
@@ -14,9 +14,10 @@ from tests.planning import chat, deployment, policy, registry
 
 TIERS = ("small", "large", "huge")
 MODES: st.SearchStrategy[WhenExhausted] = st.sampled_from(["reject", "small_only", "cache_only"])
-READINESS = st.sampled_from(list(Readiness))
-COMPLEXITIES = st.builds(Complexity, st.floats(0, 1), st.just("model:x@1"))
-BUDGETS = st.integers(-10, 400_000)
+READINESS = st.sampled_from([*[Readiness.READY] * 3, Readiness.LOADING, Readiness.DOWN])
+PARTS = st.integers(0, 10).map(lambda tenths: tenths / 10)
+COMPLEXITIES = st.builds(Complexity, PARTS, st.just("model:x@1"))
+BUDGETS = st.one_of(st.integers(-10, 10), st.floats(3.0, 8.0).map(lambda power: int(10**power)))
 
 
 @st.composite
@@ -25,7 +26,7 @@ def registries(draw: st.DrawFn) -> RegistrySnapshot:
     tiers: list[list[DeploymentSnapshot]] = []
     for rung in range(draw(st.integers(1, 3))):
         members = draw(st.lists(st.tuples(st.integers(1, 9), READINESS), min_size=1, max_size=3))
-        windows = draw(st.lists(st.sampled_from([None, 40, 4_000]), min_size=3, max_size=3))
+        windows = draw(st.lists(st.sampled_from([None, None, 40, 4_000]), min_size=3, max_size=3))
         tiers.append(
             [
                 deployment(f"{rung}-{n}", factor * 10_000 * 10**rung, readiness, context_tokens=windows[n])
@@ -39,14 +40,15 @@ def registries(draw: st.DrawFn) -> RegistrySnapshot:
 def policies(draw: st.DrawFn) -> EffectivePolicy:
     targets = st.one_of(
         st.just(AutoTarget()),
+        st.just(AutoTarget()),
         st.sampled_from(TIERS).map(TierTarget),
         st.sampled_from(["0-0", "1-0", "2-1"]).map(DeploymentTarget),
     )
     target: Target = draw(targets)
     return policy(
         target,
-        quality=draw(st.one_of(st.none(), st.floats(0, 1))),
-        tiers=tuple(draw(st.sets(st.sampled_from(TIERS)))),
+        quality=draw(st.none() | PARTS),
+        tiers=tuple(draw(st.sets(st.sampled_from(TIERS), min_size=draw(st.integers(0, 2))))),
         deployments=frozenset(draw(st.sets(st.sampled_from(["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"])))),
         when_loading=draw(st.sampled_from(["small", "wait", "refuse"])),
         fallback=draw(st.booleans()),
@@ -57,8 +59,11 @@ REQUESTS = st.builds(
     lambda words, cap, tools: chat("word " * words, max_tokens=cap, tools=[{"type": "function"}] if tools else None),
     st.integers(1, 100),
     st.one_of(st.none(), st.integers(1, 200)),
-    st.booleans(),
+    st.sampled_from([False, False, True]),
 )
+
+
+thorough = settings(max_examples=400)
 
 
 def planned(
@@ -74,6 +79,7 @@ def planned(
         return None
 
 
+@thorough
 @given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries())
 def test_a_plan_never_exceeds_the_free_budget(
     request: ChatRequest,
@@ -88,6 +94,24 @@ def test_a_plan_never_exceeds_the_free_budget(
         assert plan.worst_case_nano_usd <= free
 
 
+@thorough
+@given(REQUESTS, policies(), COMPLEXITIES, st.floats(0.3, 1.2), MODES, registries())
+def test_a_plan_never_exceeds_a_budget_near_its_own_cost(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    share: float,
+    mode: WhenExhausted,
+    snapshot: RegistrySnapshot,
+) -> None:
+    unlimited = planned(request, rules, complexity, Standing(), snapshot)
+    if unlimited is not None:
+        free = int(unlimited.steps[0].worst_case_nano_usd * share)
+        plan = planned(request, rules, complexity, Standing(free, mode), snapshot)
+        assert plan is None or plan.worst_case_nano_usd <= free
+
+
+@thorough
 @given(REQUESTS, policies(), COMPLEXITIES, registries())
 def test_a_plan_holds_only_what_the_policy_grants(
     request: ChatRequest, rules: EffectivePolicy, complexity: Complexity, snapshot: RegistrySnapshot
@@ -108,14 +132,15 @@ def test_a_plan_holds_only_what_the_policy_grants(
     assert Readiness.DOWN not in {snapshot.deployments[name].readiness for name in steps}
 
 
-@given(REQUESTS, policies(), COMPLEXITIES, st.floats(0, 1), st.floats(0, 1), BUDGETS, MODES, registries())
+@thorough
+@given(REQUESTS, policies(), COMPLEXITIES, PARTS, PARTS, st.none() | BUDGETS, MODES, registries())
 def test_a_higher_floor_never_gives_a_cheaper_tier(
     request: ChatRequest,
     rules: EffectivePolicy,
     complexity: Complexity,
     one: float,
     other: float,
-    free: int,
+    free: int | None,
     mode: WhenExhausted,
     snapshot: RegistrySnapshot,
 ) -> None:
@@ -130,6 +155,7 @@ def test_a_higher_floor_never_gives_a_cheaper_tier(
         assert low <= high
 
 
+@thorough
 @given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, BUDGETS, MODES, registries())
 def test_a_tighter_budget_never_gives_a_dearer_first_step(
     request: ChatRequest,
@@ -146,6 +172,7 @@ def test_a_tighter_budget_never_gives_a_dearer_first_step(
         assert tight.steps[0].worst_case_nano_usd <= loose.steps[0].worst_case_nano_usd
 
 
+@thorough
 @given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries())
 def test_equal_input_gives_equal_plans(
     request: ChatRequest,

@@ -176,6 +176,14 @@ def test_what_large_would_cost_beyond_the_budget_is_answered_by_small() -> None:
     assert (made.tier, made.reason, made.degraded_from, names(made)) == ("small", Reason.BUDGET, "large", ["s"])
 
 
+def test_a_budget_of_exactly_the_worst_case_is_enough() -> None:
+    rules = policy(TierTarget("small"), fallback=False)
+    cost = plan(rules=rules).worst_case_nano_usd
+    assert plan(rules=rules, standing=Standing(cost)).worst_case_nano_usd == cost
+    with pytest.raises(BudgetExhausted):
+        plan(rules=rules, standing=Standing(cost - 1))
+
+
 def test_a_cheaper_deployment_of_the_same_tier_is_tried_before_a_cheaper_tier() -> None:
     tiers = registry([deployment("s", 1)], [deployment("dear", 100_000), deployment("fair", 10)])
     made = plan(complexity=HARD, standing=Standing(10_000), tiers=tiers)
