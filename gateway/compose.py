@@ -36,11 +36,13 @@ from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import RequestLog
+from policies.access import Authenticator
 from policies.admission import Admission
-from policies.keys import Authenticator, create_key, load_pepper
+from policies.keys import create_key
 from policies.keys_sqlite import SqliteKeyStore
 from policies.ledger_sqlite import SqliteLedger
 from policies.loading import PolicySet
+from policies.pepper import load_pepper
 from policies.reservation import drain
 from router.complexity import PairModel
 

@@ -26,7 +26,7 @@ from gateway.pipeline import Pipeline
 from gateway.rendering import error_body
 from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
-from policies.keys import Authenticator
+from policies.access import CallerSource
 from policies.loading import PolicySet
 from policies.resolution import visible_models
 
@@ -49,7 +49,7 @@ class PublicApi:
     """What the public routes need."""
 
     pipeline: Pipeline
-    authenticator: Authenticator
+    authenticator: CallerSource
     policies: Callable[[], PolicySet]
     registry: Registry
     metrics: Metrics
@@ -66,7 +66,7 @@ class PublicApi:
             if scope["method"] != "POST":
                 raise RouteNotFound(f"{scope['method']} is not served on {CHAT}; use POST.")
             headers = relevant_headers(scope["headers"])
-            caller = self.authenticator.authenticate(headers.get("authorization"))
+            caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
             body = await read_body(scope, receive, self.max_body_bytes)
             request = parse_chat_request(body, request_id, parse_demands(headers))
             draft = TraceDraft(caller, request, CHAT, self.clock.now(), received_s, headers.get("traceparent"))
@@ -84,11 +84,12 @@ class PublicApi:
         """List the model names that the caller may send."""
         request_id = new_request_id()
         try:
-            caller = self.authenticator.authenticate(relevant_headers(scope["headers"]).get("authorization"))
+            headers = relevant_headers(scope["headers"])
+            caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
             names = visible_models(self.policies(), caller)
             body = {"object": "list", "data": [_model(name) for name in names]}
-            headers = [JSON_TYPE, *encode_headers([("x-request-id", request_id)])]
-            await send_body(send, 200, headers, msgspec.json.encode(body))
+            sent = [JSON_TYPE, *encode_headers([("x-request-id", request_id)])]
+            await send_body(send, 200, sent, msgspec.json.encode(body))
         except HeadgateError as error:
             await send_error(error, request_id, send)
 
@@ -147,6 +148,11 @@ def render_unexpected(request: Request[Any, Any, Any], error: Exception) -> Resp
     """Render a fault of our own without its details, which go to the log."""
     logger.error("request failed", exc_info=error)
     return _rendered(HeadgateError("The gateway failed to handle this request."))
+
+
+def client_address(scope: HTTPScope) -> str:
+    """Return the address of whoever connected, empty on a unix socket."""
+    return scope["client"][0] if scope["client"] else ""
 
 
 def _rendered(error: HeadgateError, status: int | None = None) -> Response[bytes]:

@@ -1,38 +1,49 @@
-"""API keys: random, stored only as a keyed hash, looked up by id and compared in constant time.
+"""API keys: random, stored only as a keyed hash; how they are made, rotated and revoked, and where they are kept.
 
-A key reads `hg_<id>_<secret>`: 64 random bits name the record, 256 random bits prove possession. The store holds
-HMAC-SHA256(pepper, id and secret); the pepper lives in a file beside it, so that a copy of the database alone is
-worthless. Failure rule: closed. Whatever is wrong with a key, the answer is the same `InvalidApiKey` at the same cost.
+A tenant's key reads `hg_<id>_<secret>`, an administrator's `hga_<id>_<secret>`: 64 random bits name the record, 256
+random bits prove possession. The store holds HMAC-SHA256(pepper, id and secret); the pepper lives apart from it, so
+that a copy of the database alone is worthless. The two kinds are hashed differently: one never opens the other's door.
 """
 
 import hmac
-import os
-import re
 import secrets
-from collections import OrderedDict
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from pathlib import Path
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 
 from core.clock import Clock
-from core.errors import ConfigurationError, InvalidApiKey
-from core.identity import Caller
+from core.errors import InvalidRequest
 
-PEPPER_BYTES = 32
-MAX_HEADER_CHARS = 200
-REFRESH_S = 0.5
-"""How long a cached record is trusted; a revocation elsewhere takes effect within this time."""
-CACHED_RECORDS = 10_000
+TENANT_PREFIX = "hg"
+ADMIN_PREFIX = "hga"
 
-_KEY = re.compile(r"hg_([0-9a-f]{16})_([0-9a-f]{64})\Z")
-_BEARER = re.compile(r"bearer +", re.IGNORECASE)
+
+class Role(StrEnum):
+    """What an administrator may do; each role may do what those before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    OWNER = "owner"
+
+    def includes(self, least: "Role") -> bool:
+        """Tell whether this role may do what `least` may."""
+        order = list(Role)
+        return order.index(self) >= order.index(least)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is kept of a key; empty `allowed_models` means whatever the tenant may use."""
+    """What is kept of a key.
+
+    Attributes:
+        tenant: who pays; empty for an administrator's key.
+        allowed_models, allowed_tiers, allowed_users: what the key is narrowed to; empty means whatever the tenant may.
+        role: of an administrator's key; None for a tenant's.
+        replaced_by: the id of the key that rotation made in its place.
+    """
 
     key_id: str
     tenant: str
@@ -41,6 +52,10 @@ class KeyRecord:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    allowed_tiers: frozenset[str] = frozenset()
+    allowed_users: frozenset[str] = frozenset()
+    role: Role | None = None
+    replaced_by: str | None = None
 
     def is_valid_at(self, moment: datetime) -> bool:
         """Tell whether the key is neither revoked nor expired."""
@@ -48,7 +63,7 @@ class KeyRecord:
 
 
 class KeyStore(Protocol):
-    """Where records are kept; called from one thread, quick enough not to await."""
+    """Where records are kept; `get` and `revision` are called on the event loop and must not wait for a network."""
 
     def put(self, record: KeyRecord) -> None:
         """Add or replace a record."""
@@ -58,8 +73,11 @@ class KeyStore(Protocol):
         """Return a record, or None."""
         ...
 
-    def revoke(self, key_id: str, moment: datetime) -> bool:
-        """Revoke a key for good, and tell whether there was one to revoke."""
+    def update(self, key_id: str, change: Callable[[KeyRecord], KeyRecord | None]) -> KeyRecord | None:
+        """Replace a record by `change` of it in one atomic step; None: there is no such key, or nothing to change.
+
+        `change` is pure and may be called several times.
+        """
         ...
 
     def records(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
@@ -77,32 +95,42 @@ class MemoryKeyStore:
     def __init__(self) -> None:
         self._records: dict[str, KeyRecord] = {}
         self._revision = 0
+        self._changing = threading.Lock()
 
     def put(self, record: KeyRecord) -> None:
         """Add or replace a record."""
-        self._records[record.key_id] = record
-        self._revision += 1
+        with self._changing:
+            self._keep(record)
 
     def get(self, key_id: str) -> KeyRecord | None:
         """Return a record, or None."""
         return self._records.get(key_id)
 
-    def revoke(self, key_id: str, moment: datetime) -> bool:
-        """Revoke a key that is not revoked yet."""
-        record = self._records.get(key_id)
-        if record is None or record.revoked_at is not None:
-            return False
-        self.put(replace(record, revoked_at=moment))
-        return True
+    def update(self, key_id: str, change: Callable[[KeyRecord], KeyRecord | None]) -> KeyRecord | None:
+        """Replace a record by `change` of it."""
+        with self._changing:
+            record = self._records.get(key_id)
+            changed = None if record is None else change(record)
+            if changed is not None:
+                self._keep(changed)
+            return changed
 
     def records(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
         """Return records, oldest first."""
-        chosen = [record for record in self._records.values() if tenant in (None, record.tenant)]
-        return tuple(sorted(chosen, key=lambda record: (record.created_at, record.key_id)))
+        return in_order(record for record in list(self._records.values()) if tenant in (None, record.tenant))
 
     def revision(self) -> int:
         """Return the number of changes so far."""
         return self._revision
+
+    def _keep(self, record: KeyRecord) -> None:
+        self._records[record.key_id] = record
+        self._revision += 1
+
+
+def in_order(records: Iterable[KeyRecord]) -> tuple[KeyRecord, ...]:
+    """Sort records, oldest first."""
+    return tuple(sorted(records, key=lambda record: (record.created_at, record.key_id)))
 
 
 def create_key(
@@ -111,109 +139,85 @@ def create_key(
     clock: Clock,
     *,
     allowed_models: Iterable[str] = (),
+    allowed_tiers: Iterable[str] = (),
+    allowed_users: Iterable[str] = (),
     expires_at: datetime | None = None,
 ) -> tuple[str, KeyRecord]:
-    """Make a key and return its text, which is kept nowhere, with the record to store."""
-    key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
-    digest = _digest(pepper, key_id, secret)
-    record = KeyRecord(key_id, tenant, digest, frozenset(allowed_models), clock.now(), expires_at)
-    return f"hg_{key_id}_{secret}", record
+    """Make a tenant's key and return its text, which is kept nowhere, with the record to store."""
+    record = KeyRecord(
+        key_id="",
+        tenant=tenant,
+        digest=b"",
+        allowed_models=frozenset(allowed_models),
+        created_at=clock.now(),
+        expires_at=expires_at,
+        allowed_tiers=frozenset(allowed_tiers),
+        allowed_users=frozenset(allowed_users),
+    )
+    return _with_new_secret(record, pepper)
 
 
-class Authenticator:
-    """Turns a header into a caller; records are cached, so that most requests read nothing."""
-
-    def __init__(self, store: KeyStore, pepper: bytes, clock: Clock) -> None:
-        self._store = store
-        self._pepper = pepper
-        self._clock = clock
-        self._cached: OrderedDict[str, KeyRecord | None] = OrderedDict()
-        self._revision = store.revision()
-        self._checked_at_s = clock.monotonic_s()
-        self._nobody = KeyRecord("", "", secrets.token_bytes(32), frozenset(), clock.now())
-
-    def authenticate(self, header_value: str | None) -> Caller:
-        """Return who sent `header_value`, which is `Bearer KEY` or the key alone.
-
-        Raises:
-            InvalidApiKey: no key, not a key, unknown, wrong, expired or revoked; nobody can tell which.
-        """
-        key_id, secret = _parts(header_value)
-        record = self._record(key_id)
-        known = record or self._nobody
-        is_right = hmac.compare_digest(_digest(self._pepper, key_id, secret), known.digest)
-        if not is_right or record is None or not record.is_valid_at(self._clock.now()):
-            raise InvalidApiKey
-        return Caller(record.tenant, record.key_id, record.allowed_models)
-
-    def _record(self, key_id: str) -> KeyRecord | None:
-        """Return the record, unknown ids included in what is remembered, so that guessing costs no look-ups twice."""
-        self._refresh()
-        if key_id in self._cached:
-            return self._cached[key_id]
-        record = self._cached[key_id] = self._store.get(key_id)
-        if len(self._cached) > CACHED_RECORDS:
-            self._cached.popitem(last=False)
-        return record
-
-    def _refresh(self) -> None:
-        """Forget all records when any may have changed; asks the store at most every `REFRESH_S`."""
-        now_s = self._clock.monotonic_s()
-        if now_s - self._checked_at_s < REFRESH_S:
-            return
-        self._checked_at_s = now_s
-        revision = self._store.revision()
-        if revision != self._revision:
-            self._revision = revision
-            self._cached.clear()
+def create_admin_key(
+    role: Role, pepper: bytes, clock: Clock, *, expires_at: datetime | None = None
+) -> tuple[str, KeyRecord]:
+    """Make an administrator's key and return its text, which is kept nowhere, with the record to store."""
+    return _with_new_secret(KeyRecord("", "", b"", frozenset(), clock.now(), expires_at, role=role), pepper)
 
 
-def load_pepper(path: Path) -> bytes:
-    """Read the pepper, making one (mode 0600) on first use.
+def revoke_key(store: KeyStore, key_id: str, moment: datetime) -> bool:
+    """Revoke a key for good, and tell whether there was one to revoke."""
+
+    def revoked(record: KeyRecord) -> KeyRecord | None:
+        return None if record.revoked_at is not None else replace(record, revoked_at=moment)
+
+    return store.update(key_id, revoked) is not None
+
+
+def rotate_key(store: KeyStore, key_id: str, pepper: bytes, clock: Clock, overlap: timedelta) -> tuple[str, KeyRecord]:
+    """Make a key in place of another, which expires after `overlap` at the latest; return the new text and record.
+
+    The new key has the old one's tenant, role and scopes, and the same length of life from now on.
 
     Raises:
-        ConfigurationError: the file cannot be used, is readable by others, or holds something else.
+        InvalidRequest: there is no such key, it is not valid any more, or it was rotated before.
     """
-    try:
-        if not path.exists():
-            _create_pepper(path)
-        if path.stat().st_mode & 0o077:
-            raise ConfigurationError(str(path), "", "readable by others", f"run `chmod 600 {path}`")
-        pepper = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, UnicodeError, ValueError) as problem:
-        raise ConfigurationError(
-            str(path), "", f"cannot be read as a pepper ({problem})", "restore it; without it no key is valid"
-        ) from problem
-    if len(pepper) != PEPPER_BYTES:
-        problem_text = f"holds {len(pepper)} bytes, not {PEPPER_BYTES}"
-        raise ConfigurationError(str(path), "", problem_text, "restore it; without it no key is valid")
-    return pepper
+    now = clock.now()
+    old = store.get(key_id)
+    problem = _why_not_rotate(old, key_id, now)
+    if old is None or problem is not None:
+        raise InvalidRequest(problem or "", param="key_id")
+    life = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+    text, new = _with_new_secret(replace(old, created_at=now, expires_at=life), pepper)
+    store.put(new)
+
+    def ending(record: KeyRecord) -> KeyRecord | None:
+        if _why_not_rotate(record, key_id, now) is not None:
+            return None
+        ends_at = now + overlap if record.expires_at is None else min(record.expires_at, now + overlap)
+        return replace(record, expires_at=ends_at, replaced_by=new.key_id)
+
+    if store.update(key_id, ending) is None:
+        revoke_key(store, new.key_id, now)
+        raise InvalidRequest(f"The key {key_id!r} was changed by someone else meanwhile.", param="key_id")
+    return text, new
 
 
-def _create_pepper(path: Path) -> None:
-    """Write the file in full before it gets its name, so that two processes that start together agree on one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as target:
-            target.write(secrets.token_hex(PEPPER_BYTES) + "\n")
-            target.flush()
-            os.fsync(target.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        pass  # the other process was first; its pepper counts
-    finally:
-        draft.unlink()
+def digest_of(pepper: bytes, prefix: str, key_id: str, secret: str) -> bytes:
+    """Return what the store keeps of a secret (32 bytes)."""
+    domain = "admin:" if prefix == ADMIN_PREFIX else ""
+    return hmac.digest(pepper, f"{domain}{key_id}:{secret}".encode(), "sha256")
 
 
-def _parts(header_value: str | None) -> tuple[str, str]:
-    """Split a header into id and secret; what is not a key gives an id that cannot exist."""
-    text = (header_value or "")[:MAX_HEADER_CHARS]
-    scheme = _BEARER.match(text)
-    match = _KEY.match(text[scheme.end() :].strip() if scheme else text.strip())
-    return (match[1], match[2]) if match else ("", "")
+def _why_not_rotate(record: KeyRecord | None, key_id: str, now: datetime) -> str | None:
+    if record is None:
+        return f"There is no key {key_id[:40]!r}."
+    if record.replaced_by is not None:
+        return f"The key {key_id!r} was rotated before; rotate {record.replaced_by!r}, which replaced it."
+    return None if record.is_valid_at(now) else f"The key {key_id!r} is not valid any more; create a new one."
 
 
-def _digest(pepper: bytes, key_id: str, secret: str) -> bytes:
-    return hmac.digest(pepper, f"{key_id}:{secret}".encode(), "sha256")
+def _with_new_secret(record: KeyRecord, pepper: bytes) -> tuple[str, KeyRecord]:
+    prefix = TENANT_PREFIX if record.role is None else ADMIN_PREFIX
+    key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
+    kept = replace(record, key_id=key_id, digest=digest_of(pepper, prefix, key_id, secret), replaced_by=None)
+    return f"{prefix}_{key_id}_{secret}", kept

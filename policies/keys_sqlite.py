@@ -1,7 +1,7 @@
 """API keys in SQLite, shared by the gateway and the commands that create and revoke them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import Unavailable
-from policies.keys import KeyRecord
+from policies.keys import KeyRecord, Role
 from policies.sqlite_schema import open_database
 
 COMPONENT = "keys"
@@ -22,12 +22,26 @@ MIGRATIONS = (
     CREATE TABLE api_keys_revision (revision INTEGER NOT NULL);
     INSERT INTO api_keys_revision VALUES (0)
     """,
+    """
+    ALTER TABLE api_keys ADD COLUMN allowed_tiers TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE api_keys ADD COLUMN allowed_users TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE api_keys ADD COLUMN role TEXT;
+    ALTER TABLE api_keys ADD COLUMN replaced_by TEXT
+    """,
 )
-_COLUMNS = "key_id, tenant, digest, allowed_models, created_at, expires_at, revoked_at"
+_COLUMNS = (
+    "key_id, tenant, digest, allowed_models, created_at, expires_at, revoked_at, "
+    "allowed_tiers, allowed_users, role, replaced_by"
+)
+_INSERT = f"INSERT OR REPLACE INTO api_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
+_SELECT = f"SELECT {_COLUMNS} FROM api_keys"  # noqa: S608  a constant
 
 
 class SqliteKeyStore:
-    """A `KeyStore` on a file; every change is committed before the call returns."""
+    """A `KeyStore` on a file; every change is committed before the call returns.
+
+    One connection serves one thread at a time: who changes keys in a thread of its own opens a store of its own.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file; raises ConfigurationError when it cannot be used."""
@@ -36,32 +50,21 @@ class SqliteKeyStore:
     def put(self, record: KeyRecord) -> None:
         """Add or replace a record."""
         with self._change() as connection:
-            connection.execute(
-                f"INSERT OR REPLACE INTO api_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
-                (
-                    record.key_id,
-                    record.tenant,
-                    record.digest,
-                    msgspec.json.encode(sorted(record.allowed_models)).decode(),
-                    record.created_at.isoformat(),
-                    None if record.expires_at is None else record.expires_at.isoformat(),
-                    None if record.revoked_at is None else record.revoked_at.isoformat(),
-                ),
-            )
+            _write(connection, record)
 
     def get(self, key_id: str) -> KeyRecord | None:
         """Return a record, or None."""
         found = self._select("WHERE key_id = ?", (key_id,))
         return found[0] if found else None
 
-    def revoke(self, key_id: str, moment: datetime) -> bool:
-        """Revoke a key that is not revoked yet."""
+    def update(self, key_id: str, change: Callable[[KeyRecord], KeyRecord | None]) -> KeyRecord | None:
+        """Replace a record by `change` of it; no other process writes in between."""
         with self._change() as connection:
-            cursor = connection.execute(
-                "UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL",
-                (moment.isoformat(), key_id),
-            )
-        return cursor.rowcount == 1
+            found = self._select("WHERE key_id = ?", (key_id,))
+            changed = change(found[0]) if found else None
+            if changed is not None:
+                _write(connection, changed)
+        return changed
 
     def records(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
         """Return records, oldest first."""
@@ -80,9 +83,8 @@ class SqliteKeyStore:
         self._connection.close()
 
     def _select(self, condition: str, values: tuple[str, ...]) -> tuple[KeyRecord, ...]:
-        query = f"SELECT {_COLUMNS} FROM api_keys {condition}"  # noqa: S608  conditions are literals of this class
         with _translated():
-            return tuple(_record(row) for row in self._connection.execute(query, values))
+            return tuple(_record(row) for row in self._connection.execute(f"{_SELECT} {condition}", values))
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -102,14 +104,46 @@ def _translated() -> Iterator[None]:
         raise Unavailable("The key store cannot be used at the moment.", retry_after_s=1.0) from problem
 
 
-def _record(row: tuple[str, str, bytes, str, str, str | None, str | None]) -> KeyRecord:
-    key_id, tenant, digest, allowed, created_at, expires_at, revoked_at = row
+def _write(connection: sqlite3.Connection, record: KeyRecord) -> None:
+    values = (
+        record.key_id,
+        record.tenant,
+        record.digest,
+        _names(record.allowed_models),
+        record.created_at.isoformat(),
+        None if record.expires_at is None else record.expires_at.isoformat(),
+        None if record.revoked_at is None else record.revoked_at.isoformat(),
+        _names(record.allowed_tiers),
+        _names(record.allowed_users),
+        record.role,
+        record.replaced_by,
+    )
+    connection.execute(_INSERT, values)
+
+
+def _names(names: frozenset[str]) -> str:
+    return msgspec.json.encode(sorted(names)).decode()
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(msgspec.json.decode(text, type=list[str]))
+
+
+_Row = tuple[str, str, bytes, str, str, str | None, str | None, str, str, str | None, str | None]
+
+
+def _record(row: _Row) -> KeyRecord:
+    key_id, tenant, digest, models, created_at, expires_at, revoked_at, tiers, users, role, replaced_by = row
     return KeyRecord(
         key_id=key_id,
         tenant=tenant,
         digest=digest,
-        allowed_models=frozenset(msgspec.json.decode(allowed, type=list[str])),
+        allowed_models=_set(models),
         created_at=datetime.fromisoformat(created_at),
         expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
         revoked_at=None if revoked_at is None else datetime.fromisoformat(revoked_at),
+        allowed_tiers=_set(tiers),
+        allowed_users=_set(users),
+        role=None if role is None else Role(role),
+        replaced_by=replaced_by,
     )
