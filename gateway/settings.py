@@ -1,72 +1,90 @@
 """The operator's file `headgate.yaml`, parsed into a valid value: what is wrong is one line, before anything starts."""
 
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta, Struct
 
 from core.errors import ConfigurationError
 from core.money import Price
 from policies.loading import Known, PolicySet, load_policies
-from policies.prices import parse_price
-from policies.safe_yaml import load_yaml
-from policies.schema import convert
+from policies.price_table import load_price_table
+from policies.prices import TABLE, parse_price
+from policies.safe_yaml import parse_document, parse_yaml, read_text
+from policies.schema import convert, says
 
 DEFAULT_FILE = "headgate.yaml"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 Tokens = Annotated[int, Meta(ge=1)]
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class AdminEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """The admin listener."""
 
-    listen: str = "127.0.0.1:8081"
-    key_file: str = "var/admin.key"
+    listen: Annotated[str, says("Address of the admin listener.")] = "127.0.0.1:8081"
+    key_file: Annotated[str, says("File of the admin key, made on first start.")] = "var/admin.key"
 
 
 class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One deployment: either a recipe that we host, or a remote server."""
 
-    recipe: str | None = None
-    backend: Literal["remote"] | None = None
-    base_url: str | None = None
-    model: str | None = None
-    api_key_env: str | None = None
-    price: object = None
-    region: str | None = None
-    context_tokens: Tokens | None = None
-    max_output_tokens: Tokens | None = None
+    recipe: Annotated[str | None, says("Recipe of an engine that the gateway hosts.")] = None
+    backend: Annotated[Literal["remote"] | None, says("`remote`: an OpenAI-compatible server.")] = None
+    base_url: Annotated[str | None, says("Up to and with /v1; no credentials in it.")] = None
+    model: Annotated[str | None, says("The model's name there.")] = None
+    api_key_env: Annotated[str | None, says("The environment variable that holds the provider's key.")] = None
+    price: Annotated[object, says("Figures, `table`, or {table: NAME}.")] = None
+    region: Annotated[str | None, says("A note for people.")] = None
+    context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
+    max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
 
 
 class RouterEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """Which pair of models the complexity weights belong to."""
 
-    pair: str = "bundled"
+    pair: Annotated[str, says("Weight set of the complexity router.")] = "bundled"
 
 
 class TelemetryEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """Where spans go; without an endpoint none are made."""
 
-    otlp_endpoint: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: Annotated[str | None, says("OTLP over HTTP; without one no spans are made.")] = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], says("The least level that is logged.")] = "info"
+
+
+class AlertsEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where budget alerts are sent, besides the log and the metrics."""
+
+    webhook_url: Annotated[str, says("Alerts are posted there as JSON.")]
+    webhook_key_env: Annotated[str | None, says("Environment variable of the key that signs in at the webhook.")] = None
 
 
 class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file as it is written."""
+    """The operator's file: what listens, where state lies, which tiers exist and who serves them."""
 
-    tiers: dict[str, list[str]]
-    deployments: dict[str, DeploymentEntry]
-    listen: str = "127.0.0.1:8080"
-    admin: AdminEntry = AdminEntry()
-    state: str = "sqlite:var/headgate.db"
-    policies: str = "policies/tenants"
-    router: RouterEntry = RouterEntry()
-    telemetry: TelemetryEntry = TelemetryEntry()
-    max_body_bytes: Bytes = 10 * 1024 * 1024
+    tiers: Annotated[dict[str, list[str]], says("Tier name to deployments, cheapest tier first.")]
+    deployments: Annotated[dict[str, DeploymentEntry], says("Deployments by name.")]
+    listen: Annotated[str, says("Address of the public listener.")] = "127.0.0.1:8080"
+    admin: Annotated[AdminEntry, says("The admin listener.")] = AdminEntry()
+    state: Annotated[str, says("Budgets, limits and keys, such as sqlite:var/headgate.db.")] = "sqlite:var/headgate.db"
+    policies: Annotated[str, says("Folder of the tenants' files.")] = "policies/tenants"
+    prices: Annotated[str | None, says("A price file of your own, which lies over the shipped price table.")] = None
+    environment: Annotated[list[str], says("Variables that `${NAME}` in this and the tenants' files may use.")] = (
+        msgspec.field(default_factory=list)
+    )
+    alerts: Annotated[AlertsEntry | None, says("Where budget alerts are sent.")] = None
+    router: Annotated[RouterEntry, says("The complexity router.")] = RouterEntry()
+    telemetry: Annotated[TelemetryEntry, says("Logs and spans.")] = TelemetryEntry()
+    max_body_bytes: Annotated[Bytes, says("Larger request bodies are answered 413.")] = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +118,14 @@ class RemoteDeployment:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertWebhook:
+    """Where budget alerts are posted; the key's environment variable is named, never its value."""
+
+    url: str
+    key_env: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The operator's choices with every path absolute; tiers are cheapest first."""
 
@@ -115,6 +141,14 @@ class Settings:
     otlp_endpoint: str | None
     log_level: str
     max_body_bytes: int
+    prices_file: Path | None = None
+    environment: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    alert_webhook: AlertWebhook | None = None
+
+    @property
+    def known(self) -> Known:
+        """Return the names that policies may use."""
+        return Known(tuple(self.tiers), frozenset(self.deployments))
 
     @property
     def pepper_file(self) -> Path:
@@ -126,19 +160,27 @@ class Settings:
         return self.state_file.with_name(f"{self.state_file.stem}-{what}{self.state_file.suffix}")
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the operator's file; relative paths in it start at its own folder.
+
+    Args:
+        path: the file.
+        environ: the environment, of which only the variables listed under `environment` are used.
 
     Raises:
         ConfigurationError: the first thing that cannot be used, with file, key and mend.
     """
-    raw = load_yaml(path)
-    file = str(path)
+    file, text = str(path), read_text(path)
+    variables = _environment(parse_yaml(text, file), file, environ)
+    raw = parse_document(text, file, variables).content
     if not isinstance(raw, dict):
         raise ConfigurationError(file, "", "not a mapping of keys to values", "run `headgate init` for an example")
     written = convert(raw, OperatorFile, file)
+    _refuse_secrets(written, file)
     base = path.resolve().parent
-    deployments = {name: _deployment(name, entry, file) for name, entry in written.deployments.items()}
+    prices_file = None if written.prices is None else base / written.prices
+    table = _price_table(written, prices_file)
+    deployments = {name: _deployment(name, entry, file, table) for name, entry in written.deployments.items()}
     return Settings(
         file=path,
         listen=_address(written.listen, file, "listen"),
@@ -152,12 +194,15 @@ def load_settings(path: Path) -> Settings:
         otlp_endpoint=written.telemetry.otlp_endpoint,
         log_level=written.telemetry.log_level,
         max_body_bytes=written.max_body_bytes,
+        prices_file=prices_file,
+        environment=MappingProxyType(variables),
+        alert_webhook=_webhook(written.alerts, file),
     )
 
 
 def load_policy_set(settings: Settings) -> PolicySet:
     """Read the tenants' policies against the tiers and deployments of `settings`."""
-    return load_policies(settings.policies, Known(tuple(settings.tiers), frozenset(settings.deployments)))
+    return load_policies(settings.policies, settings.known, settings.environment)
 
 
 def on_ports(settings: Settings, port: int | None, admin_port: int | None) -> Settings:
@@ -184,14 +229,50 @@ def _tiers(written: OperatorFile, file: str) -> dict[str, tuple[str, ...]]:
     return {tier: tuple(names) for tier, names in written.tiers.items()}
 
 
-def _deployment(name: str, entry: DeploymentEntry, file: str) -> HostedDeployment | RemoteDeployment:
+def _environment(raw: object, file: str, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the listed variables and their values, None where one is not set."""
+    listed = raw.get("environment") if isinstance(raw, dict) else None
+    names = convert([] if listed is None else listed, list[str], file, "environment")
+    for at, name in enumerate(names):
+        if not _VARIABLE_NAME.match(name):
+            problem = f"{name[:80]!r} is not a variable's name"
+            raise ConfigurationError(file, f"environment[{at}]", problem, "write it without $ and braces")
+    return {name: environ.get(name) for name in names}
+
+
+def _refuse_secrets(written: OperatorFile, file: str) -> None:
+    """Keep provider keys out of what policies can quote."""
+    secrets = {entry.api_key_env for entry in written.deployments.values()}
+    secrets |= {None if written.alerts is None else written.alerts.webhook_key_env}
+    for at, name in enumerate(written.environment):
+        if name in secrets:
+            problem = f"{name!r} holds a key, which files must not be able to quote"
+            raise ConfigurationError(file, f"environment[{at}]", problem, "remove it from the list")
+
+
+def _price_table(written: OperatorFile, prices_file: Path | None) -> Mapping[str, Price]:
+    """Read the price table where a deployment refers to it, or the operator has one, which must then be valid."""
+    prices = [entry.price for entry in written.deployments.values()]
+    refers = any(price == TABLE or (isinstance(price, Mapping) and TABLE in price) for price in prices)
+    return load_price_table(prices_file).prices() if refers or prices_file is not None else {}
+
+
+def _webhook(entry: AlertsEntry | None, file: str) -> AlertWebhook | None:
+    if entry is None:
+        return None
+    return AlertWebhook(_base_url(entry.webhook_url, file, "alerts.webhook_url"), entry.webhook_key_env)
+
+
+def _deployment(
+    name: str, entry: DeploymentEntry, file: str, table: Mapping[str, Price]
+) -> HostedDeployment | RemoteDeployment:
     key = f"deployments.{name}"
     if name == "auto":
         raise ConfigurationError(file, key, "the name means something else too", "rename the deployment")
     if (entry.recipe is None) == (entry.backend is None):
         raise ConfigurationError(file, key, "needs exactly one of `recipe` and `backend`", "keep one of them")
     if entry.recipe is not None:
-        price = None if entry.price is None else parse_price(entry.price, file, f"{key}.price")
+        price = None if entry.price is None else parse_price(entry.price, file, f"{key}.price", table=table)
         return HostedDeployment(name, entry.recipe, price)
     if entry.model is None:
         raise ConfigurationError(file, f"{key}.model", "the key is missing", "name the model as the upstream knows it")
@@ -200,7 +281,7 @@ def _deployment(name: str, entry: DeploymentEntry, file: str) -> HostedDeploymen
         base_url=_base_url(entry.base_url, file, f"{key}.base_url"),
         model=entry.model,
         api_key_env=entry.api_key_env,
-        price=parse_price(entry.price, file, f"{key}.price"),
+        price=parse_price(entry.price, file, f"{key}.price", table=table, model=entry.model),
         context_tokens=entry.context_tokens,
         max_output_tokens=entry.max_output_tokens,
     )

@@ -19,6 +19,8 @@ from policies.budgets import MAX_LIMIT_NANO_USD
 from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, key_below, nearest
 
 AUTO = "auto"
+MAX_ALERT = 10
+"""Alerts go up to ten times the limit, which a soft budget can reach."""
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _ALIAS = re.compile(r"[^\x00-\x20\x7f]{1,200}\Z")
 
@@ -116,18 +118,40 @@ def _budget(entry: BudgetEntry, key: str, known: Known, refuse: _Refuse, earlier
         refuse.unknown(f"{key}.tier", "tier", entry.tier, known.tiers)
     if any(_rule(entry) == _rule(other) for other in earlier):
         refuse(key, "repeats an earlier budget of the same window, scope and consequence", "keep the one that is meant")
+    if entry.soft and entry.when_exhausted is not UNSET:
+        refuse(f"{key}.when_exhausted", "a soft budget is never exhausted", "remove it, or remove `soft`")
     return Budget(
         window=entry.window,
         zone=_zone(entry.zone, f"{key}.zone", refuse),
         limit_nano_usd=_amount(entry.limit_usd, f"{key}.limit_usd", refuse),
-        when_exhausted=entry.when_exhausted,
+        when_exhausted="reject" if entry.when_exhausted is UNSET else entry.when_exhausted,
         per=entry.per,
         tier=entry.tier,
+        rolling=entry.rolling,
+        soft=entry.soft,
+        alerts_percent=_alerts(entry.alerts, f"{key}.alerts", refuse),
     )
 
 
 def _rule(entry: BudgetEntry) -> tuple[object, ...]:
-    return entry.window, entry.zone, entry.per, entry.tier, entry.when_exhausted
+    consequence = "reject" if entry.when_exhausted is UNSET else entry.when_exhausted
+    return entry.window, entry.zone, entry.per, entry.tier, entry.rolling, entry.soft, consequence
+
+
+def _alerts(fractions: list[Decimal], key: str, refuse: _Refuse) -> tuple[int, ...]:
+    """Turn fractions of the limit into whole percents, smallest first."""
+    percents: set[int] = set()
+    for at, fraction in enumerate(fractions):
+        where = f"{key}[{at}]"
+        if not fraction.is_finite() or not 0 < fraction <= MAX_ALERT:
+            refuse(where, f"{str(fraction)[:40]} is not a fraction of the limit", "write for example 0.8 for 80 %")
+        percent = fraction * 100
+        if percent != int(percent):
+            refuse(where, f"{str(fraction)[:40]} is not a whole percent", "use at most two decimal places")
+        if int(percent) in percents:
+            refuse(where, f"{int(percent)} % is already in the list", "keep one")
+        percents.add(int(percent))
+    return tuple(sorted(percents))
 
 
 def _amount(usd: Decimal, key: str, refuse: _Refuse) -> int:

@@ -1,10 +1,10 @@
 """A folder of policy files becomes one immutable `PolicySet`, or start-up refuses with one line.
 
-Inheritance, in this order: what the program assumes, then `defaults.yaml`, then the tenant's file. Mappings merge key
-by key; lists and single values replace what was inherited; `null` takes an inherited value away, so that the program's
-default applies again. One exception: `routing` holds alternatives and is replaced as a whole.
+How the files lie over each other is told at the head of `policies.documents`. An error names the file that wrote the
+value, which may be the defaults or an included file.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,13 +14,12 @@ from types import MappingProxyType
 from core.errors import ConfigurationError
 from core.rules import TenantPolicy
 from policies.building import Known, build_policy
-from policies.safe_yaml import load_yaml
-from policies.schema import TenantFile, convert
+from policies.documents import DEFAULTS, Layer, Layers, Origin, PolicyFolder, key_text, merge, merged, origins
+from policies.schema import TenantFile, convert, key_below
 
-__all__ = ["Known", "PolicySet", "load_policies"]
+__all__ = ["DEFAULTS", "Known", "PolicySet", "build_layers", "load_policies", "locate", "merge"]
 
-DEFAULTS = "defaults.yaml"
-_REPLACED_WHOLE = frozenset({"routing"})
+_UNKNOWN_KEY = re.compile(r": unknown key '([^']*)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,69 +47,68 @@ class PolicySet:
         return tuple(self.policies)
 
 
-def load_policies(folder: Path, known: Known) -> PolicySet:
+def load_policies(folder: Path, known: Known, variables: Mapping[str, str | None] | None = None) -> PolicySet:
     """Read every `*.yaml` of `folder` (symbolic links as a ConfigMap makes them are fine, dot files are not read).
+
+    Args:
+        folder: where `defaults.yaml` and one file per tenant are; a file that another includes is no tenant's.
+        known: the tiers and deployments that policies may name.
+        variables: what `${NAME}` in values stands for, by the names that the operator allows; None: not set.
 
     Raises:
         ConfigurationError: a file cannot be used, a tenant has two files, or there is no tenant at all.
     """
-    inherited = _load_defaults(folder / DEFAULTS, known)
+    files = PolicyFolder(folder, variables)
+    inherited = files.defaults()
+    check_defaults(inherited, known)
+    written = [(path, files.layers(path)) for path in files.tenant_files()]
     policies: dict[str, TenantPolicy] = {}
-    files: dict[str, str] = {}
-    for path in _tenant_files(folder):
-        policy = load_tenant(path, inherited, known)
+    homes: dict[str, str] = {}
+    for path, layers in written:
+        if files.is_included(path):
+            continue
+        policy = build_layers((*inherited, *layers), known)
         if policy.tenant in policies:
-            problem = f"the tenant {policy.tenant!r} is already defined in {files[policy.tenant]}"
+            problem = f"the tenant {policy.tenant!r} is already defined in {homes[policy.tenant]}"
             raise ConfigurationError(str(path), "tenant", problem, "keep one file per tenant")
         policies[policy.tenant] = policy
-        files[policy.tenant] = str(path)
+        homes[policy.tenant] = str(path)
     if not policies:
         raise ConfigurationError(str(folder), "", "no tenant file (*.yaml)", "write one or run `headgate init`")
     return PolicySet.of(policies)
 
 
-def load_tenant(path: Path, inherited: Mapping[str, object], known: Known) -> TenantPolicy:
-    """Read one tenant's file on top of what it inherits."""
-    written = load_yaml(path)
-    if not isinstance(written, dict):
-        raise ConfigurationError(str(path), "", "not a mapping of keys to values", "start with `tenant: NAME`")
-    return build_policy(convert(merge(inherited, written), TenantFile, str(path)), known, str(path))
+def check_defaults(inherited: Layers, known: Known) -> None:
+    """Check the defaults on their own, so that what is wrong there is told once.
+
+    Raises:
+        ConfigurationError: they cannot be used.
+    """
+    if inherited:
+        build_layers((*inherited, Layer(inherited[-1].file, {"tenant": "defaults"}, {})), known)
 
 
-def merge(inherited: Mapping[str, object], written: Mapping[str, object]) -> dict[str, object]:
-    """Lay `written` over `inherited` as the head of this module says; neither is changed."""
-    merged = dict(inherited)
-    for key, value in written.items():
-        below = merged.get(key)
-        if value is None and key in merged:
-            del merged[key]
-        elif isinstance(below, Mapping) and isinstance(value, Mapping) and key not in _REPLACED_WHOLE:
-            merged[key] = merge(below, value)
-        else:
-            merged[key] = value
-    return merged
+def build_layers(layers: Layers, known: Known) -> TenantPolicy:
+    """Build the policy that these layers give together.
 
-
-def _tenant_files(folder: Path) -> list[Path]:
+    Raises:
+        ConfigurationError: about the file that wrote the value, or the last one where a value is missing.
+    """
+    file = layers[-1].file
     try:
-        entries = sorted(entry for entry in folder.iterdir() if entry.suffix == ".yaml")
-    except OSError as problem:
-        reason = problem.strerror or type(problem).__name__
-        mend = "create it, or correct `policies` in the operator's file"
-        raise ConfigurationError(str(folder), "", f"the folder cannot be read ({reason})", mend) from problem
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name != DEFAULTS]
+        return build_policy(convert(merged(layers), TenantFile, file), known, file)
+    except ConfigurationError as error:
+        origin = locate(error, layers)
+        if origin is None or origin.file == file:
+            raise
+        problem, _, mend = error.message.removeprefix(f"{file}: {error.key}: ").partition("; ")
+        raise ConfigurationError(origin.file, error.key, problem, mend) from error
 
 
-def _load_defaults(path: Path, known: Known) -> Mapping[str, object]:
-    """Read the defaults and check them on their own, so that their errors carry their own file name."""
-    if not path.exists():
-        return {}
-    written = load_yaml(path)
-    if written is None:
-        return {}
-    if not isinstance(written, dict):
-        raise ConfigurationError(str(path), "", "not a mapping of keys to values", "write keys such as `limits:`")
-    if "tenant" in written:
-        raise ConfigurationError(str(path), "tenant", "defaults belong to no tenant", "remove the key")
-    build_policy(convert(written | {"tenant": "defaults"}, TenantFile, str(path)), known, str(path))
-    return written
+def locate(error: ConfigurationError, layers: Layers) -> Origin | None:
+    """Return who wrote the value that `error` is about, None when nobody did."""
+    wrote = {key_text(path): origin for path, origin in origins(layers).items()}
+    unknown = _UNKNOWN_KEY.search(error.message)
+    if unknown is not None:
+        return wrote.get(key_below(error.key, unknown.group(1)), wrote.get(error.key))
+    return wrote.get(error.key)

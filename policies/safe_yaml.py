@@ -4,11 +4,17 @@ Every refusal is a `ConfigurationError` of one line that names the file, the lin
 from plain YAML 1.1: a number with a decimal point arrives as `Decimal` (never as a binary float) and an integer with a
 leading zero is refused instead of being read as octal, both because money is written here; and a date stays text,
 because model names look like dates.
+
+`load_document` also tells the line of every key, and puts in environment variables: `${NAME}` in a value, only for the
+names it is given. An unquoted value is then read as if the variable's text stood there, a quoted one stays text.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -18,10 +24,25 @@ from core.errors import ConfigurationError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_ALIASES = 16
+MAX_LINES = 50_000
+"""Lines are noted for that many keys; a file of aliases to aliases would otherwise unfold without end."""
+MAX_VARIABLE_CHARACTERS = 4096
 
+KeyPath = tuple[str | int, ...]
 _PLAIN_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)\Z")
 _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+_VARIABLE = re.compile(r"(\$?)\$\{([^}]*)\}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_STR_TAG = "tag:yaml.org,2002:str"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One YAML document, and the line (from 1) of every key and list item by its path."""
+
+    content: object
+    lines: Mapping[KeyPath, int]
 
 
 def load_yaml(path: Path) -> object:
@@ -30,14 +51,37 @@ def load_yaml(path: Path) -> object:
     Raises:
         ConfigurationError: the file cannot be read, passes a bound, repeats a key or is not plain YAML.
     """
-    return parse_yaml(_read(path), str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
 def parse_yaml(text: str, file: str) -> object:
     """Parse `text` under the same rules; `file` is the name used in errors."""
+    return parse_document(text, file).content
+
+
+def parse_document(text: str, file: str, variables: Mapping[str, str | None] | None = None) -> Document:
+    """Parse `text` and note the line of every key.
+
+    Args:
+        text: one YAML document.
+        file: the name used in errors.
+        variables: what `${NAME}` stands for in values (None: it is not set); without it, `${NAME}` is plain text.
+
+    Raises:
+        ConfigurationError: as `load_yaml`, or a variable that is not listed or not set.
+    """
     try:
         _check_bounds(text, file)
-        return _ExactLoader(text).get_single_data()
+        loader = _ExactLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return Document(None, {})
+        if variables is not None:
+            _Substitution(loader, variables).apply(root)
+        content = loader.construct_document(root)
+        lines: dict[KeyPath, int] = {}
+        _note_lines(root, (), lines)
+        return Document(content, lines)
     except yaml.MarkedYAMLError as problem:
         raise _refusal(file, problem) from problem
     except (yaml.YAMLError, UnicodeError) as problem:
@@ -48,7 +92,12 @@ def parse_yaml(text: str, file: str) -> object:
         raise ConfigurationError(file, "", "nested too deeply", f"keep to {MAX_DEPTH} levels") from problem
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file of at most 1 MiB.
+
+    Raises:
+        ConfigurationError: it cannot be read, is larger, or is not UTF-8.
+    """
     try:
         with path.open("rb") as source:
             content = source.read(MAX_BYTES + 1)
@@ -95,12 +144,77 @@ class _ExactLoader(yaml.CSafeLoader):
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
-            if key.tag != "tag:yaml.org,2002:str":
+            if key.tag != _STR_TAG:
                 raise ConstructorError(None, None, f"the key {_shown(key)} is not text; quote it", key.start_mark)
             if key.value in seen:
                 raise ConstructorError(None, None, f"the key {key.value!r} occurs twice; keep one", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+
+class _Substitution:
+    """Puts the environment's variables into the values of a document, each node once however often it is aliased."""
+
+    def __init__(self, loader: yaml.CSafeLoader, variables: Mapping[str, str | None]) -> None:
+        self._loader = loader
+        self._variables = variables
+        self._seen: set[int] = set()
+        self._characters = 0
+
+    def apply(self, node: yaml.Node) -> None:
+        """Change `node` and what is below it in place."""
+        if id(node) in self._seen:
+            return
+        self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for _, value in node.value:
+                self.apply(value)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self.apply(item)
+        elif isinstance(node, yaml.ScalarNode) and node.tag == _STR_TAG and "${" in node.value:
+            scalar = node
+            node.value = _VARIABLE.sub(lambda found: self._text(found, scalar), node.value)
+            if not node.style:
+                node.tag = self._loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+
+    def _text(self, found: re.Match[str], node: yaml.ScalarNode) -> str:
+        escaped, name = found.groups()
+        if escaped:
+            return found.group()[1:]
+        if not _VARIABLE_NAME.match(name):
+            self._refuse(node, f"${{{name[:40]}}} names no variable; write $${{ for a plain ${{")
+        if name not in self._variables:
+            self._refuse(
+                node, f"the variable {name!r} may not be used; list it under `environment` in the operator's file"
+            )
+        text = self._variables[name]
+        if text is None:
+            self._refuse(node, f"the variable {name!r} is not set; export it")
+        if len(text) > MAX_VARIABLE_CHARACTERS or not text.isprintable():
+            self._refuse(node, f"the variable {name!r} is not one line of text; shorten it")
+        self._characters += len(text)
+        if self._characters > MAX_BYTES:
+            self._refuse(node, "the variables add more than 1 MiB; use fewer")
+        return text
+
+    @staticmethod
+    def _refuse(node: yaml.ScalarNode, problem: str) -> NoReturn:
+        raise ConstructorError(None, None, problem, node.start_mark)
+
+
+def _note_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+    """Note lines after construction, which has merged `<<` into its mapping with the winning key last."""
+    if len(lines) > MAX_LINES:
+        return
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[*path, key.value] = key.start_mark.line + 1
+            _note_lines(value, (*path, key.value), lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for at, item in enumerate(node.value):
+            lines[*path, at] = item.start_mark.line + 1
+            _note_lines(item, (*path, at), lines)
 
 
 def _exact_decimal(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Decimal:

@@ -12,79 +12,109 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core.errors import ConfigurationError
-from core.rules import OnStoreOutage, ServiceClass, WhenExhausted, WhenLoading, WindowKind
+from core.rules import BudgetScope, OnStoreOutage, ServiceClass, WhenExhausted, WhenLoading, WindowKind
 
 T = TypeVar("T")
 
 AtLeastOne = Annotated[int, Meta(ge=1, le=1_000_000_000_000)]
+AboveZero = Annotated[float, Meta(gt=0)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
-BudgetScope = Literal["tenant", "key"]
+
+
+def says(text: str) -> Meta:
+    """Describe a key for the JSON Schema, which editors show."""
+    return Meta(description=text)
 
 
 class BudgetEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One budget; `per: key` gives every API key a limit of its own, `tier` counts the cost of that tier alone."""
+    """A limit in USD per window of time."""
 
-    window: WindowKind
-    limit_usd: Decimal
-    zone: str = "UTC"
-    when_exhausted: WhenExhausted = "reject"
-    per: BudgetScope = "tenant"
-    tier: str | None = None
+    window: Annotated[WindowKind, says("How long the limit counts before it begins again.")]
+    limit_usd: Annotated[Decimal, says("The limit in USD, with up to nine decimal places.")]
+    zone: Annotated[str, says("IANA time zone in which a calendar window begins.")] = "UTC"
+    when_exhausted: Annotated[
+        WhenExhausted | UnsetType,
+        says("`reject` (the default), `small_only`: the cheapest tier goes on, `cache_only`: hits alone."),
+    ] = UNSET
+    per: Annotated[BudgetScope, says("Who has the limit for itself: the tenant, each API key, each end user.")] = (
+        "tenant"
+    )
+    tier: Annotated[str | None, says("Count the cost of this tier alone.")] = None
+    rolling: Annotated[bool, says("Count the last such length of time instead of a calendar window.")] = False
+    soft: Annotated[bool, says("Never refuse and never step down; only raise the alerts.")] = False
+    alerts: Annotated[list[Decimal], says("Fractions of the limit at which an alert is raised, such as 0.8.")] = (
+        msgspec.field(default_factory=list)
+    )
 
 
 class LimitsEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """Rate limits; a key that is left out means unlimited."""
 
-    requests_per_minute: AtLeastOne | None = None
-    tokens_per_minute: AtLeastOne | None = None
-    concurrency: AtLeastOne | None = None
+    requests_per_minute: Annotated[AtLeastOne | None, says("Requests per minute.")] = None
+    tokens_per_minute: Annotated[AtLeastOne | None, says("Input and output tokens per minute.")] = None
+    concurrency: Annotated[AtLeastOne | None, says("Requests at the same time.")] = None
 
 
 class SlaEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """Latency limits of one tier; a key that is left out means unlimited."""
 
-    ttft_ms: AtLeastOne | None = None
-    total_ms: AtLeastOne | None = None
-    min_output_tokens_per_s: Annotated[float, Meta(gt=0)] | None = None
+    ttft_ms: Annotated[AtLeastOne | None, says("Streams: first content within this time, in milliseconds.")] = None
+    total_ms: Annotated[AtLeastOne | None, says("The whole answer within this time, in milliseconds.")] = None
+    min_output_tokens_per_s: Annotated[AboveZero | None, says("Slower answers are recorded.")] = None
 
 
 class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """How the tier is chosen; at most one of the three."""
 
-    quality: Ratio | None = None
-    max_large_share: Ratio | None = None
-    target_cost_usd: Decimal | None = None
+    quality: Annotated[Ratio | None, says("The least P(small suffices) at which the small tier is chosen.")] = None
+    max_large_share: Annotated[Ratio | None, says("The largest share of requests for tiers above the cheapest.")] = None
+    target_cost_usd: Annotated[Decimal | None, says("What a request may cost on average, in USD.")] = None
 
 
 class CacheEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """What the cache may do; defaults are those of `core.rules.CacheRules`."""
 
-    enabled: bool = True
-    semantic: bool = True
-    per_user: bool = False
-    max_false_hit_rate: Ratio = 0.005
-    shadow_ratio: Ratio = 0.0
-    ttl_s: AtLeastOne = 86_400
-    expose_details: bool = True
+    enabled: Annotated[bool, says("Look up and store.")] = True
+    semantic: Annotated[bool, says("Also match by meaning; false leaves the exact levels.")] = True
+    per_user: Annotated[bool, says("Keep entries apart by the request's `user`.")] = False
+    max_false_hit_rate: Annotated[Ratio, says("False hits / requests that the guard is held to.")] = 0.005
+    shadow_ratio: Annotated[Ratio, says("Share of hits that are verified in the background.")] = 0.0
+    ttl_s: Annotated[AtLeastOne, says("Life of an entry in seconds; hits do not renew it.")] = 86_400
+    expose_details: Annotated[bool, says("Headers with entry, score and saving on hits.")] = True
 
 
 class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole tenant file, or `defaults.yaml` when `tenant` is left out."""
+    """A tenant's policy, or what all tenants inherit when it is `defaults.yaml`."""
 
-    tenant: str | UnsetType = UNSET
-    models: dict[str, str] = msgspec.field(default_factory=dict)
-    tiers: list[str] | UnsetType = UNSET
-    deployments: list[str] = msgspec.field(default_factory=list)
-    budgets: list[BudgetEntry] = msgspec.field(default_factory=list)
-    limits: LimitsEntry = LimitsEntry()
-    service_class: ServiceClass = "interactive"
-    sla: dict[str, SlaEntry] = msgspec.field(default_factory=dict)
-    routing: RoutingEntry = RoutingEntry()
-    cache: CacheEntry = CacheEntry()
-    max_output_tokens: AtLeastOne | None = None
-    on_store_outage: OnStoreOutage = "closed"
-    when_loading: WhenLoading = "small"
-    fallback: bool = True
+    tenant: Annotated[str | UnsetType, says("The tenant's name; not in defaults.yaml and not in included files.")] = (
+        UNSET
+    )
+    include: Annotated[list[str], says("Files of the policy folder that lie under this one.")] = msgspec.field(
+        default_factory=list
+    )
+    models: Annotated[dict[str, str], says("Names that apps send, mapped to `auto`, a tier or a deployment.")] = (
+        msgspec.field(default_factory=dict)
+    )
+    tiers: Annotated[list[str] | UnsetType, says("The tiers that the tenant may use; all when left out.")] = UNSET
+    deployments: Annotated[list[str], says("Deployments that the tenant may name directly.")] = msgspec.field(
+        default_factory=list
+    )
+    budgets: Annotated[list[BudgetEntry], says("Limits in USD per window; several may apply.")] = msgspec.field(
+        default_factory=list
+    )
+    limits: Annotated[LimitsEntry, says("Rate limits.")] = LimitsEntry()
+    service_class: Annotated[ServiceClass, says("Who waits when engines are busy.")] = "interactive"
+    sla: Annotated[dict[str, SlaEntry], says("Latency limits by tier.")] = msgspec.field(default_factory=dict)
+    routing: Annotated[RoutingEntry, says("How the tier is chosen; replaced as a whole when inherited.")] = (
+        RoutingEntry()
+    )
+    cache: Annotated[CacheEntry, says("What the semantic cache may do.")] = CacheEntry()
+    max_output_tokens: Annotated[AtLeastOne | None, says("Cap on the output, sent upstream.")] = None
+    on_store_outage: Annotated[OnStoreOutage, says("What happens while the budget store is away.")] = "closed"
+    when_loading: Annotated[
+        WhenLoading, says("A tier that is still loading: `small` stands in, `wait`, or `refuse` with 503.")
+    ] = "small"
+    fallback: Annotated[bool, says("Whether another tier may stand in for one that is down.")] = True
 
 
 def convert(raw: object, into: type[T], file: str, key: str = "") -> T:

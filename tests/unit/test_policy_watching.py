@@ -58,8 +58,8 @@ async def test_a_broken_file_leaves_the_last_good_policies_and_is_reported_once(
 ) -> None:
     before = watcher.current
     write(tmp_path, "acme", "tenant: acme\nlimitz: {}")
-    for _ in range(4):
-        assert await watcher.poll() is None
+    results = [result for _ in range(4) if (result := await watcher.poll()) is not None]
+    assert [result.problem for result in results] == [watcher.problem]
     assert watcher.current is before
     assert watcher.problem is not None
     assert "did you mean 'limits'" in watcher.problem.message
@@ -73,9 +73,13 @@ async def test_a_broken_file_leaves_the_last_good_policies_and_is_reported_once(
 
 async def test_an_explicit_reload_says_what_is_wrong(watcher: PolicyWatcher, tmp_path: Path) -> None:
     write(tmp_path, "defaults", "routing: {quality: 3}")
-    with pytest.raises(ConfigurationError, match=r"defaults\.yaml: routing\.quality"):
-        await watcher.reload()
-    assert cap(watcher) == 1
+    before = watcher.current
+    result = await watcher.reload()
+    assert result.problem is not None
+    assert "defaults.yaml: routing.quality" in result.problem.message
+    assert (result.is_loaded, result.changed, result.version) == (False, (), before.version)
+    assert watcher.problem is result.problem
+    assert watcher.current is before
 
 
 async def test_a_folder_that_vanishes_leaves_the_last_good_policies(watcher: PolicyWatcher, tmp_path: Path) -> None:
