@@ -22,7 +22,7 @@ from core.deadline import Deadline
 from core.errors import ClientGone, HeadgateError, NotCached
 from core.identity import Caller
 from core.money import usd_text
-from core.plan import Complexity, Plan
+from core.plan import Complexity, Plan, Reason
 from core.rules import AutoTarget, EffectivePolicy, Sla
 from core.trace import TraceSink
 from gateway.answer import Answer, Headers
@@ -83,7 +83,7 @@ class Pipeline:
                             yield self._relayed(live, plan, request, draft)
                     finally:
                         reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
-            if live.complete:
+            if live.complete and plan.degraded_from is None and plan.reason is not Reason.BUDGET:
                 await self._store(caller, request, policy, live)
         except HeadgateError as error:
             draft.error = error
@@ -166,7 +166,10 @@ class Pipeline:
             raise draft.error from failure
 
     async def _store(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, live: LiveAnswer) -> None:
-        """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""
+        """Offer a complete answer to the cache; only plain text from one choice has a canonical replay.
+
+        An answer for which a lesser tier stood in is not offered: it must not be served when the better one is back.
+        """
         captured = live.captured()
         if captured is None or not captured.plain or live.usage is None:
             return
