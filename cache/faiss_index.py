@@ -1,150 +1,103 @@
 """Nearest neighbours by FAISS on the CPU: many small partitions in one array, large ones in an index of their own.
 
-Scopes are many and mostly tiny, so partitions below `LARGE` entries are row numbers into one shared float16 array and
-are compared exactly with numpy. A partition that grows beyond gets a flat float16 FAISS index with removal by id, and
-returns to the array when it shrinks to half of that.
+Scopes are many and mostly tiny, so partitions up to `LARGE` entries are rows of one shared float16 array. A larger one
+gets a flat index at once, and above `HUGE` an inverted file, which a thread in the background trains and fills while
+the old index goes on answering; then it is swapped in, and trained anew when it has doubled. A partition that shrinks to
+half of a limit goes back. When the background work fails, the old index stays and one warning tells so.
 """
 
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
+from cache.faiss_partitions import (
+    Arena,
+    FlatPartition,
+    IvfPartition,
+    Partition,
+    Rows,
+    SmallPartition,
+    sample_size,
+)
 from cache.vector_index import Neighbour
 from core.cached import Vector
 
+log = logging.getLogger(__name__)
+
 LARGE = 1_000
+HUGE = 20_000
+_CHUNK = 8_192
+
+Build = Callable[[Rows, int], Partition]
+"""Makes the empty successor of a huge partition from a sample and the expected size."""
 
 
-class _Arena:
-    """One float16 array whose rows are handed out and taken back."""
+@dataclass(slots=True)
+class _Rebuild:
+    """A partition whose successor is being made, and the ids that changed since."""
 
-    def __init__(self, dimension: int) -> None:
-        self._rows: NDArray[np.float16] = np.zeros((256, dimension), dtype=np.float16)
-        self._free = list(range(255, -1, -1))
-
-    def put(self, vector: Vector) -> int:
-        if not self._free:
-            used = len(self._rows)
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-            self._free = list(range(2 * used - 1, used - 1, -1))
-        row = self._free.pop()
-        self._rows[row] = vector
-        return row
-
-    def release(self, row: int) -> None:
-        self._free.append(row)
-
-    def take(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        taken: NDArray[np.float32] = self._rows[np.asarray(rows)].astype(np.float32)
-        return taken
-
-
-class _Small:
-    """A partition as row numbers into the shared array."""
-
-    def __init__(self, arena: _Arena) -> None:
-        self._arena = arena
-        self._row_of: dict[str, int] = {}
-
-    def add(self, entry_id: str, vector: Vector) -> None:
-        self._row_of[entry_id] = self._arena.put(vector)
-
-    def remove(self, entry_id: str) -> None:
-        self._arena.release(self._row_of.pop(entry_id))
-
-    def search(self, vector: Vector, k: int) -> list[Neighbour]:
-        similarities = self._arena.take(list(self._row_of.values())) @ vector
-        best = np.argpartition(-similarities, k)[:k] if k < len(similarities) else np.arange(len(similarities))
-        ids = list(self._row_of)
-        return _sorted(Neighbour(ids[at], float(similarities[at])) for at in best)
-
-    def contents(self) -> tuple[list[str], NDArray[np.float32]]:
-        return list(self._row_of), self._arena.take(list(self._row_of.values()))
-
-    def __len__(self) -> int:
-        return len(self._row_of)
-
-
-class _Large:
-    """A partition with a flat float16 FAISS index of its own."""
-
-    def __init__(self, dimension: int) -> None:
-        flat = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        self._index: Any = faiss.IndexIDMap2(flat)
-        self._number_of: dict[str, int] = {}
-        self._id_of: dict[int, str] = {}
-        self._next = 0
-
-    def add(self, entry_id: str, vector: Vector) -> None:
-        self.add_all([entry_id], vector[None, :])
-
-    def add_all(self, entry_ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        numbers = np.arange(self._next, self._next + len(entry_ids), dtype=np.int64)
-        self._next += len(entry_ids)
-        self._index.add_with_ids(np.ascontiguousarray(vectors), numbers)
-        for entry_id, number in zip(entry_ids, numbers.tolist(), strict=True):
-            self._number_of[entry_id] = number
-            self._id_of[number] = entry_id
-
-    def remove(self, entry_id: str) -> None:
-        number = self._number_of.pop(entry_id)
-        del self._id_of[number]
-        self._index.remove_ids(np.array([number], dtype=np.int64))
-
-    def search(self, vector: Vector, k: int) -> list[Neighbour]:
-        similarities, numbers = self._index.search(vector[None, :], min(k, len(self)))
-        pairs = zip(numbers[0].tolist(), similarities[0].tolist(), strict=True)
-        return _sorted(Neighbour(self._id_of[number], value) for number, value in pairs if number in self._id_of)
-
-    def contents(self) -> tuple[list[str], NDArray[np.float32]]:
-        ids = list(self._number_of)
-        rows = self._index.reconstruct_batch(np.array([self._number_of[one] for one in ids], dtype=np.int64))
-        return ids, rows
-
-    def __len__(self) -> int:
-        return len(self._number_of)
+    place: Partition
+    changed: set[str]
 
 
 class FaissIndex:
     """A `VectorIndex` bounded in partitions; when there are too many, the least recently used is dropped."""
 
-    def __init__(self, dimension: int = 384, *, max_partitions: int = 100_000, large: int = LARGE) -> None:
+    def __init__(
+        self,
+        dimension: int = 384,
+        *,
+        max_partitions: int = 100_000,
+        large: int = LARGE,
+        huge: int = HUGE,
+        build: Build | None = None,
+    ) -> None:
         faiss.omp_set_num_threads(1)  # OpenMP on busy cores was disastrous (measured)
         self._dimension = dimension
         self._max_partitions = max_partitions
         self._large = large
-        self._arena = _Arena(dimension)
-        self._partitions: OrderedDict[str, _Small | _Large] = OrderedDict()
+        self._huge = huge
+        self._build: Build = build or (lambda sample, size: IvfPartition(dimension, sample, size))
+        self._arena = Arena(dimension)
+        self._partitions: OrderedDict[str, Partition] = OrderedDict()
         self._home: dict[str, str] = {}
+        self._sized_for: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._rebuilds: dict[str, _Rebuild] = {}
+        self._wanted: list[str] = []
+        self._builder: threading.Thread | None = None
+        self._is_closed = False
 
     def add(self, partition: str, entry_id: str, vector: Vector) -> None:
         """Put one vector; see `VectorIndex.add`."""
         if vector.shape != (self._dimension,):
             raise ValueError(f"a vector of shape {vector.shape} does not fit an index of dimension {self._dimension}")
+        self.add_all(partition, [entry_id], vector[None, :])
+
+    def add_all(self, partition: str, entry_ids: Sequence[str], rows: Rows) -> None:
+        """Put (n, d) float32 L2-normalised rows under distinct ids, as `add` does one by one."""
         with self._lock:
-            self._forget(entry_id)
+            self._forget(entry_ids)
             place = self._partitions.get(partition)
             if place is None:
-                place = self._partitions[partition] = _Small(self._arena)
+                place = self._partitions[partition] = SmallPartition(self._arena)
             self._partitions.move_to_end(partition)
-            place.add(entry_id, vector)
-            self._home[entry_id] = partition
-            if isinstance(place, _Small) and len(place) > self._large:
-                self._partitions[partition] = self._grown(place)
+            place.add(entry_ids, rows)
+            self._home.update(dict.fromkeys(entry_ids, partition))
+            self._note(partition, entry_ids)
+            self._fit(partition, place)
             if len(self._partitions) > self._max_partitions:
                 self._drop_oldest()
 
     def remove(self, entry_ids: Sequence[str]) -> None:
         """Forget these entries; see `VectorIndex.remove`."""
         with self._lock:
-            for entry_id in entry_ids:
-                self._forget(entry_id)
+            self._forget(entry_ids)
 
     def search(self, partition: str, vector: Vector, k: int) -> list[Neighbour]:
         """Return the nearest; see `VectorIndex.search`."""
@@ -153,45 +106,160 @@ class FaissIndex:
             if place is None or k < 1:
                 return []
             self._partitions.move_to_end(partition)
-            return place.search(vector, k)
+            if not place.is_thread_safe:
+                return place.search(vector, k)
+        return place.search(vector, k)
+
+    def contents(self) -> Iterator[tuple[str, list[str], Rows]]:
+        """Yield partition, ids and (n, d) rows in pieces; what changes meanwhile may be missing or old."""
+        with self._lock:
+            names = list(self._partitions)
+        for name in names:
+            with self._lock:
+                place = self._partitions.get(name)
+                ids = [] if place is None else place.ids()
+            for start in range(0, len(ids), _CHUNK):
+                with self._lock:
+                    place = self._partitions.get(name)
+                    piece = [] if place is None else [one for one in ids[start : start + _CHUNK] if one in place]
+                    rows = place.rows(piece) if place is not None and piece else None
+                if rows is not None:
+                    yield name, piece, rows
 
     def __len__(self) -> int:
         """Return the number of vectors."""
         return len(self._home)
 
-    def _forget(self, entry_id: str) -> None:
-        partition = self._home.pop(entry_id, None)
-        if partition is None:
+    def __contains__(self, entry_id: str) -> bool:
+        """Whether the entry is there."""
+        return entry_id in self._home
+
+    def settle(self) -> None:
+        """Wait until no work is left in the background."""
+        while (builder := self._builder) is not None:
+            builder.join()
+
+    def close(self) -> None:
+        """Give up what the background has not finished."""
+        self._is_closed = True
+        self.settle()
+
+    def shape_of(self, partition: str) -> str:
+        """Name the shape that a partition has at the moment, for reports."""
+        place = self._partitions.get(partition)
+        return "none" if place is None else type(place).__name__.removesuffix("Partition").lower()
+
+    def _forget(self, entry_ids: Sequence[str]) -> None:
+        by_partition: dict[str, list[str]] = {}
+        for entry_id in dict.fromkeys(entry_ids):
+            partition = self._home.pop(entry_id, None)
+            if partition is not None:
+                by_partition.setdefault(partition, []).append(entry_id)
+        for partition, ids in by_partition.items():
+            place = self._partitions[partition]
+            place.remove(ids)
+            self._note(partition, ids)
+            if not len(place):
+                del self._partitions[partition]
+                self._sized_for.pop(partition, None)
+            else:
+                self._fit(partition, place)
+
+    def _fit(self, partition: str, place: Partition) -> None:
+        """Give a partition the shape of its size; what takes long is left to the background."""
+        size, shape = len(place), type(place)
+        if shape is SmallPartition and size > self._large:
+            place = self._replaced(partition, FlatPartition(self._dimension))
+        elif shape is not SmallPartition and size < self._large // 2:
+            self._replaced(partition, SmallPartition(self._arena))
             return
+        sized_for = self._sized_for.get(partition, 0)
+        if size > max(self._huge, 2 * sized_for) or (sized_for and size < self._huge // 2):
+            self._ask_for(partition)
+
+    def _replaced(self, partition: str, successor: Partition) -> Partition:
         place = self._partitions[partition]
-        place.remove(entry_id)
-        if not len(place):
-            del self._partitions[partition]
-        elif isinstance(place, _Large) and len(place) < self._large // 2:
-            self._partitions[partition] = self._shrunk(place)
-
-    def _grown(self, small: _Small) -> _Large:
-        ids, rows = small.contents()
-        large = _Large(self._dimension)
-        large.add_all(ids, rows)
-        for entry_id in ids:
-            small.remove(entry_id)
-        return large
-
-    def _shrunk(self, large: _Large) -> _Small:
-        small = _Small(self._arena)
-        ids, rows = large.contents()
-        for entry_id, row in zip(ids, rows, strict=True):
-            small.add(entry_id, row)
-        return small
+        ids = place.ids()
+        successor.add(ids, place.rows(ids))
+        if isinstance(place, SmallPartition):
+            place.remove(ids)
+        self._partitions[partition] = successor
+        self._sized_for.pop(partition, None)
+        return successor
 
     def _drop_oldest(self) -> None:
-        _, place = self._partitions.popitem(last=False)
-        ids, _ = place.contents()
+        name, place = self._partitions.popitem(last=False)
+        self._sized_for.pop(name, None)
+        ids = place.ids()
         for entry_id in ids:
             del self._home[entry_id]
-            place.remove(entry_id)
+        if isinstance(place, SmallPartition):
+            place.remove(ids)
 
+    def _note(self, partition: str, entry_ids: Sequence[str]) -> None:
+        rebuild = self._rebuilds.get(partition)
+        if rebuild is not None:
+            rebuild.changed.update(entry_ids)
 
-def _sorted(neighbours: Any) -> list[Neighbour]:
-    return sorted(neighbours, key=lambda one: -one.similarity)
+    def _ask_for(self, partition: str) -> None:
+        """Queue a rebuild; called with the lock held."""
+        if self._is_closed or partition in self._rebuilds or partition in self._wanted:
+            return
+        self._wanted.append(partition)
+        if self._builder is None:
+            self._builder = threading.Thread(target=self._run, name="headgate-index-builder", daemon=True)
+            self._builder.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if self._is_closed or not self._wanted:
+                    self._builder = None
+                    return
+                partition = self._wanted.pop(0)
+                place = self._partitions.get(partition)
+                if place is None:
+                    continue
+                self._rebuilds[partition] = _Rebuild(place, set())
+                ids = place.ids()
+                self._sized_for[partition] = len(ids)  # after a failure nothing is tried before the size has doubled
+            try:
+                self._rebuild(partition, place, ids)
+            except Exception as problem:
+                log.warning("index not rebuilt, the old one stays", extra={"error": str(problem), "entries": len(ids)})
+            finally:
+                with self._lock:
+                    del self._rebuilds[partition]
+
+    def _rebuild(self, partition: str, place: Partition, ids: list[str]) -> None:
+        successor = self._successor(place, ids)
+        for start in range(0, len(ids), _CHUNK):
+            kept, rows = self._copied(place, ids[start : start + _CHUNK])
+            if self._is_closed:
+                return
+            if kept:
+                successor.add(kept, rows)
+        with self._lock:
+            if self._partitions.get(partition) is not place:
+                return
+            changed = self._rebuilds[partition].changed
+            successor.remove([one for one in changed if one in successor])
+            added = [one for one in changed if one in place]
+            if added:
+                successor.add(added, place.rows(added))
+            self._partitions[partition] = successor
+            if isinstance(successor, FlatPartition):
+                del self._sized_for[partition]
+
+    def _successor(self, place: Partition, ids: list[str]) -> Partition:
+        if len(ids) <= self._huge:
+            return FlatPartition(self._dimension)
+        count = sample_size(len(ids))
+        chosen = [ids[at] for at in np.random.default_rng(len(ids)).choice(len(ids), count, replace=False)]
+        pieces = [self._copied(place, chosen[at : at + _CHUNK])[1] for at in range(0, count, _CHUNK)]
+        return self._build(np.concatenate(pieces), len(ids))
+
+    def _copied(self, place: Partition, ids: Sequence[str]) -> tuple[list[str], Rows]:
+        with self._lock:
+            kept = [one for one in ids if one in place]
+            return kept, place.rows(kept) if kept else np.zeros((0, self._dimension), dtype=np.float32)

@@ -1,23 +1,44 @@
 """One suite over every vector index."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from cache.faiss_index import FaissIndex
 from cache.vector_index import BruteForceIndex, VectorIndex
+from core.cached import Vector
 from tests.caching import direction
 
 MakeIndex = Callable[[int], VectorIndex]
 
 
-@pytest.fixture(params=["brute force", "faiss", "faiss, large from 3"])
+class Settled:
+    """An index whose background work is done after every change."""
+
+    def __init__(self, index: FaissIndex) -> None:
+        self._index = index
+        self.search = index.search
+
+    def add(self, partition: str, entry_id: str, vector: Vector) -> None:
+        self._index.add(partition, entry_id, vector)
+        self._index.settle()
+
+    def remove(self, entry_ids: Sequence[str]) -> None:
+        self._index.remove(entry_ids)
+        self._index.settle()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+
+@pytest.fixture(params=["brute force", "faiss", "faiss, large from 3", "faiss, huge from 3"])
 def make(request: pytest.FixtureRequest) -> MakeIndex:
     makers: dict[str, MakeIndex] = {
         "brute force": lambda partitions: BruteForceIndex(max_partitions=partitions),
         "faiss": lambda partitions: FaissIndex(max_partitions=partitions),
         "faiss, large from 3": lambda partitions: FaissIndex(max_partitions=partitions, large=3),
+        "faiss, huge from 3": lambda partitions: Settled(FaissIndex(max_partitions=partitions, large=2, huge=3)),
     }
     return makers[request.param]
 
