@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = ("serve", "demo", "keys", "policy", "route", "models")
+COMMANDS = ("serve", "demo", "keys", "budget", "audit", "policy", "route", "models")
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -1,6 +1,7 @@
 """API keys in SQLite, shared by the gateway and the commands that create and revoke them."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -40,12 +41,13 @@ _SELECT = f"SELECT {_COLUMNS} FROM api_keys"  # noqa: S608  a constant
 class SqliteKeyStore:
     """A `KeyStore` on a file; every change is committed before the call returns.
 
-    One connection serves one thread at a time: who changes keys in a thread of its own opens a store of its own.
+    Threads take turns, and a writer may wait for another process: who must not wait opens a store of its own.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file; raises ConfigurationError when it cannot be used."""
         self._connection = open_database(path, COMPONENT, MIGRATIONS)
+        self._turn = threading.RLock()
 
     def put(self, record: KeyRecord) -> None:
         """Add or replace a record."""
@@ -74,7 +76,7 @@ class SqliteKeyStore:
 
     def revision(self) -> int:
         """Return how many changes this and all other processes have made to the table."""
-        with _translated():
+        with self._turn, _translated():
             (revision,) = self._connection.execute("SELECT revision FROM api_keys_revision").fetchone()
         return int(revision)
 
@@ -83,13 +85,13 @@ class SqliteKeyStore:
         self._connection.close()
 
     def _select(self, condition: str, values: tuple[str, ...]) -> tuple[KeyRecord, ...]:
-        with _translated():
+        with self._turn, _translated():
             return tuple(_record(row) for row in self._connection.execute(f"{_SELECT} {condition}", values))
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         """Commit the body and a new revision together."""
-        with _translated(), self._connection:
+        with self._turn, _translated(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE api_keys_revision SET revision = revision + 1")
             yield self._connection

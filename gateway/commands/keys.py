@@ -121,7 +121,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         return 0
     table = Table(title=f"{len(records)} keys")
     for column in ("key id", "for", "scopes", "created", "state"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "key id")
     for record in records:
         whose = record.tenant or f"admin: {record.role}"
         state = _state(record, clock.now())
@@ -147,7 +147,7 @@ def run_rotate(arguments: argparse.Namespace) -> int:
         before = None if old is None else key_view(old)
         with keys.audit.change("key.rotate", arguments.key_id, before) as change:
             text, record = rotate_key(keys.store, arguments.key_id, keys.pepper, clock, overlap)
-            change.after = key_view(record)
+            change.after = [key_view(record), key_view(keys.store.get(arguments.key_id) or record)]
     print(text)
     return 0
 

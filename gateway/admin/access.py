@@ -1,0 +1,67 @@
+"""Who may call the admin API: every route declares its least role, and what declares none is closed to everyone."""
+
+from typing import Any
+
+from litestar.connection import ASGIConnection, Request
+from litestar.handlers import BaseRouteHandler
+
+from core.errors import InvalidApiKey, PermissionRefused
+from policies.access import AdminAuthenticator, Administrator
+from policies.audit import Actor
+from policies.keys import Role
+
+LEAST_ROLE = "least_role"
+OPEN = {LEAST_ROLE: "open"}
+"""For what anybody may know: that the process answers."""
+VIEWER = {LEAST_ROLE: Role.VIEWER}
+OPERATOR = {LEAST_ROLE: Role.OPERATOR}
+OWNER = {LEAST_ROLE: Role.OWNER}
+
+AdminRequest = Request[Administrator, Any, Any]
+
+
+class AdminGate:
+    """The guard of the whole listener; it decides by header and route handler alone, before any body is read."""
+
+    def __init__(self, authenticator: AdminAuthenticator) -> None:
+        self._authenticator = authenticator
+
+    def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """Let the caller in and keep its name with the request.
+
+        Raises:
+            InvalidApiKey: no administrator's key, or more than one header with keys.
+            PermissionRefused: the route is for a higher role, or declares none.
+        """
+        least = handler.opt.get(LEAST_ROLE)
+        if least == "open":
+            return
+        sent = connection.headers.getall("authorization", [])
+        if len(sent) != 1:
+            raise InvalidApiKey
+        administrator = self._authenticator.authenticate(sent[0], address_of(connection))
+        if not isinstance(least, Role):
+            raise PermissionRefused("This route is open to nobody.")
+        require(administrator, least)
+        connection.scope["user"] = administrator
+
+
+def require(administrator: Administrator, least: Role) -> None:
+    """Refuse an administrator of a lower role.
+
+    Raises:
+        PermissionRefused: says which role it takes.
+    """
+    if not administrator.role.includes(least):
+        raise PermissionRefused(f"This takes the role {least.value!r}; this key has {administrator.role.value!r}.")
+
+
+def actor_of(request: AdminRequest) -> Actor:
+    """Return who makes the change that this request asks for."""
+    return Actor(request.user.name, request.user.role.value, address_of(request))
+
+
+def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """Return the address of whoever connected, empty on a unix socket; forwarded headers are never believed."""
+    client = connection.scope["client"]
+    return client[0] if client else ""

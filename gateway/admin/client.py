@@ -1,0 +1,100 @@
+"""A small client of the admin API for commands: loopback or https only, never through a proxy of the environment."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import httpx
+
+from core.errors import ConfigurationError, HeadgateError
+from gateway.settings import Address, Settings, load_settings
+
+TIMEOUT_S = 10.0
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a listener's address, turned into a reachable one
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class NotRunning(HeadgateError):
+    """No gateway answers on its admin listener."""
+
+    code = "not_running"
+
+
+class Refused(HeadgateError):
+    """The gateway answered with an error; its message says what is wrong."""
+
+    code = "refused"
+
+
+class AdminClient:
+    """Sends one administrator's requests."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the JSON object at `path`; raises NotRunning or Refused."""
+        return self._sent("GET", path, None)
+
+    def post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
+        """Post a JSON object and return the answer; raises NotRunning or Refused."""
+        return self._sent("POST", path, body)
+
+    def _sent(self, method: str, path: str, body: dict[str, object] | None) -> dict[str, Any]:
+        try:
+            answer = self._client.request(method, path, json=body)
+        except httpx.TransportError as problem:
+            where = str(self._client.base_url).rstrip("/")
+            raise NotRunning(
+                f"no gateway answers at {where}; start it with `headgate serve`, or name it with --admin-url"
+            ) from problem
+        try:
+            found = answer.json()
+        except ValueError as problem:
+            raise Refused(f"what answers at {self._client.base_url} is not a Headgate admin listener") from problem
+        if answer.is_success and isinstance(found, dict):
+            return found
+        told = found.get("error") if isinstance(found, dict) else None
+        raise Refused(
+            str(cast(dict[str, Any], told or {}).get("message") or f"the gateway answered {answer.status_code}")
+        )
+
+
+@contextmanager
+def open_client(config: Path, admin_url: str | None) -> Iterator[AdminClient]:
+    """Open a client for the gateway that the configuration describes, with its admin key.
+
+    Raises:
+        ConfigurationError: there is no key file, or the key would travel unprotected.
+    """
+    settings = load_settings(config)
+    url = admin_url or url_of(settings.admin_listen)
+    _check(url)
+    headers = {"authorization": f"Bearer {_owner_key(settings)}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
+        yield AdminClient(client)
+
+
+def url_of(address: Address) -> str:
+    """Return the URL under which this machine reaches a listener."""
+    host = EVERYWHERE.get(address.host, address.host)
+    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+
+
+def _check(url: str) -> None:
+    parts = urlsplit(url)
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
+        mend = "use https, or run the command on the gateway's machine"
+        raise ConfigurationError("--admin-url", "", f"{url[:80]!r} would carry the admin key unprotected", mend)
+
+
+def _owner_key(settings: Settings) -> str:
+    try:
+        return settings.admin_key_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as problem:
+        mend = "start the gateway once with `headgate serve`, which makes it"
+        raise ConfigurationError(
+            str(settings.admin_key_file), "admin.key_file", "the admin key cannot be read", mend
+        ) from problem

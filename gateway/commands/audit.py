@@ -1,0 +1,92 @@
+"""`headgate audit show | verify`: who changed what by command or admin API, and whether the record is whole."""
+
+import argparse
+import re
+from typing import Any
+
+from gateway.commands.options import Subparsers, add_config, add_json
+
+_HEAD = re.compile(r"([0-9]{1,15}):([0-9a-f]{64})\Z")
+
+
+def add_parser(subparsers: "Subparsers[Any]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("audit", help="show and check the record of changes")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    show = actions.add_parser(
+        "show", help="show the newest changes", epilog="example: headgate audit show --last 50 --json"
+    )
+    show.add_argument("--last", type=int, default=20, metavar="N", help="how many (default: %(default)s)")
+    add_config(show)
+    add_json(show)
+    show.set_defaults(run=run_show)
+    verify = actions.add_parser(
+        "verify",
+        help="follow the chain of hashes and print its head",
+        description="Note the head that is printed: with --expect, a later run finds entries that were cut off since.",
+        epilog="example: headgate audit verify --expect 41:0f3a...",
+    )
+    verify.add_argument("--expect", type=_head, metavar="SEQ:HASH", help="a head that was printed before")
+    add_config(verify)
+    add_json(verify)
+    verify.set_defaults(run=run_verify)
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print changes, oldest first."""
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    from core.clock import SystemClock
+    from gateway.admin.local import open_audit
+    from gateway.admin.state_routes import audit_row
+    from gateway.settings import load_settings
+    from policies.pepper import load_pepper
+
+    settings = load_settings(arguments.config)
+    with open_audit(settings, load_pepper(settings.pepper_file), SystemClock()) as audit:
+        rows = [audit_row(entry) for entry in audit.log.entries(max(1, arguments.last))]
+    console = Console()
+    if arguments.json:
+        console.print_json(msgspec.json.encode(rows).decode())
+        return 0
+    table = Table(title=f"the last {len(rows)} changes")
+    for column in ("no.", "when (UTC)", "who", "from", "what", "on", "before", "after", "outcome"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        digests = [(digest or "-")[:8] for digest in (row.before, row.after)]
+        who = f"{row.actor} ({row.role})"
+        table.add_row(str(row.seq), row.at[:19], who, row.source, row.action, row.target, *digests, row.outcome)
+    console.print(table)
+    return 0
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    """Print the head; exit code 1 when the record is not what was written."""
+    import json
+    import sys
+
+    from core.clock import SystemClock
+    from gateway.admin.local import open_audit
+    from gateway.settings import load_settings
+    from policies.pepper import load_pepper
+
+    settings = load_settings(arguments.config)
+    with open_audit(settings, load_pepper(settings.pepper_file), SystemClock()) as audit:
+        verdict = audit.log.verify(arguments.expect)
+    if arguments.json:
+        found = {"valid": verdict.problem is None, "rows": verdict.rows, "head": verdict.head}
+        print(json.dumps(found | {"problem": verdict.problem}))
+    elif verdict.problem is None:
+        print(f"{verdict.rows} entries are as they were written; head {verdict.head}")
+    else:
+        print(f"headgate: {verdict.problem}; {verdict.rows} entries before are right", file=sys.stderr)
+    return 0 if verdict.problem is None else 1
+
+
+def _head(text: str) -> tuple[int, bytes]:
+    match = _HEAD.match(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SEQ:HASH as `headgate audit verify` prints it")
+    return int(match[1]), bytes.fromhex(match[2])
