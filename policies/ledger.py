@@ -5,15 +5,20 @@ rule: what happens while a store is away is the tenant's choice (`on_store_outag
 
 Invariants, at every moment and for every budget:
 
-1. `limit = free + reserved + spent`; `reserved` and `spent` are never negative. All are integers of nano-USD.
-2. A hold draws on all its accounts or on none, in one atomic step, and lies in the windows in which it was made.
+1. `limit = free + reserved + spent`, where `limit` is the policy's plus what was granted on top in this window;
+   `reserved` and `spent` are never negative. All are integers of nano-USD.
+2. A hold draws on all its accounts or on none, in one atomic step, and lies in the windows in which it was made. In a
+   rolling window it lies in the part in which it was made, and counts as long as that part does.
 3. `reserve` and `settle` are idempotent by reservation id for as long as a closed hold is remembered (the last 100,000
-   in a process, an hour in Redis). A settlement of an id that the ledger does not know (a store that came back older)
-   is booked in the present window: money that was spent is never forgotten.
+   in a process, two days or 100,000 per tenant in Redis). A settlement of an id that the ledger does not know (a store
+   that came back older) is booked in the present window: money that was spent is never forgotten.
 4. No false block: a hold is refused only if some account's `free` is below the hold's own amount. A hold of 0 is never
-   refused, whatever was spent: models that cost nothing go on (which `small_only` is for; the planner sees to it).
+   refused, whatever was spent: models that cost nothing go on (which `small_only` is for; the planner sees to it). A
+   soft budget counts and alerts, and never refuses.
 5. A hold whose lease has run out is charged in full and flagged (`unconfirmed`); a settlement that still arrives
    replaces that charge by the true cost.
+6. A grant raises the limit of one account in its present window. A reset is a grant of what was spent: nothing that was
+   booked is ever erased.
 
 Overshoot. `reserved + spent - limit` never exceeds the sum, over the holds in flight, of max(0, actual - amount).
 Proof: a hold of amount a > 0 is granted only if a <= limit - reserved - spent, so right after the last such grant
@@ -24,16 +29,17 @@ meanwhile count among them with amount 0. A limit that the owner lowers below wh
 of the ledger.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from core.errors import InvalidRequest
 from core.identity import Caller
 from core.money import NANO_PER_USD
 from core.plan import Standing
 from core.rules import Budget, TenantPolicy
-from policies.budgets import Account
+from policies.budgets import MAX_LIMIT_NANO_USD, Account, account_of
 
 LEASE_S = 900.0
 """How long a hold lives without settlement; longer than any request should take, and harmless when one takes longer."""
@@ -95,7 +101,14 @@ NOTHING = Cost(0)
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """One budget in its present window; `unconfirmed` is the part of `spent` that was charged when leases ran out."""
+    """One budget in its present window.
+
+    Attributes:
+        reserved_nano_usd: held by requests in flight, slices of replicas included.
+        unconfirmed_nano_usd: the part of `spent` that was charged when leases ran out.
+        granted_nano_usd: what was added to the policy's limit in this window.
+        leased_nano_usd: the part of `reserved` that replicas hold for requests to come, at most; it can be recalled.
+    """
 
     account: Account
     budget: Budget
@@ -105,18 +118,48 @@ class Balance:
     reserved_nano_usd: int
     spent_nano_usd: int
     unconfirmed_nano_usd: int
+    granted_nano_usd: int = 0
+    leased_nano_usd: int = 0
+
+    @property
+    def limit_nano_usd(self) -> int:
+        """Return the policy's limit plus what was granted."""
+        return self.budget.limit_nano_usd + self.granted_nano_usd
 
     @property
     def free_nano_usd(self) -> int:
         """Return limit - reserved - spent; negative only by the overshoot that the module states."""
-        return self.budget.limit_nano_usd - self.reserved_nano_usd - self.spent_nano_usd
+        return self.limit_nano_usd - self.reserved_nano_usd - self.spent_nano_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A budget has spent a stated percentage of its limit; raised once per window, percentage and limit.
+
+    `until` is the end of the window; a rolling budget may raise the same alert again after it.
+    """
+
+    account: Account
+    budget: Budget
+    percent: int
+    spent_nano_usd: int
+    limit_nano_usd: int
+    window_id: str
+    until: datetime
+
+
+OnAlert = Callable[[Alert], None]
+"""Takes an alert; it must neither wait nor raise."""
 
 
 class BudgetLedger(Protocol):
     """Where budgets are kept; see the module for what every implementation promises."""
 
     async def standing(self, caller: Caller, policy: TenantPolicy) -> Standing:
-        """Return how much the caller may still spend under the tightest of its budgets (budgets of one tier aside)."""
+        """Return how much the caller may still spend under the tightest of its budgets, those of one tier apart.
+
+        What replicas hold for requests to come counts as free: a reservation recalls it.
+        """
         ...
 
     async def reserve(self, hold: Hold) -> None:
@@ -141,15 +184,80 @@ class BudgetLedger(Protocol):
         ...
 
 
+class Treasury(Protocol):
+    """What the operator may do to a ledger while it runs; `gateway` offers it on the admin listener."""
+
+    async def balances(self, policy: TenantPolicy) -> tuple[Balance, ...]:
+        """Return every budget of the tenant in its present window."""
+        ...
+
+    async def grant(self, policy: TenantPolicy, account: Account, nano_usd: int, grant_id: str) -> None:
+        """Raise the limits of `account` in its present window (a negative amount takes an earlier grant back).
+
+        Repeating a `grant_id` changes nothing.
+
+        Raises:
+            InvalidRequest: no budget of the policy counts in this account, or the amount is beyond reason.
+            Unavailable: the store is away.
+        """
+        ...
+
+    async def reset(self, policy: TenantPolicy, account: Account, grant_id: str) -> None:
+        """Grant what `account` has spent in its present window, so that the whole limit is free but for open holds.
+
+        Raises:
+            InvalidRequest: no budget of the policy counts in this account.
+            Unavailable: the store is away.
+        """
+        ...
+
+
+def check_account(policy: TenantPolicy, account: Account) -> Budget:
+    """Return a budget of the policy that counts in `account`.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    for budget in policy.budgets:
+        mine = account_of(budget, policy.tenant, account.key_id)
+        is_theirs = bool(account.user) == bool(mine.user) and bool(account.key_id) == bool(mine.key_id)
+        if is_theirs and mine._replace(user=account.user) == account:
+            return budget
+    raise InvalidRequest(f"No budget of the tenant {policy.tenant!r} counts in such an account.", param="account")
+
+
+def check_grant(nano_usd: int) -> None:
+    """Refuse amounts that no limit could have.
+
+    Raises:
+        InvalidRequest: the amount is larger than the largest limit.
+    """
+    if abs(nano_usd) > MAX_LIMIT_NANO_USD:
+        raise InvalidRequest("A grant cannot be larger than the largest limit.", param="amount")
+
+
 _STRICTNESS = {"small_only": 0, "cache_only": 1, "reject": 2}
 
 
-def standing_of(balances: list[Balance]) -> Standing:
-    """Reduce balances to the one that binds: the strictest of those that are used up, else the one with least free."""
-    if not balances:
-        return Standing()
-    used_up = [balance for balance in balances if balance.free_nano_usd <= 0]
-    binding = min(balances, key=lambda balance: balance.free_nano_usd)
+def standing_of(balances: Iterable[Balance]) -> Standing:
+    """Reduce balances to the one that binds: the strictest of those that are used up, else the one with least free.
+
+    Soft budgets never bind. Budgets of one tier bind that tier alone, each by what it leaves.
+    """
+    everywhere: list[tuple[int, Balance]] = []
+    by_tier: dict[str, int] = {}
+    for balance in balances:
+        free = balance.free_nano_usd + balance.leased_nano_usd
+        if balance.budget.soft:
+            continue
+        if balance.account.tier:
+            by_tier[balance.account.tier] = min(free, by_tier.get(balance.account.tier, free))
+        else:
+            everywhere.append((free, balance))
+    if not everywhere:
+        return Standing(free_by_tier=by_tier)
+    free, binding = min(everywhere, key=lambda entry: entry[0])
+    used_up = [entry for entry in everywhere if entry[0] <= 0]
     if used_up:
-        binding = max(used_up, key=lambda balance: (_STRICTNESS[balance.budget.when_exhausted], balance.ends_at))
-    return Standing(binding.free_nano_usd, binding.budget.when_exhausted, binding.ends_at)
+        free, binding = max(used_up, key=lambda entry: (_STRICTNESS[entry[1].budget.when_exhausted], entry[1].ends_at))
+    return Standing(free, binding.budget.when_exhausted, binding.ends_at, by_tier)

@@ -5,23 +5,24 @@ from core.identity import Caller
 from core.plan import Standing
 from core.rules import TenantPolicy
 from policies.books import Books
-from policies.ledger import Balance, Cost, Hold, standing_of
+from policies.budgets import MAX_USERS, Account
+from policies.ledger import Balance, Cost, Hold, OnAlert
 from policies.windows import Calendar
 
 
 class MemoryLedger:
-    """A `BudgetLedger` that never waits."""
+    """A `BudgetLedger` and `Treasury` that never waits."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._books = Books(Calendar(clock))
+    def __init__(self, clock: Clock, *, on_alert: OnAlert | None = None, max_users: int = MAX_USERS) -> None:
+        self._books = Books(Calendar(clock), on_alert=on_alert, max_users=max_users)
 
     async def standing(self, caller: Caller, policy: TenantPolicy) -> Standing:
         """Return what the caller may still spend."""
-        return standing_of([b for b in self._books.balances(policy, caller.key_id) if not b.account.tier])
+        return self._books.standing(policy, caller)
 
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount or raise BudgetExhausted."""
-        self._books.grant(hold)
+        self._books.reserve(hold)
 
     async def settle(self, hold: Hold, cost: Cost) -> None:
         """Charge the cost and release the rest."""
@@ -34,3 +35,11 @@ class MemoryLedger:
     async def balances(self, policy: TenantPolicy) -> tuple[Balance, ...]:
         """Return the tenant's budgets."""
         return tuple(self._books.balances(policy))
+
+    async def grant(self, policy: TenantPolicy, account: Account, nano_usd: int, grant_id: str) -> None:
+        """Raise the limits of one account in its present window."""
+        self._books.grant(policy, account, nano_usd, grant_id)
+
+    async def reset(self, policy: TenantPolicy, account: Account, grant_id: str) -> None:
+        """Grant what the account has spent in its present window."""
+        self._books.reset(policy, account, grant_id)

@@ -2,9 +2,9 @@
 
 All keys of a tenant share the hash tag `{tenant}` and carry no time to live, so that no eviction policy touches money.
 Windows and leases follow the server's clock: the client sends the windows around its own present, the script chooses.
-Scripts may be sent twice by the client library; they are idempotent.
+Scripts may be sent twice by a client library; they are idempotent.
 
-When Redis is away (`TIMEOUT_S`, then left alone for `PAUSE_S`) the tenant's policy decides:
+When Redis is away (no answer within `TIMEOUT_S`; then left alone until it answers again) the tenant's policy decides:
 - `closed`: `reserve` raises Unavailable.
 - `open`: requests go on without a hold.
 - `local_share`: this replica grants holds from its share, what was last seen free divided by the replicas, once.
@@ -14,73 +14,79 @@ everything it acknowledged; a power cut may lose a second, a failover what was n
 are lost so are booked anew, holds themselves are not.
 """
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
-from redis.asyncio import Redis
+import msgspec
 
 from core.clock import Clock
-from core.errors import Unavailable
+from core.errors import BudgetExhausted, InvalidRequest, Unavailable
 from core.identity import Caller
 from core.plan import Standing
 from core.rules import Budget, TenantPolicy
-from policies.books import KEEP_ENDED_S, exhausted
-from policies.budgets import Account, is_per_key, limits_for
-from policies.ledger import NOTHING, Balance, Cost, Hold, standing_of
+from policies.alerts import Bell
+from policies.books import KEEP_ENDED_S, alert_window, exhausted
+from policies.budgets import MAX_USERS, Account, limits_for
+from policies.ledger import (
+    NOTHING,
+    Alert,
+    Balance,
+    Cost,
+    Hold,
+    OnAlert,
+    check_account,
+    check_grant,
+    standing_of,
+)
 from policies.outage import Backlog, Shares
-from policies.redis_scripts import PAUSE_S, TIMEOUT_S, Door, Script, StoreAway
-from policies.windows import Window, window_at
+from policies.redis_draws import Draws, account_in, alert_name, moment
+from policies.redis_scripts import PAUSE_S, TIMEOUT_S, Commands, Script
+from policies.redis_store import TENANTS, RedisStore
+from policies.redis_wire import StoreAway
 
 RESERVE, SETTLE, REAP, SUMS = Script("reserve"), Script("settle"), Script("reap"), Script("sums")
-PREFIX = "headgate:1"
-TENANTS = f"{PREFIX}:tenants"
+GRANT, ALERT = Script("grant"), Script("alert")
 REAPED_AT_ONCE = 200
-_SEPARATOR = "\x1f"
-_INSTANT = timedelta(microseconds=1)
+StoreState = Literal["ok", "away"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    """One budget of a call, with three windows around the client's present."""
+class Refusal(NamedTuple):
+    """Why a hold was refused, and whether slices of replicas could make room if they were recalled."""
 
-    account: Account
-    budget: Budget
-    windows: tuple[Window, Window, Window]
-
-    def arguments(self) -> list[str]:
-        """Write the limit as the scripts read it."""
-        _, *scope = self.account
-        written = [_SEPARATOR.join(scope), str(self.budget.limit_nano_usd)]
-        for window in self.windows:
-            written += [str(_ms(window.starts_at)), f"{window.window_id}{_SEPARATOR}{_ms(window.ends_at)}"]
-        return written
+    error: BudgetExhausted
+    is_recallable: bool
 
 
 class RedisLedger:
-    """A `BudgetLedger` that replicas share."""
+    """A `BudgetLedger` and `Treasury` that replicas share."""
 
     def __init__(
         self,
-        client: Redis,
+        client: Commands,
         clock: Clock,
         *,
         replicas: int = 1,
         timeout_s: float = TIMEOUT_S,
         server_time: bool = True,
+        on_alert: OnAlert | None = None,
+        max_users: int = MAX_USERS,
     ) -> None:
-        """Use `client`, best one of `connect`; with `server_time=False` the clock given counts, for simulations."""
-        self._door = Door(client, clock, timeout_s)
-        self._clock = clock
-        self._server_time = server_time
-        self._around: dict[tuple[str, str], tuple[Window, Window, Window]] = {}
+        """Use `client`, best a `Wire`; with `server_time=False` the clock given counts, for simulations."""
+        self.store = RedisStore(client, clock, timeout_s=timeout_s, server_time=server_time, max_users=max_users)
+        self._on_alert = on_alert
+        self._bell = Bell()
         self._backlog = Backlog()
         self._shares = Shares(replicas)
-        self._announced: set[str] = set()
+
+    @property
+    def state(self) -> StoreState:
+        """Return whether the store answers, for metrics and headers."""
+        return "away" if self.is_away else "ok"
 
     @property
     def is_away(self) -> bool:
-        """Tell whether the store failed to answer a moment ago."""
-        return self._door.is_shut
+        """Tell whether the store failed to answer and has not answered since."""
+        return self.store.door.is_shut
 
     @property
     def waiting_settlements(self) -> int:
@@ -89,12 +95,11 @@ class RedisLedger:
 
     async def standing(self, caller: Caller, policy: TenantPolicy) -> Standing:
         """Return what the caller may still spend; while the store is away, what was last seen."""
-        limits = [limit for limit in self._limits(policy, caller) if not limit.account.tier]
-        if not limits:
+        if not policy.budgets:
             return Standing()
         seen_as = (policy.tenant, caller.key_id)
         try:
-            standing = standing_of(await self._balances(policy.tenant, limits))
+            standing = standing_of(await self._balances(policy.tenant, lambda: self.store.drawing.of(policy, caller)))
         except StoreAway:
             return self._shares.last_seen(seen_as)
         self._shares.saw(seen_as, standing)
@@ -102,24 +107,35 @@ class RedisLedger:
 
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount or raise BudgetExhausted; while the store is away, do as the policy says."""
-        limits = [limit for limit in self._limits(hold.policy, hold.caller) if hold.touches(limit.account)]
-        if not limits:
-            return
-        head = [self._now(), hold.reservation_id, str(hold.amount_nano_usd), str(int(hold.lease_s * 1000))]
+        refusal = await self.try_reserve(hold)
+        if refusal is not None:
+            raise refusal.error
+
+    async def try_reserve(self, hold: Hold, recall_on: str = "") -> Refusal | None:
+        """Hold the amount or say why not; a refusal that slices could lift is called out on the channel `recall_on`.
+
+        Raises:
+            BudgetExhausted: the store is away, and this replica's share is used up.
+            Unavailable: the store is away, and the policy says `closed`.
+        """
+        if not self._draws(hold):
+            return None
         try:
-            await self._announce(hold.policy.tenant)
-            granted, *refused = await self._door.run(RESERVE, _keys(hold.policy.tenant), head + _flat(limits))
+            reply, draws = await self.store.run_drawn(
+                RESERVE, hold.policy.tenant, lambda: self._draws(hold),
+                hold.reservation_id, hold.amount_nano_usd, int(hold.lease_s * 1000), after=(recall_on,),
+            )  # fmt: skip
         except StoreAway as away:
             self._reserve_without_store(hold, away)
-            return
-        if not granted:
-            raise exhausted(
-                hold,
-                [
-                    (limits[at - 1].budget, used, limits[at - 1].windows[window - 1].ends_at)
-                    for at, window, used in _triples(refused)
-                ],
-            )
+            return None
+        if reply[0] == 1:
+            return None
+        refusing = []
+        for at in range(2, len(reply), 4):
+            number, free, granted, ends_at_ms = reply[at : at + 4]
+            draw = draws.each[number - 1]
+            refusing.append((draw.budget, draw.budget.limit_nano_usd + granted, free, moment(ends_at_ms)))
+        return Refusal(exhausted(hold, refusing), bool(reply[1]))
 
     async def settle(self, hold: Hold, cost: Cost) -> None:
         """Charge the cost and release the rest, or keep it until the store is back."""
@@ -138,7 +154,7 @@ class RedisLedger:
             while (waiting := self._backlog.first()) is not None:
                 await self._settle(*waiting)
                 self._backlog.done(waiting[0])
-            for tenant in await self._door.ask(lambda client: client.smembers(TENANTS)):
+            for tenant in await self.store.door.ask("SMEMBERS", TENANTS):
                 count += await self._reap(tenant.decode())
         except StoreAway:
             return count
@@ -151,96 +167,117 @@ class RedisLedger:
             Unavailable: the store is away.
         """
         try:
-            names = await self._door.ask(lambda client: client.hkeys(_keys(policy.tenant)[0]))
-            limits = dict.fromkeys(
-                limit
-                for key_id in sorted({name.decode().partition(_SEPARATOR)[0] for name in names} | {""})
-                for limit in self._limits(policy, Caller(policy.tenant, key_id))
-                if bool(limit.account.key_id) == is_per_key(limit.budget)
-            )
-            return tuple(await self._balances(policy.tenant, list(limits)))
+            accounts = await self._accounts(policy)
+            return tuple(await self._balances(policy.tenant, lambda: self.store.drawing.of_accounts(accounts)))
         except StoreAway as away:
-            raise Unavailable("The budget store is away.", retry_after_s=1.0) from away
+            raise _unavailable() from away
 
-    async def _balances(self, tenant: str, limits: list[_Limit]) -> list[Balance]:
-        if not limits:
-            return []
-        flat = await self._door.run(SUMS, _keys(tenant), [self._now(), *_flat(limits)])
+    async def grant(self, policy: TenantPolicy, account: Account, nano_usd: int, grant_id: str) -> None:
+        """Raise the limits of one account in its present window."""
+        check_grant(nano_usd)
+        await self._grant(policy, account, nano_usd, grant_id)
+
+    async def reset(self, policy: TenantPolicy, account: Account, grant_id: str) -> None:
+        """Grant what the account has spent in its present window."""
+        await self._grant(policy, account, "reset", grant_id)
+
+    async def alert(self, tenant: str, draws: Draws, spent: list[int]) -> None:
+        """Raise the alerts that are due, once for all replicas; `spent` is what `spent_now` in common.lua returns."""
+        if self._on_alert is None or not draws.has_alerts:
+            return
+        now = self.store.drawing.now()
+        due: list[tuple[Alert, str, int]] = []
+        for at, draw in enumerate(draws.each[: len(spent) // 3]):
+            nano_usd, granted, chosen = spent[3 * at : 3 * at + 3]
+            limit = draw.budget.limit_nano_usd + granted
+            window_id, until = alert_window(draw.budget, draw.window(chosen), now)
+            for alert in self._bell.due(draw.account, draw.budget, window_id, until, nano_usd, limit, now):
+                due.append((alert, *alert_name(draw, chosen, alert.percent, limit)))
+        if not due:
+            return
+        claims = [part for _, name, silence in due for part in (name, silence)]
+        try:
+            won = await self.store.run(ALERT, tenant, *claims)
+        except StoreAway:
+            won = [1] * len(due)  # better twice than never
+        for (alert, _, _), is_ours in zip(due, won, strict=True):
+            if is_ours:
+                self._on_alert(alert)
+
+    async def _balances(self, tenant: str, make: Callable[[], Draws]) -> list[Balance]:
+        flat, draws = await self.store.run_drawn(SUMS, tenant, make)
         found = []
-        for at, limit in enumerate(limits):
-            chosen, reserved, spent, unconfirmed = flat[4 * at : 4 * at + 4]
-            window = limit.windows[chosen - 1]
+        for at, draw in enumerate(draws.each):
+            chosen, reserved, spent, granted, unconfirmed, leased = flat[6 * at : 6 * at + 6]
+            window = draw.window(chosen)
             found.append(
                 Balance(
-                    limit.account, limit.budget, window.window_id, window.starts_at, window.ends_at,
-                    reserved, spent, unconfirmed,
+                    draw.account, draw.budget, window.window_id, window.starts_at, window.ends_at,
+                    reserved, spent, unconfirmed, granted, leased,
                 )
             )  # fmt: skip
         return found
 
+    async def _accounts(self, policy: TenantPolicy) -> list[tuple[Account, Budget]]:
+        """Return every budget of the policy, those per key and per user once for every account that was used."""
+        names = await self.store.door.ask("HKEYS", self.store.keys(policy.tenant)[0])
+        used = {account_in(policy.tenant, name.decode()) for name in names if name[-1:] in (b"r", b"s", b"g")}
+        found = []
+        for account, budget in limits_for(policy, Caller(policy.tenant, "")):
+            if budget.per == "tenant":
+                found.append((account, budget))
+                continue
+            found += [
+                (one, budget)
+                for one in sorted(used)
+                if one._replace(key_id="", user=account.user) == account
+                and bool(one.key_id) == (budget.per == "key")
+                and bool(one.user) == (budget.per == "user")
+            ]
+        return found
+
+    async def _grant(self, policy: TenantPolicy, account: Account, amount: int | str, grant_id: str) -> None:
+        budget = check_account(policy, account)
+        try:
+            reply, _ = await self.store.run_drawn(
+                GRANT, policy.tenant, lambda: self.store.drawing.of_accounts([(account, budget)]), grant_id, amount
+            )
+        except StoreAway as away:
+            raise _unavailable() from away
+        if not reply[0]:
+            raise InvalidRequest("More would be taken back than was granted in this window.", param="amount")
+
     async def _settle(self, hold: Hold, cost: Cost) -> None:
-        parts = [text for tier, part in cost.by_tier.items() for text in (tier, str(part))]
-        head = [self._now(), hold.reservation_id, str(cost.total_nano_usd), str(len(cost.by_tier)), *parts]
-        limits = [limit for limit in self._limits(hold.policy, hold.caller) if hold.touches(limit.account)]
-        await self._door.run(SETTLE, _keys(hold.policy.tenant), head + _flat(limits))
+        wants_spent = self._on_alert is not None and self._draws(hold).has_alerts
+        parts = msgspec.msgpack.encode(dict(cost.by_tier)) if cost.by_tier else b""
+        reply, draws = await self.store.run_drawn(
+            SETTLE, hold.policy.tenant, lambda: self._draws(hold),
+            hold.reservation_id, cost.total_nano_usd, parts, after=("1" if wants_spent else "",),
+        )  # fmt: skip
+        if len(reply) > 1:
+            await self.alert(hold.policy.tenant, draws, reply[1])
 
     async def _reap(self, tenant: str) -> int:
         count, last = 0, REAPED_AT_ONCE
         while last == REAPED_AT_ONCE:
-            arguments = [self._now(), str(REAPED_AT_ONCE), str(int(KEEP_ENDED_S * 1000))]
-            last = await self._door.run(REAP, _keys(tenant), arguments)
+            last = await self.store.run(REAP, tenant, REAPED_AT_ONCE, int(KEEP_ENDED_S * 1000))
             count += last
         return count
-
-    async def _announce(self, tenant: str) -> None:
-        """Make the tenant known to the reapers of all replicas, once per process."""
-        if tenant not in self._announced:
-            await self._door.ask(lambda client: client.sadd(TENANTS, tenant))
-            self._announced.add(tenant)
 
     def _reserve_without_store(self, hold: Hold, away: StoreAway) -> None:
         match hold.policy.on_store_outage:
             case "closed":
                 if away.may_have_run:
                     self._backlog.keep(hold, NOTHING)
-                raise Unavailable("The budget store is away.", retry_after_s=PAUSE_S) from away
+                raise _unavailable() from away
             case "local_share":
                 self._shares.grant(hold)
             case "open":
                 return
 
-    def _limits(self, policy: TenantPolicy, caller: Caller) -> list[_Limit]:
-        return [_Limit(account, budget, self._windows(budget)) for account, budget in limits_for(policy, caller)]
-
-    def _windows(self, budget: Budget) -> tuple[Window, Window, Window]:
-        """Return the windows before, at and after the client's present, remembered until the present one ends."""
-        now, key = self._clock.now(), (budget.window, budget.zone.key)
-        known = self._around.get(key)
-        if known is None or not known[1].starts_at <= now < known[1].ends_at:
-            window = window_at(budget.window, budget.zone, now)
-            known = self._around[key] = (
-                window_at(budget.window, budget.zone, window.starts_at - _INSTANT),
-                window,
-                window_at(budget.window, budget.zone, window.ends_at),
-            )
-        return known
-
-    def _now(self) -> str:
-        return "0" if self._server_time else str(_ms(self._clock.now()))
+    def _draws(self, hold: Hold) -> Draws:
+        return self.store.drawing.of(hold.policy, hold.caller, hold.tiers)
 
 
-def _keys(tenant: str) -> tuple[str, ...]:
-    names = ("lines", "holds", "leases", "reaped", "closed", "ends")
-    return tuple(f"{PREFIX}:{{{tenant}}}:{name}" for name in names)
-
-
-def _flat(limits: list[_Limit]) -> list[str]:
-    return [text for limit in limits for text in limit.arguments()]
-
-
-def _triples(numbers: list[int]) -> list[tuple[int, int, int]]:
-    return [(numbers[at], numbers[at + 1], numbers[at + 2]) for at in range(0, len(numbers), 3)]
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
+def _unavailable() -> Unavailable:
+    return Unavailable("The budget store is away.", retry_after_s=PAUSE_S)

@@ -29,9 +29,9 @@ from core.identity import Caller
 from core.plan import Standing
 from core.rules import TenantPolicy
 from policies.books import KEEP_ENDED_S, Books, Change, Line, LineKey, LineState, OpenHold
-from policies.budgets import Account
+from policies.budgets import MAX_USERS, Account
 from policies.group_writer import GroupWriter
-from policies.ledger import Balance, Cost, Hold, standing_of
+from policies.ledger import Balance, Cost, Hold, OnAlert
 from policies.sqlite_schema import open_database
 from policies.windows import Calendar
 
@@ -46,17 +46,39 @@ MIGRATIONS = (
         reservation_id TEXT PRIMARY KEY, amount_nano_usd INTEGER NOT NULL, lease_until_s REAL NOT NULL,
         lines TEXT NOT NULL) WITHOUT ROWID
     """,
+    """
+    CREATE TABLE ledger_lines_2 (
+        tenant TEXT, key_id TEXT, user TEXT, tier TEXT, window TEXT, zone TEXT, window_id TEXT,
+        ends_at_s REAL NOT NULL, spent_nano_usd INTEGER NOT NULL, unconfirmed_nano_usd INTEGER NOT NULL,
+        granted_nano_usd INTEGER NOT NULL,
+        PRIMARY KEY (tenant, key_id, user, tier, window, zone, window_id)) WITHOUT ROWID;
+    INSERT INTO ledger_lines_2 SELECT tenant, key_id, '', tier, window, zone, window_id,
+        ends_at_s, spent_nano_usd, unconfirmed_nano_usd, 0 FROM ledger_lines;
+    DROP TABLE ledger_lines;
+    ALTER TABLE ledger_lines_2 RENAME TO ledger_lines
+    """,
 )
 LINGER_S = 0.01
 KEEP_HISTORY_S = 400 * 86_400.0
 
-_lines_decoder = msgspec.json.Decoder(list[tuple[LineKey, float]])
+_lines_decoder = msgspec.json.Decoder(list[tuple[tuple[list[str], str], float]])
+_ACCOUNT_BEFORE_USERS = 5
+"""Holds that schema 1 wrote name accounts without an end user."""
 
 
 class SqliteLedger:
-    """A `BudgetLedger` on one file for one process."""
+    """A `BudgetLedger` and `Treasury` on one file for one process."""
 
-    def __init__(self, path: Path, clock: Clock, *, durable_holds: bool = False, linger_s: float = LINGER_S) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        durable_holds: bool = False,
+        linger_s: float = LINGER_S,
+        on_alert: OnAlert | None = None,
+        max_users: int = MAX_USERS,
+    ) -> None:
         """Open or create the file.
 
         Raises:
@@ -71,18 +93,18 @@ class SqliteLedger:
         lines, holds = _read(connection, clock.now().timestamp())
         self._durable_holds = durable_holds
         self._writer: GroupWriter[Change] = GroupWriter(connection, _Group, 0.0 if durable_holds else linger_s)
-        self._books = Books(Calendar(clock), self._writer.put)
+        self._books = Books(Calendar(clock), self._writer.put, on_alert, max_users)
         self._books.restore(lines, holds)
 
     async def standing(self, caller: Caller, policy: TenantPolicy) -> Standing:
         """Return what the caller may still spend."""
-        return standing_of([b for b in self._books.balances(policy, caller.key_id) if not b.account.tier])
+        return self._books.standing(policy, caller)
 
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount, or raise BudgetExhausted; Unavailable while the file cannot be written (policy `closed`)."""
         if self.is_failing and hold.policy.on_store_outage == "closed":
             raise Unavailable("The budget store cannot be written at the moment.", retry_after_s=1.0)
-        self._books.grant(hold)
+        self._books.reserve(hold)
         if self._durable_holds:
             await asyncio.wrap_future(self._writer.flushed())
 
@@ -97,6 +119,16 @@ class SqliteLedger:
     async def balances(self, policy: TenantPolicy) -> tuple[Balance, ...]:
         """Return the tenant's budgets."""
         return tuple(self._books.balances(policy))
+
+    async def grant(self, policy: TenantPolicy, account: Account, nano_usd: int, grant_id: str) -> None:
+        """Raise the limits of one account in its present window; it is in the file when this returns."""
+        self._books.grant(policy, account, nano_usd, grant_id)
+        await self.flush()
+
+    async def reset(self, policy: TenantPolicy, account: Account, grant_id: str) -> None:
+        """Grant what the account has spent in its present window; it is in the file when this returns."""
+        self._books.reset(policy, account, grant_id)
+        await self.flush()
 
     @property
     def is_failing(self) -> bool:
@@ -136,11 +168,8 @@ class _Group:
         )
         connection.executemany("DELETE FROM ledger_holds WHERE reservation_id = ?", [(id_,) for id_ in self._closed])
         connection.executemany(
-            "INSERT OR REPLACE INTO ledger_lines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (*state.key.account, state.key.window_id, state.ends_at_s, state.spent, state.unconfirmed)
-                for state in self._lines.values()
-            ],
+            "INSERT OR REPLACE INTO ledger_lines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(*state.key.account, state.key.window_id, *state[1:]) for state in self._lines.values()],
         )
 
 
@@ -155,20 +184,29 @@ def _read(connection: sqlite3.Connection, now_s: float) -> tuple[list[Line], lis
     rows = connection.execute(
         "SELECT reservation_id, amount_nano_usd, lease_until_s, lines FROM ledger_holds"
     ).fetchall()
-    held = [(id_, amount, lease_until_s, _lines_decoder.decode(text)) for id_, amount, lease_until_s, text in rows]
+    held = [(id_, amount, lease_until_s, _decode_lines(text)) for id_, amount, lease_until_s, text in rows]
     oldest_s = min((ends_at_s for *_, keys in held for _, ends_at_s in keys), default=now_s)
     lines: dict[LineKey, Line] = {}
     query = "SELECT * FROM ledger_lines WHERE ends_at_s >= ?"
-    for *account, window_id, ends_at_s, spent, unconfirmed in connection.execute(
+    for *account, window_id, ends_at_s, spent, unconfirmed, granted in connection.execute(
         query, (min(oldest_s, now_s - KEEP_ENDED_S),)
     ):
         key = LineKey(Account(*account), window_id)
-        lines[key] = Line(key, ends_at_s, spent=spent, unconfirmed=unconfirmed)
+        lines[key] = Line(key, ends_at_s, spent=spent, unconfirmed=unconfirmed, granted=granted)
     holds = [
         OpenHold(id_, amount, until_s, tuple(lines.setdefault(key, Line(key, ends_at_s)) for key, ends_at_s in keys))
         for id_, amount, until_s, keys in held
     ]
     return list(lines.values()), holds
+
+
+def _decode_lines(text: str) -> list[tuple[LineKey, float]]:
+    found = []
+    for (account, window_id), ends_at_s in _lines_decoder.decode(text):
+        if len(account) == _ACCOUNT_BEFORE_USERS:
+            account.insert(2, "")
+        found.append((LineKey(Account(*account), window_id), ends_at_s))
+    return found
 
 
 def _lock(path: Path) -> int:

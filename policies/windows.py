@@ -3,6 +3,10 @@
 Consecutive windows of one kind and zone share their boundary: every moment lies in exactly one of them. Days, weeks and
 months begin at the zone's first local midnight of their first date (the moment of the change where the clock skips
 midnight); a day may thus last 23 or 25 hours. Hours and minutes follow the zone's present offset, cut at a change.
+
+A rolling window is counted in parts of a sixtieth of its length, aligned to the Unix epoch: a minute in seconds, an
+hour in minutes, a day in 24 minutes, a week in 2 h 48 min, a month (30 days) in half days. The present part and the
+sixty before it count: what was spent counts for at least the window's length and at most a sixtieth longer.
 """
 
 from dataclasses import dataclass
@@ -13,11 +17,20 @@ from core.clock import Clock
 from core.rules import WindowKind
 
 _SHORT = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
+_ROLLING_S: dict[WindowKind, int] = {
+    "minute": 60, "hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400,
+}  # fmt: skip
+PARTS = 60
+"""Into how many parts a rolling window is cut; one more than this many count at any moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One calendar window, `starts_at` included and `ends_at` not; `window_id` is unique within kind and zone."""
+    """One window, `starts_at` included and `ends_at` not; `window_id` is unique within kind and zone.
+
+    For a part of a rolling window: the time that counts while it is the present part, until the moment when nothing of
+    it counts any more.
+    """
 
     window_id: str
     starts_at: datetime
@@ -36,6 +49,18 @@ def window_at(kind: WindowKind, zone: ZoneInfo, moment: datetime) -> Window:
         if moment < window.ends_at:
             return window
         first = following
+
+
+def part_s(kind: WindowKind) -> int:
+    """Return the length of one part of a rolling window in seconds."""
+    return _ROLLING_S[kind] // PARTS
+
+
+def rolling_part(kind: WindowKind, part: int) -> Window:
+    """Return the `part`-th part since the Unix epoch; what is spent in it counts until `ends_at`."""
+    length_s = part_s(kind)
+    starts_at = datetime.fromtimestamp((part - PARTS) * length_s, UTC)
+    return Window(str(part), starts_at, datetime.fromtimestamp((part + 1 + PARTS) * length_s, UTC))
 
 
 def _short_window(length: timedelta, zone: ZoneInfo, moment: datetime) -> Window:
@@ -98,15 +123,24 @@ class Calendar:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._current: dict[tuple[WindowKind, str], Window] = {}
+        self._parts: dict[WindowKind, Window] = {}
 
     def now(self) -> datetime:
         """Return the clock's present moment."""
         return self._clock.now()
 
     def window(self, kind: WindowKind, zone: ZoneInfo, moment: datetime) -> Window:
-        """Return the window that holds `moment`."""
+        """Return the calendar window that holds `moment`."""
         key = (kind, zone.key)
         window = self._current.get(key)
         if window is None or not window.starts_at <= moment < window.ends_at:
             window = self._current[key] = window_at(kind, zone, moment)
         return window
+
+    def part(self, kind: WindowKind, moment: datetime) -> Window:
+        """Return the part of a rolling window that holds `moment`."""
+        number = int(moment.timestamp()) // part_s(kind)
+        part = self._parts.get(kind)
+        if part is None or part.window_id != str(number):
+            part = self._parts[kind] = rolling_part(kind, number)
+        return part

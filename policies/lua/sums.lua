@@ -1,9 +1,10 @@
--- Read the lines of some limits. ARGV: now or 0, limits. Returns window, reserved, spent and unconfirmed for each.
-local found = {}
-for _, limit in ipairs(limits(2, present(ARGV[1]))) do
-  found[#found + 1] = limit.window
-  found[#found + 1] = sum(limit.line, 'r')
-  found[#found + 1] = sum(limit.line, 's')
-  found[#found + 1] = sum(limit.line, 'u')
+-- Read the sums of some draws. ARGV: now or 0, draws.
+-- Returns {window or part, reserved, spent, granted, unconfirmed, leased} for each, flat; {-1, now} as `reserve` does.
+local now = present(ARGV[1])
+local chosen, found = draws(ARGV[2], now), {}
+if not chosen then return { -1, now } end
+for _, draw in ipairs(chosen) do
+  found[#found + 1] = draw.chosen
+  for _, sum in ipairs({ sums(draw, true) }) do found[#found + 1] = sum end
 end
 return found

@@ -5,19 +5,22 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from core.clock import ManualClock
-from core.errors import BudgetExhausted
+from core.errors import BudgetExhausted, InvalidRequest
 from core.identity import Caller
 from core.plan import Standing
 from core.rules import TenantPolicy
-from policies.ledger import LEASE_S, NOTHING, Balance, BudgetLedger, Cost, Hold
+from policies.budgets import Account
+from policies.ledger import LEASE_S, NOTHING, Alert, Balance, BudgetLedger, Cost, Hold, Treasury
 from policies.ledger_memory import MemoryLedger
 from policies.ledger_redis import RedisLedger
 from policies.ledger_sqlite import SqliteLedger
 from policies.redis_scripts import connect
+from policies.redis_wire import Wire
 from tests.policy_samples import CALLER, OTHER_KEY, budget_policy, tenant_policy
 from tests.redis_server import BINARY, WHY_NOT, RedisServer
 
@@ -27,13 +30,13 @@ LARGE = frozenset({"large"})
 
 
 @asynccontextmanager
-async def memory_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
-    yield MemoryLedger(clock)
+async def memory_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
+    yield MemoryLedger(clock, **more)
 
 
 @asynccontextmanager
-async def sqlite_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
-    ledger = SqliteLedger(folder / "ledger.db", clock)
+async def sqlite_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
+    ledger = SqliteLedger(folder / "ledger.db", clock, **more)
     try:
         yield ledger
     finally:
@@ -41,8 +44,8 @@ async def sqlite_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[Budge
 
 
 @asynccontextmanager
-async def durable_sqlite_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
-    ledger = SqliteLedger(folder / "ledger.db", clock, durable_holds=True)
+async def durable_sqlite_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
+    ledger = SqliteLedger(folder / "ledger.db", clock, durable_holds=True, **more)
     try:
         yield ledger
     finally:
@@ -50,14 +53,27 @@ async def durable_sqlite_ledger(clock: ManualClock, folder: Path) -> AsyncIterat
 
 
 @asynccontextmanager
-async def redis_ledger(clock: ManualClock, folder: Path) -> AsyncIterator[BudgetLedger]:
+async def redis_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
     if BINARY is None:
         pytest.skip(WHY_NOT)
     server = RedisServer()
     try:
         server.start()
         async with connect(server.url, timeout_s=10.0) as client:
-            yield RedisLedger(client, clock, timeout_s=10.0, server_time=False)
+            yield RedisLedger(client, clock, timeout_s=10.0, server_time=False, **more)
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def wired_redis_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
+    if BINARY is None:
+        pytest.skip(WHY_NOT)
+    server = RedisServer()
+    try:
+        server.start()
+        async with Wire(server.url, timeout_s=10.0) as wire:
+            yield RedisLedger(wire, clock, timeout_s=10.0, server_time=False, **more)
     finally:
         server.close()
 
@@ -68,11 +84,24 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture(
-    params=[memory_ledger, sqlite_ledger, durable_sqlite_ledger, redis_ledger], ids=lambda make: make.__name__
+    params=[memory_ledger, sqlite_ledger, durable_sqlite_ledger, redis_ledger, wired_redis_ledger],
+    ids=lambda make: make.__name__,
 )
-async def ledger(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> AsyncIterator[BudgetLedger]:
-    async with request.param(clock, tmp_path) as made:
+async def ledger(
+    request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path, alerts: list[Alert]
+) -> AsyncIterator[BudgetLedger]:
+    async with request.param(clock, tmp_path, on_alert=alerts.append, max_users=3) as made:
         yield made
+
+
+@pytest.fixture
+def treasury(ledger: BudgetLedger) -> Treasury:
+    return cast(Treasury, ledger)
+
+
+@pytest.fixture
+def alerts() -> list[Alert]:
+    return []
 
 
 def held(
@@ -218,7 +247,7 @@ async def test_a_budget_of_a_tier_counts_that_tier_alone(ledger: BudgetLedger) -
     await ledger.settle(both, Cost(250, {"small": 50, "large": 200}))
     await ledger.settle(held("r1", 1000, policy, tiers=frozenset({"small"})), Cost(1000))
     assert await sums(ledger, policy) == (100, 0, 200)
-    assert await ledger.standing(CALLER, policy) == Standing()
+    assert await ledger.standing(CALLER, policy) == Standing(free_by_tier={"large": 100})
 
 
 async def test_a_lease_that_runs_out_is_charged_in_full_and_flagged(ledger: BudgetLedger, clock: ManualClock) -> None:
@@ -316,6 +345,176 @@ async def test_of_many_at_once_exactly_those_that_fit_are_granted(ledger: Budget
     assert sum(grants) == 1000 // 7
     await asyncio.gather(*(ledger.settle(held(f"r{n}", 7), Cost(5)) for n in range(200) if grants[n]))
     assert await sums(ledger) == (1000 - 142 * 5, 0, 142 * 5)
+
+
+def user(name: str | None) -> Caller:
+    return Caller("acme", "k1", user=name)
+
+
+async def test_each_end_user_has_its_own_budget_and_those_without_a_name_share_one(ledger: BudgetLedger) -> None:
+    policy = budget_policy("0.0000003", "day", ", per: user")
+    for name in ("ada", "bob", None):
+        await ledger.reserve(held(f"r {name}", 300, policy, user(name)))
+    for name in ("ada", None, ""):
+        with pytest.raises(BudgetExhausted):
+            await ledger.reserve(held(f"more {name}", 1, policy, user(name)))
+    await ledger.settle(held("r ada", 300, policy, user("ada")), Cost(120))
+    assert (await ledger.standing(user("ada"), policy)).free_nano_usd == 180
+    assert (await ledger.standing(user("bob"), policy)).free_nano_usd == 0
+    assert [(b.account.user, b.free_nano_usd) for b in await ledger.balances(policy)] == [
+        ("#none", 0), ("ada", 180), ("bob", 0),
+    ]  # fmt: skip
+
+
+async def test_no_name_of_a_user_leads_to_the_account_of_another(ledger: BudgetLedger) -> None:
+    policy = budget_policy("0.0000003", "day", ", per: user")
+    await ledger.reserve(held("r1", 300, policy, user(None)))
+    for number, name in enumerate(("#none", "a\x1fb\nc")):
+        await ledger.reserve(held(f"posing {number}", 300, policy, user(name)))
+        assert (await ledger.standing(user(name), policy)).free_nano_usd == 0
+
+
+async def test_users_beyond_the_bound_share_one_account(ledger: BudgetLedger) -> None:
+    policy = budget_policy("0.0000003", "day", ", per: user")
+    for number in range(3):  # the bound of these ledgers
+        await ledger.reserve(held(f"r{number}", 200, policy, user(f"user {number}")))
+    await ledger.reserve(held("r3", 200, policy, user("user 3")))
+    with pytest.raises(BudgetExhausted):
+        await ledger.reserve(held("r4", 200, policy, user("user 4")))
+    await ledger.reserve(held("r5", 100, policy, user("user 1")))
+    await ledger.settle(held("r3", 200, policy, user("user 3")), NOTHING)
+    await ledger.reserve(held("r4", 200, policy, user("user 4")))
+    assert {b.account.user for b in await ledger.balances(policy)} == {"user 0", "user 1", "user 2", "#others"}
+
+
+async def test_a_rolling_window_forgets_part_by_part(ledger: BudgetLedger, clock: ManualClock) -> None:
+    policy = budget_policy(THOUSAND, "hour", ", rolling: true")
+    for number, amount in enumerate((500, 300, 200)):
+        await ledger.reserve(held(f"r{number}", amount, policy))
+        await ledger.settle(held(f"r{number}", amount, policy), Cost(amount))
+        clock.advance(600)
+    with pytest.raises(BudgetExhausted) as refusal:
+        await ledger.reserve(held("r3", 1, policy))
+    assert refusal.value.resets_at == datetime(2026, 11, 20, 11, 31, tzinfo=UTC)
+    clock.advance(1800)  # what was spent first is as old as the window and still counts, in part or in full
+    assert await sums(ledger, policy) == (0, 0, 1000)
+    clock.advance(60)
+    assert await sums(ledger, policy) == (500, 0, 500)
+    clock.advance(600)
+    assert await sums(ledger, policy) == (800, 0, 200)
+    clock.advance(600)
+    assert await sums(ledger, policy) == (1000, 0, 0)
+
+
+async def test_a_hold_in_a_rolling_window_counts_from_when_it_was_made(
+    ledger: BudgetLedger, clock: ManualClock
+) -> None:
+    policy = budget_policy(THOUSAND, "minute", ", rolling: true")
+    await ledger.reserve(held("r1", 600, policy))
+    clock.advance(30)
+    assert await sums(ledger, policy) == (400, 600, 0)
+    await ledger.settle(held("r1", 600, policy), Cost(100))
+    assert await sums(ledger, policy) == (900, 0, 100)
+    await ledger.reserve(held("r2", 900, policy))
+    clock.advance(31)
+    assert await sums(ledger, policy) == (100, 900, 0)
+    clock.advance(30)
+    await ledger.settle(held("r2", 900, policy), Cost(700))
+    assert await sums(ledger, policy) == (1000, 0, 0)
+
+
+async def test_a_soft_budget_counts_and_never_refuses(ledger: BudgetLedger) -> None:
+    policy = tenant_policy(
+        'budgets: [{window: day, limit_usd: "0.0000001", soft: true}, {window: month, limit_usd: "0.000001"}]'
+    )
+    await ledger.reserve(held("r1", 900, policy))
+    await ledger.settle(held("r1", 900, policy), Cost(800))
+    assert [b.spent_nano_usd for b in await ledger.balances(policy)] == [800, 800]
+    assert (await ledger.standing(CALLER, policy)).free_nano_usd == 200
+    only_soft = budget_policy("0.0000001", "day", ", soft: true")
+    await ledger.reserve(held("r2", 10**6, only_soft))
+    assert (await ledger.standing(CALLER, only_soft)).free_nano_usd is None
+
+
+async def test_an_alert_is_raised_once_a_window_for_each_percentage(
+    ledger: BudgetLedger, clock: ManualClock, alerts: list[Alert]
+) -> None:
+    policy = budget_policy(THOUSAND, "day", ", alerts: ['0.5', '0.8', '1']")
+
+    async def spend(id_: str, cost: int) -> list[int]:
+        alerts.clear()
+        await ledger.reserve(held(id_, 1, policy))
+        await ledger.settle(held(id_, 1, policy), Cost(cost))
+        return [alert.percent for alert in alerts]
+
+    assert await spend("r1", 499) == []
+    assert await spend("r2", 1) == [50]
+    assert (alerts[0].spent_nano_usd, alerts[0].limit_nano_usd, alerts[0].window_id) == (500, 1000, "2026-11-20")
+    assert await spend("r3", 499) == [80]
+    assert await spend("r4", 1) == [100]
+    clock.advance(86_400)
+    assert await spend("r5", 900) == [50, 80]
+
+
+async def test_a_rolling_budget_alerts_again_only_after_its_length(
+    ledger: BudgetLedger, clock: ManualClock, alerts: list[Alert]
+) -> None:
+    policy = budget_policy(THOUSAND, "minute", ", rolling: true, alerts: ['0.5']")
+    for number, (pause_s, expected) in enumerate([(0, 1), (30, 1), (31, 2), (10, 2)]):
+        clock.advance(pause_s)
+        await ledger.settle(held(f"r{number}", 0, policy), Cost(600))
+        assert len(alerts) == expected
+
+
+async def test_a_grant_raises_the_limit_of_one_account_in_one_window(
+    ledger: BudgetLedger, treasury: Treasury, clock: ManualClock
+) -> None:
+    account = (await only(ledger)).account
+    await ledger.reserve(held("r1", 1000))
+    for _ in range(2):
+        await treasury.grant(MONTH, account, 250, "grant 1")
+    balance = await only(ledger)
+    assert (balance.limit_nano_usd, balance.granted_nano_usd, balance.free_nano_usd) == (1250, 250, 250)
+    await ledger.reserve(held("r2", 250))
+    with pytest.raises(BudgetExhausted, match=r"of 0\.00000125 USD has 0 USD left"):
+        await ledger.reserve(held("r3", 1))
+    await treasury.grant(MONTH, account, -250, "grant 2")
+    assert (await only(ledger)).free_nano_usd == -250
+    with pytest.raises(InvalidRequest):
+        await treasury.grant(MONTH, account, -1, "grant 3")
+    clock.advance(30 * 86_400)
+    assert (await only(ledger)).limit_nano_usd == 1000
+
+
+async def test_a_reset_frees_what_was_spent_and_erases_nothing(ledger: BudgetLedger, treasury: Treasury) -> None:
+    await ledger.reserve(held("r1", 600))
+    await ledger.settle(held("r1", 600), Cost(550))
+    await ledger.reserve(held("r2", 100))
+    for _ in range(2):
+        await treasury.reset(MONTH, (await only(ledger)).account, "reset 1")
+    balance = await only(ledger)
+    assert (balance.free_nano_usd, balance.reserved_nano_usd, balance.spent_nano_usd) == (900, 100, 550)
+    await ledger.settle(held("r2", 100), Cost(30))
+    assert (await only(ledger)).free_nano_usd == 970
+
+
+async def test_a_grant_to_one_user_leaves_the_others_alone(ledger: BudgetLedger, treasury: Treasury) -> None:
+    policy = budget_policy("0.0000003", "day", ", per: user")
+    account = Account("acme", "", "ada", "", "day", "UTC")
+    await treasury.grant(policy, account, 100, "grant 1")
+    assert (await ledger.standing(user("ada"), policy)).free_nano_usd == 400
+    assert (await ledger.standing(user("bob"), policy)).free_nano_usd == 300
+
+
+@pytest.mark.parametrize("wrong", [{"window": "day"}, {"key_id": "k1"}, {"tier": "large"}, {"tenant": "globex"}])
+async def test_an_account_that_no_budget_counts_in_cannot_be_granted_to(
+    ledger: BudgetLedger, treasury: Treasury, wrong: dict[str, str]
+) -> None:
+    account = (await only(ledger)).account._replace(**wrong)
+    with pytest.raises(InvalidRequest, match="No budget of the tenant"):
+        await treasury.grant(MONTH, account, 1, "grant 1")
+    with pytest.raises(InvalidRequest, match="No budget of the tenant"):
+        await treasury.reset(MONTH, account, "reset 1")
 
 
 @pytest.mark.parametrize("wrong", [lambda: held("r1", -1), lambda: Cost(-1), lambda: Cost(1, {"small": -1})])

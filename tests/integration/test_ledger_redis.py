@@ -15,6 +15,7 @@ from core.rules import TenantPolicy
 from policies.ledger import LEASE_S, Cost, Hold
 from policies.ledger_redis import RedisLedger
 from policies.redis_scripts import PAUSE_S, connect
+from policies.redis_store import TENANTS
 from policies.reservation import hold
 from tests.policy_samples import CALLER, tenant_policy
 from tests.redis_server import BINARY, WHY_NOT, RedisServer
@@ -195,4 +196,4 @@ async def test_idle_state_of_a_tenant_is_dropped_after_its_windows_are_long_over
         clock.advance(30 * 86_400)
         await ledger.reap()
     keys = [key async for key in client.scan_iter("headgate:*")]
-    assert keys == [b"headgate:1:tenants"]
+    assert keys == [TENANTS.encode()]

@@ -5,10 +5,10 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import pytest
@@ -20,12 +20,12 @@ from core.errors import BudgetExhausted
 from core.identity import Caller
 from core.rules import Budget
 from policies.budgets import Account, account_of
-from policies.ledger import LEASE_S, BudgetLedger, Cost, Hold
+from policies.ledger import LEASE_S, BudgetLedger, Cost, Hold, Treasury
 from policies.ledger_memory import MemoryLedger
 from policies.ledger_redis import RedisLedger
 from policies.ledger_sqlite import SqliteLedger
-from policies.redis_scripts import connect
-from policies.windows import window_at
+from policies.redis_wire import Wire
+from policies.windows import PARTS, part_s, window_at
 from tests.policy_samples import CALLER, OTHER_KEY, tenant_policy
 from tests.redis_server import BINARY, WHY_NOT, RedisServer
 
@@ -37,8 +37,12 @@ budgets:
   - {window: day, zone: Europe/Berlin, limit_usd: "0.000003"}
   - {window: day, zone: America/New_York, limit_usd: "0.0000015", per: key}
   - {window: month, limit_usd: "0.000004", tier: large, when_exhausted: cache_only}
+  - {window: hour, limit_usd: "0.0000015", rolling: true, per: user}
+  - {window: hour, limit_usd: "0.0000018", rolling: true}
+  - {window: day, limit_usd: "0.0000001", soft: true, alerts: ["0.5", "1"]}
 """
 )
+CALLERS = [CALLER, OTHER_KEY, replace(CALLER, user="ada"), replace(OTHER_KEY, user="ada")]
 # A night in which Berlin's clocks go back while New York's have not yet.
 START = datetime(2026, 10, 24, 20, 0, tzinfo=UTC)
 # Round figures make budgets run out exactly; odd ones make sums that do not.
@@ -72,6 +76,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self.make()
         self.holds: dict[str, Known] = {}
         self.excess: dict[Line, int] = defaultdict(int)
+        self.granted: dict[Line, int] = defaultdict(int)
+        self.grants = 0
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -80,16 +86,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         target=ids,
         amount=AMOUNTS,
-        caller=st.sampled_from([CALLER, OTHER_KEY]),
+        caller=st.sampled_from(CALLERS),
         tiers=st.sampled_from([frozenset({"small"}), frozenset({"large"}), frozenset({"small", "large"})]),
     )
     def reserve(self, amount: int, caller: Caller, tiers: frozenset[str]) -> str:
         id_ = f"r{len(self.holds)}"
         hold = Hold(id_, caller, POLICY, amount, tiers)
-        fits = all(
-            amount <= budget.limit_nano_usd - self.reserved(line) - self.spent(line)
-            for budget, line in self.drawn_on(hold)
-        )
+        fits = all(amount <= self.free(budget, line) for budget, line in self.drawn_on(hold) if not budget.soft)
         try:
             self.runner.run(self.ledger.reserve(hold))
             assert fits or amount == 0, "granted although a budget had no room"
@@ -143,20 +146,57 @@ class LedgerMachine(RuleBasedStateMachine):
         if not hasattr(self, "holds"):
             return
         for balance in self.runner.run(self.ledger.balances(POLICY)):
-            line = (balance.account, balance.window_id)
-            assert balance.reserved_nano_usd == self.reserved(line)
-            assert balance.spent_nano_usd == self.spent(line)
-            assert balance.unconfirmed_nano_usd == self.charged(line, "reaped")
+            lines = self.counted(balance.budget, balance.account, balance.window_id)
+            assert balance.reserved_nano_usd == sum(self.reserved(line) for line in lines)
+            assert balance.spent_nano_usd == sum(self.spent(line) for line in lines)
+            assert balance.unconfirmed_nano_usd == sum(self.charged(line, "reaped") for line in lines)
+            assert balance.granted_nano_usd == sum(self.granted[line] for line in lines)
             assert min(balance.reserved_nano_usd, balance.spent_nano_usd, balance.unconfirmed_nano_usd) >= 0
             used = balance.reserved_nano_usd + balance.spent_nano_usd
-            assert balance.free_nano_usd + used == balance.budget.limit_nano_usd
-            assert used - balance.budget.limit_nano_usd <= self.excess[line]
+            assert balance.free_nano_usd + used == balance.limit_nano_usd
+            if not balance.budget.soft and not (balance.budget.rolling and self.grants):  # a grant rolls off as well
+                assert used - balance.limit_nano_usd <= sum(self.excess[line] for line in lines)
+
+    @rule(at=st.integers(0, len(POLICY.budgets) - 1), caller=st.sampled_from(CALLERS), amount=st.integers(1, 700))
+    def grant(self, at: int, caller: Caller, amount: int) -> None:
+        account = account_of(POLICY.budgets[at], "acme", caller.key_id, caller.user)
+        self.grants += 1
+        for _ in range(2):
+            self.runner.run(cast(Treasury, self.ledger).grant(POLICY, account, amount, f"g{self.grants}"))
+        self.granted[self.line(POLICY.budgets[at], account)] += amount
+
+    @rule(at=st.integers(0, len(POLICY.budgets) - 1), caller=st.sampled_from(CALLERS))
+    def reset(self, at: int, caller: Caller) -> None:
+        budget = POLICY.budgets[at]
+        account = account_of(budget, "acme", caller.key_id, caller.user)
+        self.grants += 1
+        self.runner.run(cast(Treasury, self.ledger).reset(POLICY, account, f"g{self.grants}"))
+        line = self.line(budget, account)
+        lines = self.counted(budget, account, line[1])
+        missing = sum(self.spent(one) for one in lines) - sum(self.granted[one] for one in lines)
+        self.granted[line] += max(0, missing)
+
+    def line(self, budget: Budget, account: Account) -> Line:
+        if budget.rolling:
+            return account, str(int(self.clock.now().timestamp()) // part_s(budget.window))
+        return account, window_at(budget.window, budget.zone, self.clock.now()).window_id
+
+    def counted(self, budget: Budget, account: Account, window_id: str) -> list[Line]:
+        """Return the lines that count in a window: itself, or the parts of a rolling one."""
+        if not budget.rolling:
+            return [(account, window_id)]
+        return [(account, str(part)) for part in range(int(window_id) - PARTS, int(window_id) + 1)]
+
+    def free(self, budget: Budget, line: Line) -> int:
+        lines = self.counted(budget, *line)
+        used = sum(self.reserved(one) + self.spent(one) - self.granted[one] for one in lines)
+        return budget.limit_nano_usd - used
 
     def drawn_on(self, hold: Hold) -> list[tuple[Budget, Line]]:
         return [
-            (budget, (account, window_at(budget.window, budget.zone, self.clock.now()).window_id))
+            (budget, self.line(budget, account))
             for budget in POLICY.budgets
-            for account in (account_of(budget, "acme", hold.caller.key_id),)
+            for account in (account_of(budget, "acme", hold.caller.key_id, hold.caller.user),)
             if not account.tier or account.tier in hold.tiers
         ]
 
@@ -204,16 +244,16 @@ class RedisLedgerMachine(LedgerMachine):
     server: RedisServer
 
     def make(self) -> BudgetLedger:
-        self.client = connect(self.server.url, timeout_s=10.0)
+        self.wire = Wire(self.server.url, timeout_s=10.0)
         self.runner.run(self.emptied())
-        return RedisLedger(self.client, self.clock, timeout_s=10.0, server_time=False)
+        return RedisLedger(self.wire, self.clock, timeout_s=10.0, server_time=False)
 
     async def emptied(self) -> None:
-        await self.client.flushall()
+        await self.wire.execute_command("FLUSHALL")
 
     def teardown(self) -> None:
-        if hasattr(self, "client"):
-            self.runner.run(self.client.aclose())
+        if hasattr(self, "wire"):
+            self.runner.run(self.wire.aclose())
         super().teardown()
 
 

@@ -12,8 +12,8 @@ import pytest
 from core.clock import ManualClock
 from core.errors import BudgetExhausted, ConfigurationError, Unavailable
 from policies.group_writer import GroupWriter
-from policies.ledger import LEASE_S, Cost, Hold
-from policies.ledger_sqlite import SqliteLedger
+from policies.ledger import LEASE_S, Alert, Cost, Hold
+from policies.ledger_sqlite import COMPONENT, MIGRATIONS, SqliteLedger
 from policies.sqlite_schema import open_database
 from tests.policy_samples import CALLER, budget_policy, tenant_policy
 
@@ -122,8 +122,42 @@ def test_a_file_of_a_newer_program_is_refused_in_one_line(tmp_path: Path, clock:
     SqliteLedger(path, clock).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE schema_versions SET version = 99")
-    with pytest.raises(ConfigurationError, match=r"written by a newer program \(schema 99, this one knows 1\)"):
+    with pytest.raises(ConfigurationError, match=r"written by a newer program \(schema 99, this one knows 2\)"):
         SqliteLedger(path, clock)
+
+
+async def test_a_file_of_schema_1_keeps_its_money_and_its_holds(tmp_path: Path, clock: ManualClock) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(open_database(path, COMPONENT, MIGRATIONS[:1])) as connection:
+        connection.execute(
+            "INSERT INTO ledger_lines VALUES ('acme', '', '', 'month', 'UTC', '2026-11', ?, 300, 0)",
+            (datetime(2026, 12, 1, tzinfo=UTC).timestamp(),),
+        )
+        lines = '[[[["acme","","","month","UTC"],"2026-11"],1796083200.0]]'
+        connection.execute(
+            "INSERT INTO ledger_holds VALUES ('r1', 200, ?, ?)", (clock.now().timestamp() + LEASE_S, lines)
+        )
+    with closing(SqliteLedger(path, clock)) as ledger:
+        assert await sums(ledger) == (200, 300, 0)
+        await ledger.settle(held("r1", 200), Cost(50))
+        assert await sums(ledger) == (0, 350, 0)
+
+
+async def test_a_grant_survives_a_restart_and_an_alert_is_not_repeated_after_it(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    policy = budget_policy("0.000001", more=", alerts: ['0.5', '0.9']")
+    raised: list[Alert] = []
+    path = tmp_path / "ledger.db"
+    with closing(SqliteLedger(path, clock, on_alert=raised.append)) as first:
+        await first.settle(Hold("r1", CALLER, policy, 0), Cost(600))
+        (balance,) = await first.balances(policy)
+        await first.grant(policy, balance.account, 100, "grant 1")
+    with closing(SqliteLedger(path, clock, on_alert=raised.append)) as second:
+        assert (await second.balances(policy))[0].limit_nano_usd == 1100
+        await second.settle(Hold("r2", CALLER, policy, 0), Cost(1))
+        await second.settle(Hold("r3", CALLER, policy, 0), Cost(399))
+    assert [alert.percent for alert in raised] == [50, 90]
 
 
 def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path, clock: ManualClock) -> None:
