@@ -63,7 +63,7 @@ class KeyChecker:
         self._store = store
         self._pepper = pepper
         self._clock = clock
-        self._failures = failures or FailureLimiter(clock)
+        self._failures = FailureLimiter(clock) if failures is None else failures
         self._found: OrderedDict[str, KeyRecord] = OrderedDict()
         self._missing: OrderedDict[str, None] = OrderedDict()
         self._revision = store.revision()

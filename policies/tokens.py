@@ -74,7 +74,7 @@ class TokenVerifier:
         self._entry = entry
         self._ring = ring
         self._clock = clock
-        self._failures = failures or FailureLimiter(clock)
+        self._failures = FailureLimiter(clock) if failures is None else failures
         self._registry = JWSRegistry(algorithms=list(entry.algorithms), strict_check_header=False)
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(clock.now().timestamp()),
