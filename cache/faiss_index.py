@@ -2,8 +2,8 @@
 
 Scopes are many and mostly tiny, so partitions up to `LARGE` entries are rows of one shared float16 array. A larger one
 gets a flat index at once, and above `HUGE` an inverted file, which a thread in the background trains and fills while
-the old index goes on answering; then it is swapped in, and trained anew when it has doubled. A partition that shrinks to
-half of a limit goes back. When the background work fails, the old index stays and one warning tells so.
+the old index goes on answering; then it is swapped in, and trained anew when it has doubled. A partition that shrinks
+to half of a limit goes back. When the background work fails, the old index stays and one warning tells so.
 """
 
 import logging
@@ -106,7 +106,7 @@ class FaissIndex:
             if place is None or k < 1:
                 return []
             self._partitions.move_to_end(partition)
-            if not place.is_thread_safe:
+            if not place.tends_itself:
                 return place.search(vector, k)
         return place.search(vector, k)
 
@@ -174,6 +174,8 @@ class FaissIndex:
             self._replaced(partition, SmallPartition(self._arena))
             return
         sized_for = self._sized_for.get(partition, 0)
+        if place.tends_itself and size >= self._huge // 2:
+            return
         if size > max(self._huge, 2 * sized_for) or (sized_for and size < self._huge // 2):
             self._ask_for(partition)
 
@@ -239,6 +241,7 @@ class FaissIndex:
                 return
             if kept:
                 successor.add(kept, rows)
+        successor.prepare()
         with self._lock:
             if self._partitions.get(partition) is not place:
                 return

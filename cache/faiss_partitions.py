@@ -25,11 +25,11 @@ _TRAINING_ROUNDS = 6
 
 
 class Partition(Protocol):
-    """The vectors of one scope; only `search` may run beside other calls, and only where `is_thread_safe`."""
+    """The vectors of one scope; safe for several threads only where it tends itself."""
 
     @property
-    def is_thread_safe(self) -> bool:
-        """Whether `search` may be called by several threads at once and beside changes."""
+    def tends_itself(self) -> bool:
+        """Whether it grows without being rebuilt by its owner, and may be called by several threads at once."""
         ...
 
     def add(self, entry_ids: Sequence[str], rows: Rows) -> None:
@@ -50,6 +50,10 @@ class Partition(Protocol):
 
     def ids(self) -> list[str]:
         """Return all ids."""
+        ...
+
+    def prepare(self) -> None:
+        """Do what makes searching fast; called once, when the first vectors are in and before any search."""
         ...
 
     def __contains__(self, entry_id: str) -> bool:
@@ -91,7 +95,7 @@ class Arena:
 class SmallPartition:
     """Row numbers into the shared array."""
 
-    is_thread_safe = False
+    tends_itself = False
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
@@ -122,6 +126,9 @@ class SmallPartition:
         """See `Partition.ids`."""
         return list(self._row_of)
 
+    def prepare(self) -> None:
+        """See `Partition.prepare`; nothing is left to do."""
+
     def __contains__(self, entry_id: str) -> bool:
         return entry_id in self._row_of
 
@@ -132,7 +139,7 @@ class SmallPartition:
 class _Numbered:
     """Ids as the running numbers that FAISS wants."""
 
-    is_thread_safe = False
+    tends_itself = False
 
     def __init__(self) -> None:
         self._number_of: dict[str, int] = {}
@@ -142,6 +149,9 @@ class _Numbered:
     def ids(self) -> list[str]:
         """See `Partition.ids`."""
         return list(self._number_of)
+
+    def prepare(self) -> None:
+        """See `Partition.prepare`; nothing is left to do."""
 
     def __contains__(self, entry_id: str) -> bool:
         return entry_id in self._number_of

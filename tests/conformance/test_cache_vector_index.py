@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from cache.faiss_gpu import IvfBase
 from cache.faiss_index import FaissIndex
+from cache.layered_partition import LayeredPartition
 from cache.vector_index import BruteForceIndex, VectorIndex
 from core.cached import Vector
 from tests.caching import direction
@@ -32,15 +34,22 @@ class Settled:
         return len(self._index)
 
 
-@pytest.fixture(params=["brute force", "faiss", "faiss, large from 3", "faiss, huge from 3"])
+@pytest.fixture(params=["brute force", "faiss", "faiss, large from 3", "faiss, huge from 3", "layers"])
 def make(request: pytest.FixtureRequest) -> MakeIndex:
     makers: dict[str, MakeIndex] = {
         "brute force": lambda partitions: BruteForceIndex(max_partitions=partitions),
         "faiss": lambda partitions: FaissIndex(max_partitions=partitions),
         "faiss, large from 3": lambda partitions: FaissIndex(max_partitions=partitions, large=3),
         "faiss, huge from 3": lambda partitions: Settled(FaissIndex(max_partitions=partitions, large=2, huge=3)),
+        "layers": lambda partitions: Settled(
+            FaissIndex(max_partitions=partitions, large=2, huge=3, build=lambda sample, size: layers())
+        ),
     }
     return makers[request.param]
+
+
+def layers() -> LayeredPartition:
+    return LayeredPartition(384, IvfBase, IvfBase, newcomers=2)
 
 
 def ids(index: VectorIndex, partition: str, text: str, k: int = 4) -> list[str]:
