@@ -1,6 +1,6 @@
 """The path of one request, stage by stage, from admission to settled cost.
 
-resolve -> admit -> lookup -> classify -> plan -> reserve -> dispatch -> settle -> store -> trace
+resolve -> admit -> lookup -> classify -> plan -> reserve -> dispatch -> store -> settle -> trace
 
 A failing cache or classifier never fails a request (they degrade to a miss and to the prior); a ledger that cannot hold
 the cost does, as the tenant's policy says. Whatever happens, the hold is settled and the trace is recorded.
@@ -80,16 +80,17 @@ class Pipeline:
                         async with self.dispatcher.open(
                             plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
                         ) as live:
-                            yield self._relayed(live, plan, request, draft)
+                            yield self._relayed(live, plan, policy, draft)
                     finally:
                         reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
-            if live.complete and plan.degraded_from is None and plan.reason is not Reason.BUDGET:
-                await self._store(caller, request, policy, live)
         except HeadgateError as error:
             draft.error = error
             raise
         except asyncio.CancelledError:
             draft.error = ClientGone("The client closed the connection.")
+            raise
+        except Exception:
+            draft.error = HeadgateError("The gateway failed to handle this request.")
             raise
         finally:
             self.sink.record(draft.freeze(self.clock.monotonic_s()))
@@ -132,16 +133,15 @@ class Pipeline:
         chunks = replay(answer, request, int(draft.received_at.timestamp()))
         return Answer(request.stream, headers, self._timed(chunks, draft))
 
-    def _relayed(self, live: LiveAnswer, plan: Plan, request: ChatRequest, draft: TraceDraft) -> Answer:
-        headers = self._headers(
-            draft, live.step.tier, live.step.deployment, plan.reason.value, draft.attempts.elapsed_s + live.elapsed_s
-        )
+    def _relayed(self, live: LiveAnswer, plan: Plan, policy: EffectivePolicy, draft: TraceDraft) -> Answer:
+        waited_s = draft.attempts.elapsed_s + live.elapsed_s
+        headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
         if plan.degraded_from is not None:
             headers += (("x-headgate-degraded-from", plan.degraded_from),)
-        if not request.stream:
+        if not draft.request.stream:
             cost_nano_usd = draft.attempts.cost_nano_usd + live.cost_nano_usd
             headers += (("x-headgate-cost-usd", usd_text(cost_nano_usd)),)
-        return Answer(request.stream, headers, self._timed(live.chunks(), draft))
+        return Answer(draft.request.stream, headers, self._timed(self._stored(live, plan, policy, draft), draft))
 
     def _headers(self, draft: TraceDraft, tier: str, deployment: str, reason: str, upstream_s: float) -> Headers:
         overhead_ms = (self.clock.monotonic_s() - draft.received_s - upstream_s) * 1000
@@ -165,11 +165,22 @@ class Pipeline:
             draft.error = broken_off(failure)
             raise draft.error from failure
 
-    async def _store(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, live: LiveAnswer) -> None:
-        """Offer a complete answer to the cache; only plain text from one choice has a canonical replay.
+    async def _stored(
+        self, live: LiveAnswer, plan: Plan, policy: EffectivePolicy, draft: TraceDraft
+    ) -> AsyncIterator[bytes]:
+        """Relay an answer and offer it to the cache just before its last bytes leave, so that a repeat finds it.
 
         An answer for which a lesser tier stood in is not offered: it must not be served when the better one is back.
         """
+        is_due = plan.degraded_from is None and plan.reason is not Reason.BUDGET
+        async for chunk in live.chunks():
+            if is_due and live.complete:
+                is_due = False
+                await self._store(live, policy, draft)
+            yield chunk
+
+    async def _store(self, live: LiveAnswer, policy: EffectivePolicy, draft: TraceDraft) -> None:
+        """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""
         captured = live.captured()
         if captured is None or not captured.plain or live.usage is None:
             return
@@ -182,4 +193,4 @@ class Pipeline:
             usage=live.usage,
             cost_nano_usd=live.cost_nano_usd,
         )
-        await self.cache.store(caller, request, policy, answer)
+        await self.cache.store(draft.caller, draft.request, policy, answer)
