@@ -1,15 +1,17 @@
 """The command line: one parser, and each command's work in a module of its own that loads only when it runs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = ("serve", "demo", "keys", "budget", "audit", "policy", "route", "models")
+COMMANDS = ("init", "serve", "demo", "keys", "budget", "audit", "policy", "prices", "route", "models")
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXAMPLES = """examples:
+  headgate init                                  write a configuration and a first tenant
   headgate serve --config headgate.yaml          start the gateway
   headgate keys create --tenant demo             print a new API key
   headgate policy check --config headgate.yaml   say what is wrong in the configuration
@@ -46,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is silent, too
+        return EXIT_FAILED
     return code
 
 

@@ -200,6 +200,17 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
     )
 
 
+def prices_path(path: Path) -> Path | None:
+    """Return the operator's own price file as `prices` names it, whether or not it exists yet.
+
+    Raises:
+        ConfigurationError: the operator's file cannot be read, or the key is no text.
+    """
+    raw = parse_yaml(read_text(path), str(path))
+    written = raw.get("prices") if isinstance(raw, dict) else None
+    return None if written is None else path.resolve().parent / convert(written, str, str(path), "prices")
+
+
 def load_policy_set(settings: Settings) -> PolicySet:
     """Read the tenants' policies against the tiers and deployments of `settings`."""
     return load_policies(settings.policies, settings.known, settings.environment)

@@ -21,7 +21,7 @@ from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, key
 AUTO = "auto"
 MAX_ALERT = 10
 """Alerts go up to ten times the limit, which a soft budget can reach."""
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _ALIAS = re.compile(r"[^\x00-\x20\x7f]{1,200}\Z")
 
 
@@ -57,7 +57,7 @@ def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
     refuse = _Refuse(file)
     if written.tenant is UNSET:
         refuse("tenant", "the key is missing", "add the tenant's name")
-    if not _TENANT.match(written.tenant):
+    if not TENANT_NAME.match(written.tenant):
         refuse("tenant", f"{written.tenant[:80]!r} is not a tenant name", "use up to 64 letters, digits and . _ -")
     tiers = _tiers(written, known, refuse)
     rules = TenantPolicy(

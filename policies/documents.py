@@ -8,6 +8,7 @@ default applies again. One exception: `routing` holds alternatives and is replac
 An included file lies inside the policy folder, by its real path, and includes nothing itself.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ DEFAULTS = "defaults.yaml"
 INCLUDE = "include"
 MAX_INCLUDES = 16
 _REPLACED_WHOLE = frozenset({"routing"})
+_UNKNOWN_KEY = re.compile(r": unknown key '([^']*)'")
 
 
 class Origin(NamedTuple):
@@ -167,6 +169,12 @@ def key_text(path: KeyPath) -> str:
     for step in path:
         text = f"{text}[{step}]" if isinstance(step, int) else key_below(text, step)
     return text
+
+
+def error_keys(error: ConfigurationError) -> tuple[str, ...]:
+    """Return the keys that `error` is about, the closest first: the unknown key itself, then the one it names."""
+    unknown = _UNKNOWN_KEY.search(error.message)
+    return (error.key,) if unknown is None else (key_below(error.key, unknown.group(1)), error.key)
 
 
 def _lay_origins(

@@ -4,7 +4,6 @@ How the files lie over each other is told at the head of `policies.documents`. A
 value, which may be the defaults or an included file.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,12 +13,21 @@ from types import MappingProxyType
 from core.errors import ConfigurationError
 from core.rules import TenantPolicy
 from policies.building import Known, build_policy
-from policies.documents import DEFAULTS, Layer, Layers, Origin, PolicyFolder, key_text, merge, merged, origins
-from policies.schema import TenantFile, convert, key_below
+from policies.documents import (
+    DEFAULTS,
+    Layer,
+    Layers,
+    Origin,
+    PolicyFolder,
+    error_keys,
+    key_text,
+    merge,
+    merged,
+    origins,
+)
+from policies.schema import TenantFile, convert
 
 __all__ = ["DEFAULTS", "Known", "PolicySet", "build_layers", "load_policies", "locate", "merge"]
-
-_UNKNOWN_KEY = re.compile(r": unknown key '([^']*)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,4 @@ def build_layers(layers: Layers, known: Known) -> TenantPolicy:
 def locate(error: ConfigurationError, layers: Layers) -> Origin | None:
     """Return who wrote the value that `error` is about, None when nobody did."""
     wrote = {key_text(path): origin for path, origin in origins(layers).items()}
-    unknown = _UNKNOWN_KEY.search(error.message)
-    if unknown is not None:
-        return wrote.get(key_below(error.key, unknown.group(1)), wrote.get(error.key))
-    return wrote.get(error.key)
+    return next((wrote[key] for key in error_keys(error) if key in wrote), None)

@@ -124,11 +124,16 @@ def try_rows(path: Path) -> Iterator[PriceRow | ConfigurationError]:
             yield problem
 
 
+def check_source(source: str, file: str, key: str) -> None:
+    """Raise ConfigurationError unless `source` is one short line without `@`, which separates it from the date."""
+    if not source.isprintable() or not 1 <= len(source) <= 80 or "@" in source:
+        raise ConfigurationError(file, key, "not a short name", "write for example openai.com")
+
+
 def _row(model: str, raw: object, file: str, taken: dict[str, str]) -> PriceRow:
     key = key_below("prices", model)
     entry = convert(raw, RowEntry, file, key)
-    if not entry.source.isprintable() or not 1 <= len(entry.source) <= 80 or "@" in entry.source:
-        raise ConfigurationError(file, f"{key}.source", "not a short name", "write for example openai.com")
+    check_source(entry.source, file, f"{key}.source")
     for name in (model, *entry.also):
         if name in taken:
             raise ConfigurationError(file, key, f"{name[:80]!r} is already priced by {taken[name]!r}", "keep one")

@@ -7,6 +7,7 @@ says itself, or `table:WHERE@DATE`; an engine whose marginal cost is measured pu
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import date
 from decimal import Decimal
 from hashlib import blake2b
 
@@ -64,7 +65,10 @@ def parse_price(
         return _listed(model, file, key, table)
     if isinstance(raw, Mapping) and TABLE in raw:
         return _listed(convert(raw, TableEntry, file, key).table, file, f"{key}.{TABLE}", table)
-    return exact_price(convert(raw, PriceEntry, file, key), file, key)
+    entry = convert(raw, PriceEntry, file, key)
+    if entry.source.startswith(f"{TABLE}:") or not entry.source.isprintable() or len(entry.source) > 200:
+        raise ConfigurationError(file, f"{key}.source", "not a short note of your own", "name a page or a contract")
+    return exact_price(entry, file, key)
 
 
 def exact_price(entry: PriceEntry, file: str, key: str) -> Price:
@@ -112,8 +116,14 @@ def price_version(prices: Mapping[str, Price]) -> str:
             price.source,
         )
         digest.update(f"{name}={figures}\n".encode())
-    dates = [found.group(1) for price in prices.values() if (found := _DATE.search(price.source))]
+    dates = [as_of.isoformat() for price in prices.values() if (as_of := price_date(price)) is not None]
     return f"{max(dates, default='undated')}@{digest.hexdigest()}"
+
+
+def price_date(price: Price) -> date | None:
+    """Return the day on which a price of the table was known to hold, None for any other."""
+    found = _DATE.search(price.source) if price.source.startswith(f"{TABLE}:") else None
+    return None if found is None else date.fromisoformat(found.group(1))
 
 
 def _listed(name: str, file: str, key: str, table: Mapping[str, Price] | None) -> Price:

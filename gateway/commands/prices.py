@@ -1,0 +1,134 @@
+"""`headgate prices list | check | import`: the price table, and an operator's own prices over it."""
+
+import argparse
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from gateway.commands.options import Subparsers, add_config, add_json
+
+
+def add_parser(subparsers: "Subparsers[Any]") -> None:
+    """Register the commands."""
+    parser = subparsers.add_parser("prices", help="list, check and import prices of hosted models")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser(
+        "list",
+        help="list the prices that `price: table` can refer to",
+        description="List the shipped price table with the operator's own prices over it, where there is a file.",
+        epilog="example: headgate prices list 'gpt-4*'",
+    )
+    listing.add_argument("pattern", nargs="*", metavar="MODEL", help="only models like this, such as 'gpt-4*'")
+    add_config(listing)
+    add_json(listing)
+    listing.set_defaults(run=run_list)
+    check = actions.add_parser(
+        "check",
+        help="say what is wrong in a price file",
+        description="Read a price file and compare it with the shipped table. Exit code 2 with errors.",
+        epilog="example: headgate prices check my-prices.yaml",
+    )
+    check.add_argument("file", type=Path, metavar="FILE", help="a price file")
+    add_json(check)
+    check.set_defaults(run=run_check)
+    _add_import(actions)
+
+
+def _add_import(actions: "Subparsers[Any]") -> None:
+    importing = actions.add_parser(
+        "import",
+        help="take prices from a file into your own price file",
+        description="Take rows from a price file of this program, or from LiteLLM's table of models as JSON that you "
+        "downloaded. Nothing is fetched. Restart the gateway for them to count.",
+        epilog="example: headgate prices import table.json --model 'gpt-4*' --as-of 2026-08-01 --source openai.com",
+    )
+    importing.add_argument("file", type=Path, metavar="FILE", help="what to take from: .yaml or .json")
+    importing.add_argument("--into", type=Path, metavar="FILE", help="your price file (default: `prices` of --config)")
+    importing.add_argument("--model", action="append", default=[], metavar="MODEL", help="only models like this")
+    importing.add_argument("--as-of", type=date.fromisoformat, metavar="DATE", help="the day of a JSON's figures")
+    importing.add_argument("--source", metavar="NAME", help="where a JSON's figures come from")
+    importing.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
+    add_config(importing)
+    add_json(importing)
+    importing.set_defaults(run=run_import)
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print the table; 1 when nothing matches."""
+    from fnmatch import fnmatchcase
+
+    from gateway.price_tables import print_rows, row_json
+    from gateway.settings import prices_path
+    from policies.price_table import load_price_table
+
+    table = load_price_table(prices_path(arguments.config) if arguments.config.exists() else None)
+    patterns = arguments.pattern or ["*"]
+    rows = [row for row in table.rows.values() if any(fnmatchcase(name, p) for name in row.names for p in patterns)]
+    if arguments.json:
+        _print_json({"version": table.version, "prices": [row_json(row) for row in rows]})
+    else:
+        print_rows(rows, f"{len(rows)} prices, version {table.version}: USD per million tokens")
+    return 0 if rows else 1
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Print what is wrong, or how the file differs from the shipped table."""
+    from core.errors import ConfigurationError
+    from gateway.price_tables import imported_json, print_errors, print_imported
+    from policies.price_import import combine
+    from policies.price_table import SHIPPED, PriceRow, load_rows, try_rows
+
+    found = list(try_rows(arguments.file))
+    errors = [one for one in found if isinstance(one, ConfigurationError)]
+    rows = [one for one in found if isinstance(one, PriceRow)]
+    compared = combine(load_rows(SHIPPED), rows)
+    if arguments.json:
+        _print_json({"valid": not errors, "errors": [error.message for error in errors], **imported_json(compared)})
+    elif errors:
+        print_errors(errors)
+    else:
+        print_imported(compared, f"{len(rows)} prices, all valid; against the shipped table:")
+    return 2 if errors else 0
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Write the operator's price file anew, in one step, and print what changed."""
+    from core.errors import ConfigurationError
+    from gateway.files import write_whole
+    from gateway.price_tables import imported_json, print_imported
+    from policies.price_import import combine, price_file_text, read_import
+    from policies.price_table import check_source, load_rows
+
+    is_json = arguments.file.suffix == ".json"
+    if is_json and (arguments.as_of is None or arguments.source is None):
+        mend = "add for example --as-of 2026-08-01 --source openai.com"
+        raise ConfigurationError(str(arguments.file), "", "the JSON does not say from when and where it is", mend)
+    if arguments.source is not None:
+        check_source(arguments.source, "--source", "")
+    into = arguments.into or _own_file(arguments.config)
+    rows, left_out = read_import(arguments.file, arguments.model, arguments.as_of or date.min, arguments.source or "")
+    imported = combine(load_rows(into) if into.exists() else (), rows, left_out)
+    if not arguments.dry_run:
+        write_whole(into, price_file_text(imported.rows), check=load_rows)
+    if arguments.json:
+        _print_json({"file": str(into), "written": not arguments.dry_run, **imported_json(imported)})
+        return 0
+    print_imported(imported, f"{'would go' if arguments.dry_run else 'went'} into {into}:")
+    return 0
+
+
+def _own_file(config: Path) -> Path:
+    from core.errors import ConfigurationError
+    from gateway.settings import prices_path
+
+    own = prices_path(config)
+    if own is None:
+        mend = "add for example `prices: my-prices.yaml`, or name a file with --into"
+        raise ConfigurationError(str(config), "prices", "the key is missing", mend)
+    return own
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(content)).decode())

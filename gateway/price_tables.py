@@ -1,0 +1,92 @@
+"""How the commands about prices print: tables that fit 80 columns, and the same content as JSON values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from core.errors import ConfigurationError
+from policies.price_import import Imported, written_usd
+from policies.price_table import PriceRow
+
+COLUMNS = {
+    "input": "input_usd_per_m",
+    "cached": "cached_input_usd_per_m",
+    "output": "output_usd_per_m",
+    "reasoning": "reasoning_usd_per_m",
+    "a request": "usd_per_request",
+}
+
+
+def print_rows(rows: Sequence[PriceRow], title: str) -> None:
+    """Print prices; columns that no row fills are left out."""
+    written = [written_usd(row.price) for row in rows]
+    columns = {shown: name for shown, name in COLUMNS.items() if any(name in usd for usd in written)}
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", overflow="fold")
+    for shown in columns:
+        table.add_column(shown, justify="right", no_wrap=True)
+    table.add_column("as of", no_wrap=True)
+    table.add_column("source", overflow="fold")
+    for row, usd in zip(rows, written, strict=True):
+        figures = [usd.get(name, "-") for name in columns.values()]
+        table.add_row(escape(row.model), *figures, row.as_of.isoformat(), escape(row.source))
+    Console().print(table)
+
+
+def print_imported(imported: Imported, title: str) -> None:
+    """Print what comes and what changes."""
+    console = Console()
+    console.print(
+        f"{escape(title)} {len(imported.added)} new, {len(imported.changed)} changed, {imported.unchanged} the same, "
+        f"{len(imported.left_out)} left out",
+        soft_wrap=True,
+    )
+    if imported.changed:
+        table = Table(title="changed", title_justify="left")
+        for column in ("model", "old", "new"):
+            table.add_column(column, overflow="fold")
+        for old, new in imported.changed:
+            table.add_row(escape(new.model), _figures_text(old), _figures_text(new))
+        console.print(table)
+    if imported.added:
+        print_rows(imported.added, "new: USD per million tokens")
+    if imported.left_out:
+        names = ", ".join(imported.left_out[:10]) + (" and more" if len(imported.left_out) > 10 else "")
+        console.print(f"left out, since their prices have parts that a row cannot say: {escape(names)}")
+
+
+def print_errors(errors: Sequence[ConfigurationError]) -> None:
+    """Print errors, one line each."""
+    console = Console()
+    for error in errors:
+        console.print(f"[bold red]error[/] {escape(error.message)}", soft_wrap=True, highlight=False)
+    console.print(f"{len(errors)} error{'' if len(errors) == 1 else 's'}")
+
+
+def row_json(row: PriceRow) -> dict[str, Any]:
+    """Return a row as JSON values; amounts are decimal text."""
+    return {
+        "model": row.model,
+        "also": list(row.also),
+        "as_of": row.as_of.isoformat(),
+        "source": row.source,
+        **written_usd(row.price),
+    }
+
+
+def imported_json(imported: Imported) -> dict[str, Any]:
+    """Return an import as JSON values."""
+    return {
+        "added": [row_json(row) for row in imported.added],
+        "changed": [{"old": row_json(old), "new": row_json(new)} for old, new in imported.changed],
+        "unchanged": imported.unchanged,
+        "left_out": list(imported.left_out),
+    }
+
+
+def _figures_text(row: PriceRow) -> str:
+    names = {name: shown for shown, name in COLUMNS.items()}
+    return ", ".join(f"{names[name]} {usd}" for name, usd in written_usd(row.price).items())
