@@ -27,23 +27,26 @@ from core.clock import Clock, SystemClock
 from core.errors import ConfigurationError
 from core.plan import Readiness
 from core.trace import TraceSink
-from gateway.admin_api import admin_app
+from gateway.admin.building import build_admin
+from gateway.admin.probing import sqlite_probe
 from gateway.hosting import Hosting, build_hosting
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
-from gateway.settings import HostedDeployment, RemoteDeployment, Settings, load_policy_set
+from gateway.settings import HostedDeployment, RemoteDeployment, Settings
 from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import RequestLog
-from policies.access import Authenticator
+from policies.access import Access, Authenticator
 from policies.admission import Admission
+from policies.failures import FailureLimiter
 from policies.keys import create_key
 from policies.keys_sqlite import SqliteKeyStore
 from policies.ledger_sqlite import SqliteLedger
 from policies.loading import PolicySet
 from policies.pepper import load_pepper
 from policies.reservation import drain
+from policies.watching import PolicyWatcher
 from router.complexity import PairModel
 
 logger = logging.getLogger("headgate.compose")
@@ -68,21 +71,24 @@ class Gateway:
     keys: SqliteKeyStore
     pepper: bytes
     clock: Clock
-    policies: PolicySet
+    watcher: PolicyWatcher
     api: PublicApi
     close_sinks: Callable[[], None]
+    close_admin: Callable[[], None]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start engines and background work; on the way out settle, flush and stop everything, in that order."""
         async with AsyncExitStack() as stack:
             stack.callback(self.close_sinks)
+            stack.callback(self.close_admin)
             stack.callback(self.keys.close)
             stack.callback(self.ledger.close)
             stack.push_async_callback(self.cache.close)
             stack.push_async_callback(self.registry.close)
             await stack.enter_async_context(self.hosting.running())
-            background = [asyncio.create_task(self._reap()), asyncio.create_task(self.cache.load())]
+            loops = (self._reap(), self.cache.load(), self.watcher.run())
+            background = [asyncio.create_task(loop) for loop in loops]
             try:
                 yield
             finally:
@@ -111,7 +117,7 @@ class Gateway:
         """
         keys = []
         for tenant in DEMO_TENANTS:
-            if self.policies.get(tenant) is None:
+            if self.watcher.current.get(tenant) is None:
                 mend = "run the demonstration with the example policies"
                 raise ConfigurationError("policies", tenant, "the demonstration's tenant has no policy", mend)
             text, record = create_key(tenant, self.pepper, self.clock, expires_at=self.clock.now() + DEMO_KEY_LIFE)
@@ -135,12 +141,14 @@ def build(settings: Settings) -> Gateway:
     """
     refuse_two_faiss()
     clock = SystemClock()
-    policies = load_policy_set(settings)
+    watcher = PolicyWatcher(settings.policies, settings.known, settings.environment)
+    policies = watcher.current
     hosting = build_hosting(settings, clock, single_tenant=len(policies.tenants()) == 1)
     registry = _registry(settings, hosting, clock)
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)
     keys = SqliteKeyStore(settings.state_file)
+    failures = FailureLimiter(clock)
     ledger = SqliteLedger(settings.state_file, clock)
     embedder = load_minilm()
     cache = SemanticCache(
@@ -154,7 +162,7 @@ def build(settings: Settings) -> Gateway:
     metrics = _metrics(policies)
     sinks, close_sinks = _sinks(settings, metrics)
     pipeline = Pipeline(
-        policies=lambda: policies,
+        policies=lambda: watcher.current,
         admission=Admission(ledger, clock),
         ledger=ledger,
         cache=cache,
@@ -165,16 +173,28 @@ def build(settings: Settings) -> Gateway:
     )
     api = PublicApi(
         pipeline=pipeline,
-        authenticator=Authenticator(keys, pepper, clock),
-        policies=lambda: policies,
+        authenticator=Access(Authenticator(keys, pepper, clock, failures)),
+        policies=lambda: watcher.current,
         registry=registry,
         metrics=metrics,
         clock=clock,
         max_body_bytes=settings.max_body_bytes,
     )
+    admin = build_admin(
+        settings,
+        owner_key=load_admin_key(settings.admin_key_file),
+        keys=keys,
+        pepper=pepper,
+        clock=clock,
+        failures=failures,
+        watcher=watcher,
+        treasury=ledger,
+        probe=lambda store: sqlite_probe(store, lambda: ledger.is_failing, watcher),
+        exposition=lambda: exposition(metrics, api),
+    )
     return Gateway(
         public=public_app(api),
-        admin=admin_app(load_admin_key(settings.admin_key_file), lambda: exposition(metrics, api)),
+        admin=admin.app,
         registry=registry,
         hosting=hosting,
         cache=cache,
@@ -183,9 +203,10 @@ def build(settings: Settings) -> Gateway:
         keys=keys,
         pepper=pepper,
         clock=clock,
-        policies=policies,
+        watcher=watcher,
         api=api,
         close_sinks=close_sinks,
+        close_admin=admin.close,
     )
 
 

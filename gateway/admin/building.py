@@ -1,0 +1,90 @@
+"""Join what the admin listener needs: the audit log, a key store for its threads, and the gateway's own parts."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from litestar import Litestar
+
+from core.clock import Clock
+from gateway.admin.budget_routes import BudgetAdministration
+from gateway.admin.changes import Changes
+from gateway.admin.key_routes import KeyAdministration
+from gateway.admin.policy_routes import PolicyAdministration
+from gateway.admin.state_routes import StoreProbe
+from gateway.admin.treasury import TreasuryBudgets
+from gateway.admin_api import AdminApi, admin_app
+from gateway.settings import Settings
+from policies.access import AdminAuthenticator
+from policies.audit import AuditLog
+from policies.failures import FailureLimiter
+from policies.keys import KeyStore
+from policies.keys_sqlite import SqliteKeyStore
+from policies.ledger import Treasury
+from policies.watching import PolicyWatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The admin listener's application, and what closes its files."""
+
+    app: Litestar
+    close: Callable[[], None]
+
+
+def build_admin(
+    settings: Settings,
+    *,
+    owner_key: str,
+    keys: KeyStore,
+    pepper: bytes,
+    clock: Clock,
+    failures: FailureLimiter,
+    watcher: PolicyWatcher,
+    treasury: Treasury,
+    probe: Callable[[KeyStore], StoreProbe],
+    exposition: Callable[[], tuple[bytes, str]],
+) -> Admin:
+    """Build the admin listener.
+
+    Args:
+        settings: the operator's choices.
+        owner_key: content of the key file.
+        keys: the gateway's key store, read on the event loop.
+        pepper: the secret of key hashes.
+        clock: where the time comes from.
+        failures: wrong keys by address, shared with the public listener.
+        watcher: the policies in force.
+        treasury: the ledger.
+        probe: makes what asks whether the stores answer, of a key store that threads may use.
+        exposition: returns the metrics and their content type.
+
+    Raises:
+        ConfigurationError: a file cannot be used.
+    """
+    files = ExitStack()
+    log = AuditLog(settings.beside("audit"), pepper, clock)
+    files.callback(log.close)
+    changes = Changes(log)
+    changing = _store_for_threads(settings, keys, files)
+    api = AdminApi(
+        authenticator=AdminAuthenticator(owner_key, keys, pepper, clock, failures),
+        keys=KeyAdministration(changing, pepper, clock, lambda: watcher.current, tuple(settings.tiers), changes),
+        policies=PolicyAdministration(lambda: watcher.current, watcher.reload, changes),
+        budgets=BudgetAdministration(
+            TreasuryBudgets(treasury, lambda: watcher.current), lambda: watcher.current, changes
+        ),
+        changes=changes,
+        probe=probe(changing),
+        exposition=exposition,
+    )
+    return Admin(admin_app(api), files.close)
+
+
+def _store_for_threads(settings: Settings, keys: KeyStore, files: ExitStack) -> KeyStore:
+    """Return a store that threads may use: SQLite gets a connection of its own, Redis shares its pool."""
+    if not isinstance(keys, SqliteKeyStore):
+        return keys
+    own = SqliteKeyStore(settings.state_file)
+    files.callback(own.close)
+    return own
