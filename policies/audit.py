@@ -4,7 +4,7 @@ Each row holds HMAC(pepper's derivative, previous hash and this row), so that a 
 the chain from there on, also for someone who can write the file but does not have the pepper. Rows cut off at the end
 leave a valid chain: note the head that `verify` prints, and pass it to a later `verify`. Values are kept as keyed
 digests only. SQLite triggers refuse changes; when there are `max_rows`, the oldest half is dropped in the same step in
-which the place where the chain now begins is written down.
+which the place where the chain now begins is written down under a seal, so that nobody else can move it.
 
 Failure rule: closed. A change does not begin while the log cannot be written.
 """
@@ -30,8 +30,8 @@ _SCHEMA = """
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY, at TEXT NOT NULL, actor TEXT NOT NULL, role TEXT NOT NULL, source TEXT NOT NULL,
     action TEXT NOT NULL, target TEXT NOT NULL, before TEXT, after TEXT, outcome TEXT NOT NULL, hash BLOB NOT NULL);
-CREATE TABLE audit_start (seq INTEGER NOT NULL, hash BLOB NOT NULL);
-INSERT INTO audit_start VALUES (0, zeroblob(32));
+CREATE TABLE audit_start (seq INTEGER NOT NULL, hash BLOB NOT NULL, seal BLOB NOT NULL);
+INSERT INTO audit_start VALUES (0, zeroblob(32), zeroblob(32));
 CREATE TRIGGER audit_never_changes BEFORE UPDATE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_drops_old_rows_only BEFORE DELETE ON audit WHEN OLD.seq > (SELECT seq FROM audit_start)
@@ -171,10 +171,11 @@ class AuditLog:
     def verify(self, expected_head: tuple[int, bytes] | None = None) -> Verdict:
         """Follow the chain from its beginning, and check that a head noted earlier is part of it."""
         with _translated():
-            seq, previous = self._connection.execute("SELECT seq, hash FROM audit_start").fetchone()
-            problem, rows = None, 0
+            seq, previous, seal = self._connection.execute("SELECT seq, hash, seal FROM audit_start").fetchone()
+            is_sealed = (seq, previous) == (0, GENESIS) or hmac.compare_digest(self._seal(seq, previous), seal)
+            problem, rows = None if is_sealed else "the place where the log begins was moved", 0
             is_there = expected_head is None or expected_head == (seq, previous)
-            for row in self._connection.execute(f"{_SELECT} ORDER BY seq"):
+            for row in self._connection.execute(f"{_SELECT} ORDER BY seq") if is_sealed else ():
                 if row[0] != seq + 1:
                     problem = f"entry {seq + 1} is missing"
                 elif not hmac.compare_digest(self._hash(previous, row[:-1]), row[-1]):
@@ -196,6 +197,9 @@ class AuditLog:
     def _hash(self, previous: bytes, row: tuple[object, ...]) -> bytes:
         return hmac.digest(self._key, b"entry" + previous + msgspec.json.encode(row), "sha256")
 
+    def _seal(self, seq: int, digest: bytes) -> bytes:
+        return hmac.digest(self._key, b"start" + digest + str(seq).encode(), "sha256")
+
     def _drop_oldest(self, last_seq: int) -> None:
         (start,) = self._connection.execute("SELECT seq FROM audit_start").fetchone()
         if last_seq - start <= self._max_rows:
@@ -203,7 +207,8 @@ class AuditLog:
         keep_after = last_seq - self._max_rows // 2
         where = "SELECT seq, hash FROM audit WHERE seq = ?"
         place = self._connection.execute(where, (keep_after,)).fetchone()
-        self._connection.execute("UPDATE audit_start SET seq = ?, hash = ?", place)
+        moved = (*place, self._seal(*place))
+        self._connection.execute("UPDATE audit_start SET seq = ?, hash = ?, seal = ?", moved)
         self._connection.execute("DELETE FROM audit WHERE seq <= ?", (keep_after,))
 
     @contextmanager

@@ -92,7 +92,15 @@ def parse_keys(text: bytes) -> dict[str | None, PublicKey]:
         if not 0 < len(listed) <= MAX_KEYS or any(one.get("kty") == "oct" for one in listed):
             raise ValueError("no keys, too many, or a symmetric one among them")
         candidates = KeySet.import_key_set({"keys": [one for one in listed if one.get("use", "sig") == "sig"]})
-    except (JoseError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+    except (
+        JoseError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as problem:
         raise ValueError(f"not a usable JWK set ({type(problem).__name__})") from problem
     keys: dict[str | None, PublicKey] = {}
     for key in candidates:

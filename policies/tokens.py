@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -27,6 +27,7 @@ from core.identity import Caller
 from policies.access import bearer_of
 from policies.failures import FailureLimiter
 from policies.jwks import KeyRing, check_url, ring_of_file, ring_of_url
+from policies.schema import says
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
 MAX_TOKEN_CHARS = 8192
@@ -39,26 +40,24 @@ _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 class ScopeEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """What one scope of a token allows; an empty list means whatever the tenant may."""
 
-    models: list[str] = []
-    tiers: list[str] = []
+    models: Annotated[list[str], says("Names that may be sent as `model`.")] = []
+    tiers: Annotated[list[str], says("Tiers that may answer.")] = []
 
 
 class OidcEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """The identity provider whose tokens are accepted beside keys (`oidc` in the operator's file).
+    """The identity provider whose tokens are accepted beside keys."""
 
-    `tenant_claim` names the claim that holds the tenant, or a name that `tenants` maps to one; `user_claim` the claim
-    that holds the end user. With `scopes` a token needs one of them; the first in the file that it carries counts.
-    """
-
-    issuer: str
-    audience: str
-    tenant_claim: str
-    jwks_file: str | None = None
-    jwks_url: str | None = None
-    user_claim: str | None = None
-    tenants: dict[str, str] = {}
-    scopes: dict[str, ScopeEntry] = {}
-    algorithms: list[Algorithm] = ["RS256", "ES256"]
+    issuer: Annotated[str, says("The `iss` of its tokens.")]
+    audience: Annotated[str, says("What their `aud` must hold.")]
+    tenant_claim: Annotated[str, says("The claim that holds the tenant, or a name in `tenants`.")]
+    jwks_file: Annotated[str | None, says("File of its public keys (a JWK set), read again when it changes.")] = None
+    jwks_url: Annotated[str | None, says("URL of its public keys: https, or on this machine.")] = None
+    user_claim: Annotated[str | None, says("The claim that holds the end user.")] = None
+    tenants: Annotated[dict[str, str], says("Values of the tenant claim to tenants; then no others count.")] = {}
+    scopes: Annotated[
+        dict[str, ScopeEntry], says("Scopes that a token needs one of; the first listed that it carries counts.")
+    ] = {}
+    algorithms: Annotated[tuple[Algorithm, ...], says("Signature algorithms that are accepted.")] = ("RS256", "ES256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,14 @@ class _Verified:
 class TokenVerifier:
     """Turns bearer tokens into callers."""
 
-    def __init__(self, entry: OidcEntry, ring: KeyRing, clock: Clock, failures: FailureLimiter | None = None) -> None:
+    def __init__(
+        self,
+        entry: OidcEntry,
+        ring: KeyRing,
+        clock: Clock,
+        failures: FailureLimiter | None = None,
+        remembered: int = CACHED_TOKENS,
+    ) -> None:
         self._entry = entry
         self._ring = ring
         self._clock = clock
@@ -85,6 +91,7 @@ class TokenVerifier:
             sub={"essential": True},
         )
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._remembered = remembered
         self._generation = ring.generation
 
     async def run(self) -> None:
@@ -118,7 +125,7 @@ class TokenVerifier:
             self._failures.note(address)
             raise InvalidApiKey from problem
         self._verified[name] = found
-        if len(self._verified) > CACHED_TOKENS:
+        if len(self._verified) > self._remembered:
             self._verified.popitem(last=False)
         return found.caller
 
