@@ -184,4 +184,6 @@ def _unused(settings: Settings, policies: Sequence[TenantPolicy]) -> Iterator[Fi
             yield warning("unreachable", ("deployments", name), message, wrote, file)
     raises_alerts = any(budget.alerts_percent for policy in policies for budget in policy.budgets)
     if settings.alert_webhook is not None and not raises_alerts:
-        yield warning("no-effect", ("alerts",), "no budget has `alerts`, so nothing is ever sent", wrote, file)
+        yield warning(
+            "no-effect", ("alerts",), "no budget has `alerts`, so nothing is ever sent; add some", wrote, file
+        )

@@ -76,9 +76,15 @@ def _budgets(policy: TenantPolicy, warn: Warn) -> Iterator[Finding]:
         if budget.soft and not budget.alerts_percent:
             yield warn("no-effect", path, "a soft budget without `alerts` does nothing; add alerts")
         if not budget.soft and any(percent > 100 for percent in budget.alerts_percent):
-            yield warn("never-matches", path, "an alert above 1.0 is never raised, since the budget ends at 1.0")
+            yield warn(
+                "never-matches", path, "an alert above 1.0 is never raised, since the budget ends at 1.0; lower it"
+            )
         if not budget.soft and budget.limit_nano_usd == 0 and budget.when_exhausted == "reject":
-            yield warn("refuses-all", path, "a limit of 0 refuses every request that costs anything")
+            yield warn(
+                "refuses-all",
+                path,
+                "a limit of 0 refuses every request that costs anything; raise it, or use cache_only",
+            )
         stricter = next((other for other in policy.budgets if _refuses_first(other, budget)), None)
         if stricter is not None:
             message = (
@@ -128,4 +134,6 @@ def _knobs(tenant: CheckedTenant, warn: Warn) -> Iterator[Finding]:
         elif path[1] in ("max_false_hit_rate", "shadow_ratio") and not policy.cache.semantic:
             yield warn("no-effect", path, "only semantic hits use it, and `cache.semantic` is false; remove it")
     if len(policy.tiers) == 1 and not tenant.is_inherited(("routing",)):
-        yield warn("no-effect", ("routing",), f"the tenant has one tier ({policy.tiers[0]}), so nothing is chosen")
+        yield warn(
+            "no-effect", ("routing",), f"the tenant has one tier ({policy.tiers[0]}), so nothing is chosen; remove it"
+        )
