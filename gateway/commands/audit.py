@@ -52,12 +52,11 @@ def run_show(arguments: argparse.Namespace) -> int:
         console.print_json(msgspec.json.encode(rows).decode())
         return 0
     table = Table(title=f"the last {len(rows)} changes")
-    for column in ("no.", "when (UTC)", "who", "from", "what", "on", "before", "after", "outcome"):
-        table.add_column(column, overflow="fold")
+    for column in ("no.", "when (UTC)", "who", "what", "outcome"):
+        table.add_column(column, no_wrap=column == "what")
     for row in rows:
-        digests = [(digest or "-")[:8] for digest in (row.before, row.after)]
-        who = f"{row.actor} ({row.role})"
-        table.add_row(str(row.seq), row.at[:19], who, row.source, row.action, row.target, *digests, row.outcome)
+        who = f"{row.actor} ({row.role}) from {row.source}"
+        table.add_row(str(row.seq), row.at[:16].replace("T", " "), who, f"{row.action} {row.target[:40]}", row.outcome)
     console.print(table)
     return 0
 
