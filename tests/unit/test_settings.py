@@ -7,7 +7,15 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.money import Price
-from gateway.settings import Address, HostedDeployment, RemoteDeployment, Settings, load_settings, on_ports
+from gateway.settings import (
+    Address,
+    AlertWebhook,
+    HostedDeployment,
+    RemoteDeployment,
+    Settings,
+    load_settings,
+    on_ports,
+)
 
 GOOD = """
 listen: 127.0.0.1:9000
@@ -159,3 +167,51 @@ def test_an_ipv6_address_is_written_in_brackets(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_settings(tmp_path / "missing.yaml")
+
+
+def test_only_listed_variables_are_read_and_unset_ones_are_known_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "headgate.yaml"
+    text = remote(base_url='"https://${HOST}/v1"') + "environment: [HOST, GONE]\n"
+    file.write_text(text)
+    settings = load_settings(file, {"HOST": "host.example", "SECRET": "s"})
+    cloud = settings.deployments["cloud"]
+    assert isinstance(cloud, RemoteDeployment)
+    assert cloud.base_url == "https://host.example/v1"
+    assert dict(settings.environment) == {"HOST": "host.example", "GONE": None}
+    assert "environment=" not in repr(settings)
+
+
+def test_a_webhook_and_a_price_file_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        'prices: {m: {as_of: 2026-01-02, source: contract, input_usd_per_m: "1", output_usd_per_m: "2"}}'
+    )
+    alerts = "alerts: {webhook_url: https://hook.example/x/, webhook_key_env: HOOK}\n"
+    settings = load(tmp_path, remote(price="table") + "prices: mine.yaml\n" + alerts)
+    cloud = settings.deployments["cloud"]
+    assert cloud.price == Price(1_000_000, 2_000_000, source="table:contract@2026-01-02")
+    assert settings.prices_file == tmp_path / "mine.yaml"
+    assert settings.alert_webhook == AlertWebhook("https://hook.example/x", "HOOK")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (remote(price="table"), "deployments.cloud.price: the price table has no 'm'"),
+        (remote() + "prices: none.yaml\n", "none.yaml: cannot be read"),
+        (
+            "tiers: {s: [t]}\ndeployments: {t: {recipe: r, price: table}}\n",
+            "deployments.t.price: a recipe names no row",
+        ),
+        (LEAST + "environment: HOST\n", "environment: expected array, got str; write a list"),
+        (LEAST + "environment: ['$HOST']\n", "environment[0]: '$HOST' is not a variable's name; write it without $"),
+        (LEAST + "listen: ${HOST}\n", "line 3: the variable 'HOST' may not be used; list it under `environment`"),
+        (remote(api_key_env="K") + "environment: [A, K]\n", "environment[1]: 'K' holds a key, which files must not"),
+        (LEAST + "alerts: {webhook_key_env: K}\n", "alerts: the key 'webhook_url' is missing"),
+        (LEAST + "alerts: {webhook_url: ftp://x}\n", "alerts.webhook_url: 'ftp://x' is not a plain http(s) URL"),
+    ],
+)
+def test_prices_variables_and_alerts_that_cannot_be_used_are_one_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    assert says in caught.value.message
+    assert "\n" not in caught.value.message
