@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Protocol
 
 from litestar import Router, get, post
+from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 
 from core.errors import InvalidRequest
@@ -141,16 +142,16 @@ def budget_router(budgets: BudgetAdministration) -> Router:
         return await budgets.of(budgets.policies().tenants())
 
     @get("/{tenant:str}", opt=VIEWER, summary="Show the budgets of a tenant")
-    async def show(tenant: str) -> BudgetList:
+    async def show(tenant: FromPath[str]) -> BudgetList:
         budgets.check(tenant)
         return await budgets.of((tenant,))
 
     @post("/{tenant:str}/grant", opt=OPERATOR, status_code=200, summary="Add to a limit in its present window")
-    async def grant(request: AdminRequest, tenant: str, data: Grant) -> BudgetList:
+    async def grant(request: AdminRequest, tenant: FromPath[str], data: JSONBody[Grant]) -> BudgetList:
         return await budgets.grant(request, tenant, data)
 
     @post("/{tenant:str}/reset", opt=OPERATOR, status_code=200, summary="Make the present window begin anew")
-    async def reset(request: AdminRequest, tenant: str, data: Reset) -> BudgetList:
+    async def reset(request: AdminRequest, tenant: FromPath[str], data: JSONBody[Reset]) -> BudgetList:
         return await budgets.reset(request, tenant, data)
 
     return Router("/admin/budgets", route_handlers=[show_all, show, grant, reset], tags=["budgets"])

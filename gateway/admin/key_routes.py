@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from litestar import Router, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from core.clock import Clock
@@ -145,22 +145,22 @@ def key_router(keys: KeyAdministration) -> Router:
 
     @get("/", opt=VIEWER, summary="List keys")
     async def list_keys(
-        tenant: Annotated[str | None, Parameter(max_length=200)] = None,
-        limit: Annotated[int, Parameter(ge=1, le=MAX_LISTED)] = 100,
-        offset: Annotated[int, Parameter(ge=0, le=10_000_000)] = 0,
+        tenant: Annotated[str | None, QueryParameter(max_length=200)] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_LISTED)] = 100,
+        offset: Annotated[int, QueryParameter(ge=0, le=10_000_000)] = 0,
     ) -> KeyList:
         return await keys.page(tenant, limit, offset)
 
     @post("/", opt=OPERATOR, summary="Create a key")
-    async def create(request: AdminRequest, data: NewKey) -> CreatedKey:
+    async def create(request: AdminRequest, data: JSONBody[NewKey]) -> CreatedKey:
         return await keys.create(request, data)
 
     @post("/{key_id:str}/rotate", opt=OPERATOR, summary="Rotate a key")
-    async def rotate(request: AdminRequest, key_id: str, data: Rotation) -> CreatedKey:
+    async def rotate(request: AdminRequest, key_id: FromPath[str], data: JSONBody[Rotation]) -> CreatedKey:
         return await keys.rotate(request, key_id, data)
 
     @post("/{key_id:str}/revoke", opt=OPERATOR, status_code=200, summary="Revoke a key")
-    async def revoke(request: AdminRequest, key_id: str) -> KeyView:
+    async def revoke(request: AdminRequest, key_id: FromPath[str]) -> KeyView:
         return await keys.revoke(request, key_id)
 
     return Router("/admin/keys", route_handlers=[list_keys, create, rotate, revoke], tags=["keys"])

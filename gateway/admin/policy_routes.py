@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
 from litestar import Router, get, post
+from litestar.params import FromPath
 from msgspec import Struct
 
 from core.errors import InvalidRequest
@@ -74,7 +75,7 @@ def policy_router(policies: PolicyAdministration) -> Router:
         return PolicyList(now.version, [TenantVersion(name, one.version) for name, one in now.policies.items()])
 
     @get("/{tenant:str}", opt=VIEWER, sync_to_thread=False, summary="Show the policy in force for a tenant")
-    def show(tenant: str) -> dict[str, object]:
+    def show(tenant: FromPath[str]) -> dict[str, object]:
         policy = policies.current().get(tenant)
         if policy is None:
             raise UnknownName(f"The tenant {tenant[:64]!r} has no policy.", param="tenant")

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.admin.access import OPERATOR, VIEWER
@@ -70,7 +70,7 @@ def state_router(probe: StoreProbe, changes: Changes) -> Router:
         return await probe()
 
     @get("/audit", opt=OPERATOR, summary="Show the newest changes")
-    async def audit(limit: Annotated[int, Parameter(ge=1, le=MAX_LISTED)] = 100) -> AuditPage:
+    async def audit(limit: Annotated[int, QueryParameter(ge=1, le=MAX_LISTED)] = 100) -> AuditPage:
         return AuditPage([audit_row(entry) for entry in await changes.entries(limit)])
 
     @get("/audit/verify", opt=OPERATOR, summary="Check the chain of the audit log")
