@@ -7,7 +7,6 @@ fails, new entries are dropped with a warning: the cache fails open.
 """
 
 import asyncio
-import hashlib
 import logging
 import queue
 import sqlite3
@@ -16,11 +15,11 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
-import numpy as np
-
-from cache.entry_store import Label, Shelf, StoredVector, StoreLimits, label_of
-from core.cached import CachedAnswer, Entry
+from cache.entry_store import StoredVector
+from cache.sealing import Sealer
+from cache.shelf import Label, Shelf, StoreLimits, label_of
+from cache.sqlite_rows import INSERT, SELECT, RowCodec
+from core.cached import Entry
 from core.clock import Clock
 from core.errors import ConfigurationError
 
@@ -35,29 +34,30 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX cache_entries_by_expiry ON cache_entries (expires_at_s);
     """,
+    """
+    ALTER TABLE cache_entries ADD COLUMN cost_nano_usd INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE cache_entries ADD COLUMN is_sealed INTEGER NOT NULL DEFAULT 0;
+    UPDATE cache_entries SET cost_nano_usd = coalesce(json_extract(CAST(answer AS TEXT), '$.cost_nano_usd'), 0)
+        WHERE json_valid(CAST(answer AS TEXT));
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
-_COLUMNS = (
-    "entry_id, tenant, scope, exact_key, normalised_key, prompt, vector, encoder, answer, created_at_s, expires_at_s"
-)
-_INSERT = f"INSERT OR REPLACE INTO cache_entries ({_COLUMNS}, size_bytes, checksum) VALUES ({'?,' * 12}?)"  # noqa: S608
-_SELECT = f"SELECT {_COLUMNS}, checksum FROM cache_entries"  # noqa: S608
 _BATCH = 256
 _MAX_WAITING = 4_096
-_decode_answer = msgspec.json.Decoder(CachedAnswer).decode
-
-Row = tuple[str, str, str, str, str, str, bytes | None, str, bytes, float, float]
 
 
 class SqliteEntryStore:
-    """An `EntryStore` in one file, for one process.
+    """An `EntryStore` in one file, for one process; with a sealer its texts and vectors are encrypted per tenant.
 
     Raises:
         ConfigurationError: the file was written by a newer version, or cannot be opened.
     """
 
-    def __init__(self, path: Path, clock: Clock, limits: StoreLimits | None = None) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, limits: StoreLimits | None = None, sealer: Sealer | None = None
+    ) -> None:
         self._path = path
+        self._codec = RowCodec(sealer)
         self._clock = clock
         self._shelf = Shelf(limits or StoreLimits())
         self._pending: dict[str, Entry] = {}
@@ -81,6 +81,7 @@ class SqliteEntryStore:
             return None
         with self._lock:
             pending = self._pending.get(label.entry_id)
+        self._shelf.touch(label)
         if pending is not None:
             return pending
         entry = self._fetch(label.entry_id)
@@ -114,7 +115,7 @@ class SqliteEntryStore:
         with closing(_open(self._path)) as database:
             while rows := await asyncio.to_thread(_page, database, last):
                 last = rows[-1][0]
-                entries = [entry for row in rows if (entry := _entry_from(row)) is not None]
+                entries = [entry for row in rows if (entry := self._codec.entry(row)) is not None]
                 yield [
                     StoredVector(entry.entry_id, entry.scope, entry.encoder, entry.vector)
                     for entry in entries
@@ -129,11 +130,11 @@ class SqliteEntryStore:
 
     def _fetch(self, entry_id: str) -> Entry | None:
         try:
-            row = self._reader.execute(f"{_SELECT} WHERE entry_id = ?", (entry_id,)).fetchone()
+            row = self._reader.execute(f"{SELECT} WHERE entry_id = ?", (entry_id,)).fetchone()
         except sqlite3.Error as problem:
             log.warning("cache file cannot be read", extra={"error": str(problem)})
             return None
-        return None if row is None else _entry_from(row)
+        return None if row is None else self._codec.entry(row)
 
     def _drop(self, label: Label) -> bool:
         with self._lock:
@@ -147,7 +148,8 @@ class SqliteEntryStore:
 
     def _load_labels(self) -> None:
         rows = self._reader.execute(
-            "SELECT entry_id, tenant, exact_key, normalised_key, size_bytes, expires_at_s FROM cache_entries"
+            "SELECT entry_id, tenant, exact_key, normalised_key, size_bytes, expires_at_s, cost_nano_usd"
+            " FROM cache_entries"
             " ORDER BY created_at_s"
         )
         gone = [old for row in rows for old in self._shelf.put(Label(*row), self._now_s())]
@@ -176,10 +178,10 @@ class SqliteEntryStore:
             with database:
                 for change in batch:
                     if isinstance(change, Entry):
-                        database.execute(_INSERT, _row_with_checksum(change))
+                        database.execute(INSERT, self._codec.row(change))
                     else:
                         database.execute("DELETE FROM cache_entries WHERE entry_id = ?", (change,))
-        except (sqlite3.Error, UnicodeError) as problem:
+        except (sqlite3.Error, UnicodeError, OSError) as problem:
             log.warning("cache entries were not written", extra={"error": str(problem), "entries": len(batch)})
         with self._lock:
             for change in batch:
@@ -229,64 +231,5 @@ def _migrate(path: Path, database: sqlite3.Connection) -> None:
 
 
 def _page(database: sqlite3.Connection, last: str) -> list[tuple[str, *tuple[object, ...]]]:
-    query = f"{_SELECT} WHERE entry_id > ? ORDER BY entry_id LIMIT {_BATCH}"
+    query = f"{SELECT} WHERE entry_id > ? ORDER BY entry_id LIMIT {_BATCH}"
     return database.execute(query, (last,)).fetchall()
-
-
-def _row(entry: Entry) -> Row:
-    vector = None if entry.vector is None else entry.vector.astype(np.float16).tobytes()
-    return (
-        entry.entry_id,
-        entry.tenant,
-        entry.scope,
-        entry.exact_key,
-        entry.normalised_key,
-        entry.prompt,
-        vector,
-        entry.encoder,
-        msgspec.json.encode(entry.answer),
-        entry.created_at_s,
-        entry.expires_at_s,
-    )
-
-
-def _row_with_checksum(entry: Entry) -> tuple[object, ...]:
-    row = _row(entry)
-    return (*row, label_of(entry).size_bytes, _checksum(row))
-
-
-def _checksum(row: Row) -> bytes:
-    return hashlib.blake2b(repr(row).encode("utf-8", "backslashreplace"), digest_size=16).digest()
-
-
-def _entry_from(row: tuple[object, ...]) -> Entry | None:
-    """Rebuild an entry; None when the row does not match its checksum."""
-    columns: Row = row[:-1]  # type: ignore[assignment]
-    if _checksum(columns) != row[-1]:
-        return None
-    (
-        entry_id,
-        tenant,
-        scope,
-        exact_key,
-        normalised_key,
-        prompt,
-        packed,
-        encoder,
-        answer,
-        created_at_s,
-        expires_at_s,
-    ) = columns
-    return Entry(
-        entry_id=entry_id,
-        tenant=tenant,
-        scope=scope,
-        exact_key=exact_key,
-        normalised_key=normalised_key,
-        prompt=prompt,
-        vector=None if packed is None else np.frombuffer(packed, dtype=np.float16).astype(np.float32),
-        encoder=encoder,
-        answer=_decode_answer(answer),
-        created_at_s=created_at_s,
-        expires_at_s=expires_at_s,
-    )

@@ -1,26 +1,56 @@
 """One suite over every entry store."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from redis.asyncio import Redis
 
 from cache.entry_store import EntryStore, MemoryEntryStore, StoreLimits
+from cache.redis_store import RedisEntryStore, connect
+from cache.sealing import Sealer, TenantKeys
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import ManualClock
 from tests.caching import answer, direction, entry
+from tests.redis_server import BINARY, WHY_NOT, RedisServer
 
 LIMITS = StoreLimits(max_entries_per_tenant=3, max_bytes_per_tenant=20_000, max_entry_bytes=10_000)
 MakeStore = Callable[[ManualClock], EntryStore]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    if BINARY is None:
+        pytest.skip(WHY_NOT)
+    server = RedisServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[Redis]:
+    async with connect(server.url, timeout_s=5.0) as client:
+        await client.flushall()
+        yield client
+
+
+REDIS = [pytest.param(name, marks=pytest.mark.redis) for name in ("redis", "redis, sealed")]
+
+
+@pytest.fixture(params=["memory", "sqlite", "sqlite, sealed", *REDIS])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    sealer = Sealer(TenantKeys(tmp_path / "keys")) if request.param.endswith("sealed") else None
     if request.param == "memory":
         return lambda clock: MemoryEntryStore(clock, LIMITS)
-    return lambda clock: SqliteEntryStore(tmp_path / "cache.db", clock, LIMITS)
+    if request.param.startswith("sqlite"):
+        return lambda clock: SqliteEntryStore(tmp_path / "cache.db", clock, LIMITS, sealer)
+    client: Redis = request.getfixturevalue("client")
+    return lambda clock: RedisEntryStore(client, clock, LIMITS, sealer, timeout_s=5.0)
 
 
 @pytest.fixture
@@ -86,7 +116,7 @@ async def test_the_same_question_replaces_its_entry(make: MakeStore, clock: Manu
     await store.close()
 
 
-async def test_the_oldest_entries_make_room(make: MakeStore, clock: ManualClock) -> None:
+async def test_the_oldest_of_equals_makes_room(make: MakeStore, clock: ManualClock) -> None:
     store = make(clock)
     for name in "abc":
         assert await store.put(entry(name)) == ()
@@ -94,6 +124,48 @@ async def test_the_oldest_entries_make_room(make: MakeStore, clock: ManualClock)
     assert await store.put(entry("other", tenant="other")) == ()
     assert await store.read("acme", "id-a") is None
     assert await store.read("acme", "id-b") is not None
+    await store.close()
+
+
+async def test_what_saves_least_per_byte_makes_room(make: MakeStore, clock: ManualClock) -> None:
+    store = make(clock)
+    await store.put(entry("dear", answer=answer(cost_nano_usd=90_000)))
+    await store.put(entry("cheap", answer=answer(cost_nano_usd=10)))
+    await store.put(entry("dear-long", answer=answer("x" * 5_000, cost_nano_usd=90_000)))
+    assert await store.put(entry("new", answer=answer(cost_nano_usd=20))) == ("id-cheap",)
+    assert await store.put(entry("newer", answer=answer(cost_nano_usd=50_000))) == ("id-new",)
+    assert await store.put(entry("newest", answer=answer(cost_nano_usd=50_000))) == ("id-dear-long",)
+    await store.close()
+
+
+async def test_what_is_read_outlives_what_is_not(make: MakeStore, clock: ManualClock) -> None:
+    store = make(clock)
+    for name in "abcd":
+        await store.put(entry(name))
+    assert await store.read("acme", "exact-b") is not None
+    assert await store.put(entry("e")) == ("id-c",)
+    await store.close()
+
+
+async def test_worth_does_not_outlive_its_time(make: MakeStore, clock: ManualClock) -> None:
+    store = make(clock)
+    await store.put(entry("dear", answer=answer(cost_nano_usd=10**9), expires_at_s=10.0))
+    await store.put(entry("b"))
+    await store.put(entry("c"))
+    clock.advance(5.0)
+    assert await store.read("acme", "id-dear") is not None
+    clock.advance(5.0)
+    assert await store.put(entry("d")) == ("id-dear",)
+    assert await store.read("acme", "id-b") is not None
+    await store.close()
+
+
+async def test_a_full_tenant_takes_nothing_from_another(make: MakeStore, clock: ManualClock) -> None:
+    store = make(clock)
+    await store.put(entry("theirs", tenant="other", answer=answer(cost_nano_usd=0)))
+    for name in "abcde":
+        await store.put(entry(name, answer=answer(cost_nano_usd=10**6)))
+    assert await store.read("other", "id-theirs") is not None
     await store.close()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.sealing import Sealer, TenantKeys
 from cache.sqlite_store import SCHEMA_VERSION, SqliteEntryStore
 from core.clock import ManualClock
 from core.errors import ConfigurationError
@@ -16,6 +17,10 @@ from tests.caching import answer, entry
 def execute(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(statement)
+
+
+def contents(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.glob("cache.db*"))
 
 
 async def stored(path: Path, *names: str) -> None:
@@ -93,3 +98,41 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to look like one to nobody" * 20)
     with pytest.raises(ConfigurationError, match="cannot be opened"):
         SqliteEntryStore(path, ManualClock())
+
+
+async def test_a_file_of_the_first_version_is_migrated_with_its_entries_and_their_cost(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    await stored(path, "a")
+    for statement in (
+        "ALTER TABLE cache_entries DROP COLUMN is_sealed",
+        "ALTER TABLE cache_entries DROP COLUMN cost_nano_usd",
+        "UPDATE cache_schema SET version = 1",
+    ):
+        execute(path, statement)
+    reopened = SqliteEntryStore(path, ManualClock())
+    found = await reopened.read("acme", "exact-a")
+    assert found is not None
+    assert found.answer == answer()
+    await reopened.close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT cost_nano_usd FROM cache_entries").fetchall() == [(1_000,)]
+
+
+async def test_a_sealed_file_holds_no_text_and_is_shredded_with_the_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, sealer = tmp_path / "cache.db", Sealer(TenantKeys(tmp_path / "keys"))
+    store = SqliteEntryStore(path, ManualClock(), sealer=sealer)
+    await store.put(entry("a", prompt="a very private question", answer=answer("a very private answer")))
+    await store.put(entry("b", tenant="other"))
+    await store.close()
+    assert b"very private" not in contents(tmp_path)
+    sealer.shred("acme")
+    reopened = SqliteEntryStore(path, ManualClock(), sealer=sealer)
+    assert await reopened.read("acme", "exact-a") is None
+    assert "corrupt" in caplog.text
+    assert await reopened.read("other", "exact-b") is not None
+    await reopened.close()
+    unsealed = SqliteEntryStore(path, ManualClock())
+    assert await unsealed.read("other", "exact-b") is None
+    await unsealed.close()

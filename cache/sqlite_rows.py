@@ -1,0 +1,78 @@
+"""Entries as rows of the SQLite store, each with a checksum over its columns, sealed where a sealer is given."""
+
+import hashlib
+
+import msgspec
+import numpy as np
+
+from cache.entry_codec import EntryCodec
+from cache.sealing import Sealer
+from cache.shelf import label_of
+from core.cached import CachedAnswer, Entry
+
+COLUMNS = (
+    "entry_id, tenant, scope, exact_key, normalised_key, prompt, vector, encoder, answer, created_at_s, expires_at_s,"
+    " is_sealed"
+)
+INSERT = (
+    f"INSERT OR REPLACE INTO cache_entries ({COLUMNS}, size_bytes, cost_nano_usd, checksum)"  # noqa: S608 - constants
+    f" VALUES ({'?,' * 14}?)"
+)
+SELECT = f"SELECT {COLUMNS}, checksum FROM cache_entries"  # noqa: S608 - constants
+_decode_answer = msgspec.json.Decoder(CachedAnswer).decode
+
+Row = tuple[str, str, str, str, str, str, bytes | None, str, bytes, float, float, int]
+
+
+class RowCodec:
+    """Writes and reads rows; a sealed row has its texts and its vector in sealed pieces and an empty prompt."""
+
+    def __init__(self, sealer: Sealer | None = None) -> None:
+        self._codec = None if sealer is None else EntryCodec(sealer)
+
+    def row(self, entry: Entry) -> tuple[object, ...]:
+        """Return the values for `INSERT`.
+
+        Raises:
+            UnicodeError: the texts hold lone surrogates.
+            OSError: the tenant's key cannot be read or made.
+        """
+        if self._codec is None:
+            vector = None if entry.vector is None else entry.vector.astype(np.float16).tobytes()
+            prompt, answer = entry.prompt, msgspec.json.encode(entry.answer)
+        else:
+            vector, prompt, answer = self._codec.vector(entry) or None, "", self._codec.answer(entry)
+        columns: Row = (
+            entry.entry_id, entry.tenant, entry.scope, entry.exact_key, entry.normalised_key, prompt, vector,
+            entry.encoder, answer, entry.created_at_s, entry.expires_at_s, int(self._codec is not None),
+        )  # fmt: skip
+        label = label_of(entry)
+        return (*columns, label.size_bytes, label.cost_nano_usd, _checksum(columns))
+
+    def entry(self, row: tuple[object, ...]) -> Entry | None:
+        """Rebuild an entry from a row of `SELECT`; None when it is damaged, or sealed otherwise than expected."""
+        columns: Row = row[:-1]  # type: ignore[assignment]
+        if _checksum(columns) != row[-1] or bool(columns[11]) != (self._codec is not None):
+            return None
+        entry_id, tenant, scope, exact_key, normalised_key, prompt, vector, encoder, answer, *times, _ = columns
+        if self._codec is not None:
+            return self._codec.read_entry(tenant, answer, entry_id, vector)
+        return Entry(
+            entry_id=entry_id,
+            tenant=tenant,
+            scope=scope,
+            exact_key=exact_key,
+            normalised_key=normalised_key,
+            prompt=prompt,
+            vector=None if vector is None else np.frombuffer(vector, dtype=np.float16).astype(np.float32),
+            encoder=encoder,
+            answer=_decode_answer(answer),
+            created_at_s=times[0],
+            expires_at_s=times[1],
+        )
+
+
+def _checksum(columns: Row) -> bytes:
+    """Return the checksum; a plain row's leaves the last column out, as in the first version of the schema."""
+    summed = columns if columns[11] else columns[:-1]
+    return hashlib.blake2b(repr(summed).encode("utf-8", "backslashreplace"), digest_size=16).digest()
