@@ -24,8 +24,8 @@ from core.errors import ConfigurationError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_ALIASES = 16
-MAX_LINES = 50_000
-"""Lines are noted for that many keys; a file of aliases to aliases would otherwise unfold without end."""
+MAX_VALUES = 100_000
+"""Values after aliases are unfolded: sixteen aliases in a chain would otherwise make a megabyte a gigabyte."""
 MAX_VARIABLE_CHARACTERS = 4096
 
 KeyPath = tuple[str | int, ...]
@@ -76,6 +76,8 @@ def parse_document(text: str, file: str, variables: Mapping[str, str | None] | N
         root = loader.get_single_node()
         if root is None:
             return Document(None, {})
+        if _unfolded_values(root, {}) > MAX_VALUES:
+            raise ConfigurationError(file, "", f"more than {MAX_VALUES} values", "split it, or use fewer aliases")
         if variables is not None:
             _Substitution(loader, variables).apply(root)
         content = loader.construct_document(root)
@@ -203,10 +205,19 @@ class _Substitution:
         raise ConstructorError(None, None, problem, node.start_mark)
 
 
+def _unfolded_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count keys and values as if every alias were written out; `known` holds what was counted, by node."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    count = known.get(id(node))
+    if count is None:
+        below = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        count = known[id(node)] = 1 + sum(_unfolded_values(part, known) for part in below)
+    return count
+
+
 def _note_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
     """Note lines after construction, which has merged `<<` into its mapping with the winning key last."""
-    if len(lines) > MAX_LINES:
-        return
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             lines[*path, key.value] = key.start_mark.line + 1

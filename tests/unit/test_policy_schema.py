@@ -37,6 +37,30 @@ from tests.policy_samples import KNOWN, tenant_policy
             "budgets: [{window: day, limit_usd: 1}, {window: day, limit_usd: 2}]",
             "budgets[1]: repeats an earlier budget of the same window, scope and consequence",
         ),
+        (
+            "budgets: [{window: day, limit_usd: 1, soft: true, when_exhausted: reject}]",
+            "budgets[0].when_exhausted: a soft budget is never exhausted; remove it, or remove `soft`",
+        ),
+        (
+            "budgets: [{window: day, limit_usd: 1, alerts: [0.5, 0.125]}]",
+            "budgets[0].alerts[1]: 0.125 is not a whole percent; use at most two decimal places",
+        ),
+        (
+            "budgets: [{window: day, limit_usd: 1, alerts: [0]}]",
+            "budgets[0].alerts[0]: 0 is not a fraction of the limit; write for example 0.8 for 80 %",
+        ),
+        ("budgets: [{window: day, limit_usd: 1, alerts: [80]}]", "budgets[0].alerts[0]: 80 is not a fraction"),
+        (
+            "budgets: [{window: day, limit_usd: 1, alerts: [1, 1.0]}]",
+            "budgets[0].alerts[1]: 100 % is already in the list",
+        ),
+        ("budgets: [{window: day, limit_usd: 1, alerts: [1e-999999]}]", "budgets[0].alerts[0]: 1E-999999 is not"),
+        ("budgets: [{window: day, limit_usd: 1, alerts: ['NaN']}]", "budgets[0].alerts[0]: NaN is not a fraction"),
+        ("budgets: [{window: day, limit_usd: 1, per: team}]", "budgets[0].per: 'team' is not accepted; use"),
+        (
+            "budgets: [{window: day, limit_usd: 1, rolling: 1}]",
+            "budgets[0].rolling: expected bool, got int; write true",
+        ),
         ("models: {gpt-4o: auro}", "models.gpt-4o: unknown target 'auro'; did you mean 'auto'?"),
         ("models: {'a b': auto}", "models.a b: not a model name"),
         ("tiers: [small]\nmodels: {x: large}", "models.x: the tier 'large' is not among the tenant's `tiers`"),
@@ -98,3 +122,16 @@ on_store_outage: closed
     assert policy.tiers == ("small", "large")
     assert policy.deployments == frozenset()
     assert policy.fallback is True
+
+
+def test_a_budget_says_whose_it_is_how_it_counts_and_when_it_alerts() -> None:
+    first, second = tenant_policy(
+        """
+budgets:
+- {window: minute, limit_usd: 1, per: user, tier: large, rolling: true, alerts: [1, 0.5, "0.8"]}
+- {window: minute, limit_usd: 1, per: user, tier: large, rolling: true, soft: true}
+"""
+    ).budgets
+    assert (first.window, first.per, first.tier, first.rolling, first.soft) == ("minute", "user", "large", True, False)
+    assert first.alerts_percent == (50, 80, 100)
+    assert (second.soft, second.when_exhausted, second.alerts_percent) == (True, "reject", ())

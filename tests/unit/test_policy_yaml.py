@@ -54,6 +54,14 @@ def test_a_billion_laughs_are_refused() -> None:
         parse_yaml("\n".join(lines), "f")
 
 
+def test_a_chain_of_few_aliases_cannot_unfold_a_large_mapping() -> None:
+    lines = ["x0: &x0 {" + ", ".join(f"k{n}: 1" for n in range(1000)) + "}"]
+    lines += [f"x{n}: &x{n} {{a: *x{n - 1}, b: *x{n - 1}}}" for n in range(1, 9)]
+    with pytest.raises(ConfigurationError, match="f: more than 100000 values; split it, or use fewer aliases"):
+        parse_yaml("\n".join(lines), "f")
+    assert parse_yaml("\n".join(lines[:4]), "f")
+
+
 def test_a_file_over_one_mebibyte_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     path.write_text("#" * (1 << 20) + "\n")
