@@ -46,6 +46,7 @@ from policies.ledger_sqlite import SqliteLedger
 from policies.loading import PolicySet
 from policies.pepper import load_pepper
 from policies.reservation import drain
+from policies.tokens import TokenVerifier
 from policies.watching import PolicyWatcher
 from router.complexity import PairModel
 
@@ -72,6 +73,7 @@ class Gateway:
     pepper: bytes
     clock: Clock
     watcher: PolicyWatcher
+    tokens: TokenVerifier | None
     api: PublicApi
     close_sinks: Callable[[], None]
     close_admin: Callable[[], None]
@@ -89,6 +91,8 @@ class Gateway:
             await stack.enter_async_context(self.hosting.running())
             loops = (self._reap(), self.cache.load(), self.watcher.run())
             background = [asyncio.create_task(loop) for loop in loops]
+            if self.tokens is not None:
+                background.append(asyncio.create_task(self.tokens.run()))
             try:
                 yield
             finally:
@@ -171,9 +175,14 @@ def build(settings: Settings) -> Gateway:
         sink=sinks,
         clock=clock,
     )
+    tokens = None
+    if settings.oidc is not None:
+        from policies.tokens import token_verifier
+
+        tokens = token_verifier(settings.oidc, settings.file.resolve().parent, str(settings.file), clock, failures)
     api = PublicApi(
         pipeline=pipeline,
-        authenticator=Access(Authenticator(keys, pepper, clock, failures)),
+        authenticator=Access(Authenticator(keys, pepper, clock, failures), tokens),
         policies=lambda: watcher.current,
         registry=registry,
         metrics=metrics,
@@ -204,6 +213,7 @@ def build(settings: Settings) -> Gateway:
         pepper=pepper,
         clock=clock,
         watcher=watcher,
+        tokens=tokens,
         api=api,
         close_sinks=close_sinks,
         close_admin=admin.close,

@@ -28,6 +28,7 @@ from core.trace import TraceSink
 from gateway.answer import Answer, Headers
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft, cache_outcome
+from policies.access import check_scopes, narrowed
 from policies.admission import Admission
 from policies.ledger import BudgetLedger
 from policies.loading import PolicySet
@@ -62,6 +63,8 @@ class Pipeline:
         """
         try:
             policy = draft.policy = resolve(self.policies(), caller, request.model)
+            caller = check_scopes(caller, policy, request)
+            policy = draft.policy = narrowed(policy, caller)
             tokens = request.estimated_input_tokens() + (request.max_tokens or GUESSED_OUTPUT_TOKENS)
             async with self.admission.admit(caller, policy.tenant_policy, tokens) as standing:
                 found = draft.found = await self.cache.lookup(caller, request, policy)

@@ -54,6 +54,8 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    reloads: set[asyncio.Task[object]] = set()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _reload(gateway, reloads))
     async with gateway.running():
         serving = [asyncio.create_task(server.serve(sockets=[bound])) for server, bound in listeners]
         logger.info("listening", extra={"public": _url(public), "admin": _url(admin)})
@@ -66,6 +68,13 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
             server.should_exit = True
         await asyncio.gather(*serving, *([showing] if showing else []), return_exceptions=True)
     return 0
+
+
+def _reload(gateway: Gateway, running: set[asyncio.Task[object]]) -> None:
+    """Read the policies again, as SIGHUP asks; the watcher keeps the last good ones and logs what is wrong."""
+    task: asyncio.Task[object] = asyncio.create_task(gateway.watcher.reload())
+    running.add(task)
+    task.add_done_callback(running.discard)
 
 
 async def _show(gateway: Gateway, url: str) -> None:

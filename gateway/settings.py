@@ -19,6 +19,7 @@ from policies.price_table import load_price_table
 from policies.prices import TABLE, parse_price
 from policies.safe_yaml import parse_document, parse_yaml, read_text
 from policies.schema import convert, says
+from policies.tokens import OidcEntry
 
 DEFAULT_FILE = "headgate.yaml"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -84,6 +85,7 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
     alerts: Annotated[AlertsEntry | None, says("Where budget alerts are sent.")] = None
     router: Annotated[RouterEntry, says("The complexity router.")] = RouterEntry()
     telemetry: Annotated[TelemetryEntry, says("Logs and spans.")] = TelemetryEntry()
+    oidc: Annotated[OidcEntry | None, says("An identity provider whose tokens are accepted beside keys.")] = None
     max_body_bytes: Annotated[Bytes, says("Larger request bodies are answered 413.")] = 10 * 1024 * 1024
 
 
@@ -141,6 +143,7 @@ class Settings:
     otlp_endpoint: str | None
     log_level: str
     max_body_bytes: int
+    oidc: OidcEntry | None = None
     prices_file: Path | None = None
     environment: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     alert_webhook: AlertWebhook | None = None
@@ -194,6 +197,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         otlp_endpoint=written.telemetry.otlp_endpoint,
         log_level=written.telemetry.log_level,
         max_body_bytes=written.max_body_bytes,
+        oidc=written.oidc,
         prices_file=prices_file,
         environment=MappingProxyType(variables),
         alert_webhook=_webhook(written.alerts, file),

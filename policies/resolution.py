@@ -26,7 +26,11 @@ def resolve(policies: PolicySet, caller: Caller, model: str) -> EffectivePolicy:
 def visible_models(policies: PolicySet, caller: Caller) -> tuple[str, ...]:
     """Return every name that `resolve` accepts from this caller: own names first, then `auto`, tiers, deployments."""
     policy = _policy_of(policies, caller)
-    names = dict.fromkeys((*policy.models, AUTO, *policy.tiers, *sorted(policy.deployments)))
+    tiers = tuple(tier for tier in policy.tiers if not caller.allowed_tiers or tier in caller.allowed_tiers)
+    deployments = () if caller.allowed_tiers else sorted(policy.deployments)
+    granted = {AUTO, *tiers, *deployments}
+    own = (name for name, target in policy.models.items() if target in granted or not caller.allowed_tiers)
+    names = dict.fromkeys((*own, AUTO, *tiers, *deployments))
     return tuple(name for name in names if not caller.allowed_models or name in caller.allowed_models)
 
 
