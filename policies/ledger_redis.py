@@ -14,6 +14,7 @@ everything it acknowledged; a power cut may lose a second, a failover what was n
 are lost so are booked anew, holds themselves are not.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -77,6 +78,7 @@ class RedisLedger:
         self._bell = Bell()
         self._backlog = Backlog()
         self._shares = Shares(replicas)
+        self._is_delivering = False
 
     @property
     def state(self) -> StoreState:
@@ -146,14 +148,20 @@ class RedisLedger:
         except StoreAway:
             self._shares.settle(hold, cost)
             self._backlog.keep(hold, cost)
+        else:
+            await self.deliver()  # the store answers, so what waited goes along
+
+    async def deliver(self) -> None:
+        """Book the settlements that wait; those that still cannot be delivered go on waiting."""
+        if self._backlog and not self._is_delivering:
+            with contextlib.suppress(StoreAway):
+                await self._deliver()
 
     async def reap(self) -> int:
         """Deliver what waited, then charge expired holds of all tenants in full; 0 while the store is away."""
         count = 0
         try:
-            while (waiting := self._backlog.first()) is not None:
-                await self._settle(*waiting)
-                self._backlog.done(waiting[0])
+            await self._deliver()
             for tenant in await self.store.door.ask("SMEMBERS", TENANTS):
                 count += await self._reap(tenant.decode())
         except StoreAway:
@@ -203,6 +211,15 @@ class RedisLedger:
         for (alert, _, _), is_ours in zip(due, won, strict=True):
             if is_ours:
                 self._on_alert(alert)
+
+    async def _deliver(self) -> None:
+        self._is_delivering = True
+        try:
+            while (waiting := self._backlog.first()) is not None:
+                await self._settle(*waiting)
+                self._backlog.done(waiting[0])
+        finally:
+            self._is_delivering = False
 
     async def _balances(self, tenant: str, make: Callable[[], Draws]) -> list[Balance]:
         flat, draws = await self.store.run_drawn(SUMS, tenant, make)
