@@ -19,7 +19,7 @@ Failure is closed: no plan is made that the policy, the guards or the budget for
     worst case of a plan  = that of the dearest step, and the input of every other step
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.chat import ChatRequest
@@ -119,12 +119,16 @@ def _scored(policy: TenantPolicy, complexity: Complexity | None, rungs: int) -> 
 def _affordable(rung: Rung, standing: Standing) -> tuple[Offer, ...]:
     """Return the offers that fit the free budget; those whose window is too small only when no other is there."""
     roomy = tuple(offer for offer in rung.offers if offer.fits) or rung.offers
-    if standing.free_nano_usd is None:
-        return roomy
-    free = standing.free_nano_usd
-    if free <= 0 and standing.when_exhausted != "small_only":
+    if standing.free_nano_usd is not None and standing.free_nano_usd <= 0 and standing.when_exhausted != "small_only":
         return ()
-    return tuple(offer for offer in roomy if offer.step.worst_case_nano_usd <= max(0, free))
+    free = _free_nano_usd(standing, [rung.tier])
+    return roomy if free is None else tuple(o for o in roomy if o.step.worst_case_nano_usd <= max(0, free))
+
+
+def _free_nano_usd(standing: Standing, tiers: Iterable[str]) -> int | None:
+    """Return what a plan over these tiers may cost at most: its hold draws on the budget of every tier it touches."""
+    limits = [standing.free_nano_usd, *(standing.free_by_tier.get(tier) for tier in tiers)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _within_budget(wish: _Wish, affordable: Sequence[tuple[Offer, ...]], standing: Standing) -> tuple[int, Reason]:
@@ -210,6 +214,7 @@ def _with_fallbacks(
             if offer is first or offer.readiness is not Readiness.READY:
                 continue
             longer = Plan((*plan.steps, offer.step), wish.reason, first.step.tier)
-            if standing.free_nano_usd is None or longer.worst_case_nano_usd <= standing.free_nano_usd:
+            free = _free_nano_usd(standing, {step.tier for step in longer.steps})
+            if free is None or longer.worst_case_nano_usd <= free:
                 plan = longer
     return plan.steps

@@ -293,3 +293,15 @@ def test_when_nothing_is_ready_the_shortest_wait_is_told() -> None:
     with pytest.raises(Unavailable) as refused:
         plan(tiers=two_tiers(small=DOWN, large=DOWN))
     assert refused.value.retry_after_s == 1.0
+
+
+def test_a_used_up_budget_of_one_tier_steps_down_and_keeps_that_tier_out_of_the_fallbacks() -> None:
+    made = plan(complexity=HARD, standing=Standing(free_by_tier={"large": 0}))
+    assert (made.tier, made.reason, names(made)) == ("small", Reason.BUDGET, ["s"])
+
+
+def test_a_plan_fits_the_budget_of_every_tier_that_it_touches() -> None:
+    alone = plan(tiers=two_tiers(large=DOWN)).worst_case_nano_usd
+    made = plan(standing=Standing(free_by_tier={"small": alone}))
+    assert names(made) == ["s"]
+    assert names(plan(standing=Standing(free_by_tier={"small": 10**12}))) == ["s", "l"]
