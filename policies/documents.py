@@ -34,7 +34,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One file as it was written, without its `include`."""
+    """One file as it was written."""
 
     file: str
     content: Mapping[str, object]
@@ -42,13 +42,23 @@ class Layer:
 
 
 Layers = tuple[Layer, ...]
+FileState = tuple[int, int, int]
+ReadLayers = dict[Path, tuple[FileState, Layer]]
 
 
 class PolicyFolder:
-    """The files of one folder, each read once; what they may take from the environment is given by name."""
+    """The files of one folder, each read once; what they may take from the environment is given by name.
 
-    def __init__(self, folder: Path, variables: Mapping[str, str | None] | None = None) -> None:
+    `before` is what an earlier look at the same folder read (its `read`): files that have not changed since are taken
+    from there. `read` is what this look has read or taken.
+    """
+
+    def __init__(
+        self, folder: Path, variables: Mapping[str, str | None] | None = None, before: ReadLayers | None = None
+    ) -> None:
         self.folder = folder
+        self.read: ReadLayers = {}
+        self._before = before or {}
         self._variables = variables or {}
         self._included: dict[Path, Layer] = {}
 
@@ -90,22 +100,30 @@ class PolicyFolder:
         included = tuple(
             self._include(name, f"{INCLUDE}[{at}]", own.file) for at, name in enumerate(_names(names, own))
         )
-        return (*included, Layer(own.file, {k: v for k, v in own.content.items() if k != INCLUDE}, own.lines))
+        return (*included, own)
 
     def is_included(self, path: Path) -> bool:
         """Tell whether a file that was read so far includes the one at `path`."""
-        return path.resolve() in self._included
+        return bool(self._included) and path.resolve() in self._included
 
     def _layer(self, path: Path, mend: str, no_tenant: str | None) -> Layer:
+        """Read one file, or take it from before when its time, size and inode are the same."""
+        state = _state(path)
+        known = self.read.get(path) or self._before.get(path)
+        layer = known[1] if known is not None and known[0] == state else self._parsed(path, mend)
+        if no_tenant is not None and "tenant" in layer.content:
+            raise ConfigurationError(layer.file, "tenant", no_tenant, "remove the key")
+        if state is not None:
+            self.read[path] = state, layer
+        return layer
+
+    def _parsed(self, path: Path, mend: str) -> Layer:
         file = str(path)
         document = parse_document(read_text(path), file, self._variables)
-        if document.content is None and no_tenant is not None:
-            return Layer(file, {}, {})
-        if not isinstance(document.content, dict):
+        content = {} if document.content is None else document.content
+        if not isinstance(content, dict):
             raise ConfigurationError(file, "", "not a mapping of keys to values", mend)
-        if no_tenant is not None and "tenant" in document.content:
-            raise ConfigurationError(file, "tenant", no_tenant, "remove the key")
-        return Layer(file, document.content, document.lines)
+        return Layer(file, content, document.lines)
 
     def _include(self, name: str, key: str, file: str) -> Layer:
         root = self.folder.resolve()
@@ -122,6 +140,14 @@ class PolicyFolder:
                 raise ConfigurationError(layer.file, INCLUDE, "an included file includes nothing", "remove the key")
             self._included[real] = layer
         return self._included[real]
+
+
+def _state(path: Path) -> FileState | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _names(written: object, own: Layer) -> list[str]:

@@ -5,7 +5,7 @@ value, which may be the defaults or an included file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from policies.documents import (
     Layers,
     Origin,
     PolicyFolder,
+    ReadLayers,
     error_keys,
     key_text,
     merge,
@@ -27,7 +28,7 @@ from policies.documents import (
 )
 from policies.schema import TenantFile, convert
 
-__all__ = ["DEFAULTS", "Known", "PolicySet", "build_layers", "load_policies", "locate", "merge"]
+__all__ = ["DEFAULTS", "Known", "Loaded", "PolicySet", "build_layers", "load_policies", "locate", "merge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +56,42 @@ class PolicySet:
         return tuple(self.policies)
 
 
-def load_policies(folder: Path, known: Known, variables: Mapping[str, str | None] | None = None) -> PolicySet:
+@dataclass(slots=True)
+class Loaded:
+    """What the last load of a folder read and built, so that the next one costs only what has changed."""
+
+    read: ReadLayers = field(default_factory=dict)
+    built: dict[Path, tuple[Layers, TenantPolicy]] = field(default_factory=dict)
+
+    def policy(self, path: Path, layers: Layers) -> TenantPolicy | None:
+        """Return the policy that was built from these very layers."""
+        if path not in self.built:
+            return None
+        before, policy = self.built[path]
+        is_same = len(before) == len(layers) and all(a is b for a, b in zip(before, layers, strict=True))
+        return policy if is_same else None
+
+
+def load_policies(
+    folder: Path,
+    known: Known,
+    variables: Mapping[str, str | None] | None = None,
+    loaded: Loaded | None = None,
+) -> PolicySet:
     """Read every `*.yaml` of `folder` (symbolic links as a ConfigMap makes them are fine, dot files are not read).
 
     Args:
         folder: where `defaults.yaml` and one file per tenant are; a file that another includes is no tenant's.
         known: the tiers and deployments that policies may name.
         variables: what `${NAME}` in values stands for, by the names that the operator allows; None: not set.
+        loaded: what an earlier load with the same arguments left there; brought up to date when this one succeeds.
 
     Raises:
         ConfigurationError: a file cannot be used, a tenant has two files, or there is no tenant at all.
     """
-    files = PolicyFolder(folder, variables)
+    before = loaded or Loaded()
+    files = PolicyFolder(folder, variables, before.read)
+    built: dict[Path, tuple[Layers, TenantPolicy]] = {}
     inherited = files.defaults()
     check_defaults(inherited, known)
     written = [(path, files.layers(path)) for path in files.tenant_files()]
@@ -75,7 +100,9 @@ def load_policies(folder: Path, known: Known, variables: Mapping[str, str | None
     for path, layers in written:
         if files.is_included(path):
             continue
-        policy = build_layers((*inherited, *layers), known)
+        together = (*inherited, *layers)
+        policy = before.policy(path, together) or build_layers(together, known)
+        built[path] = together, policy
         if policy.tenant in policies:
             problem = f"the tenant {policy.tenant!r} is already defined in {homes[policy.tenant]}"
             raise ConfigurationError(str(path), "tenant", problem, "keep one file per tenant")
@@ -83,6 +110,7 @@ def load_policies(folder: Path, known: Known, variables: Mapping[str, str | None
         homes[policy.tenant] = str(path)
     if not policies:
         raise ConfigurationError(str(folder), "", "no tenant file (*.yaml)", "write one or run `headgate init`")
+    before.read, before.built = files.read, built
     return PolicySet.of(policies)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ConfigurationError
-from policies.loading import Known, PolicySet, load_policies
+from policies.loading import Known, Loaded, PolicySet, load_policies
 
 POLL_S = 1.0
 IDLE_FACTOR = 50
@@ -56,17 +56,19 @@ class PolicyWatcher:
         self._variables = variables
         self._seen = self._handled = _signature(folder)
         self._reloading = asyncio.Lock()
-        self.current: PolicySet = load_policies(folder, known, variables)
+        self._loaded = Loaded()
+        self.current: PolicySet = load_policies(folder, known, variables, self._loaded)
         self.problem: ConfigurationError | None = None
 
     async def reload(self) -> ReloadResult:
-        """Load the folder now and put it in force, whole or not at all; what is wrong is in the result and logged."""
+        """Read every file anew and put all in force or nothing; what is wrong is in the result and logged."""
         async with self._reloading:
+            self._loaded = Loaded()
             seen = await asyncio.to_thread(_signature, self._folder)
             return await self._load(seen)
 
     async def poll(self) -> ReloadResult | None:
-        """Look once, and reload if the folder has changed and come to rest."""
+        """Look once, and reload what has changed if the folder has come to rest."""
         seen = await asyncio.to_thread(_signature, self._folder)
         is_at_rest, self._seen = seen == self._seen, seen
         if seen == self._handled or not is_at_rest:
@@ -97,7 +99,7 @@ class PolicyWatcher:
         return result
 
     def _read(self, seen: Signature) -> PolicySet:
-        policies = load_policies(self._folder, self._known, self._variables)
+        policies = load_policies(self._folder, self._known, self._variables, self._loaded)
         if _signature(self._folder) != seen:
             raise ConfigurationError(str(self._folder), "", "changed while it was read", "reload again")
         return policies

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigurationError
-from policies.loading import Known, PolicySet, load_policies, merge
+from policies.loading import Known, Loaded, PolicySet, load_policies, merge
 from tests.policy_samples import KNOWN
 
 ROOT = Path(__file__).parents[2]
@@ -93,3 +93,36 @@ def test_the_policies_that_ship_are_valid() -> None:
     assert policies.tenants() == ("demo", "demo-tiny")
     assert policies.policies["demo-tiny"].budgets[0].limit_nano_usd == 1
     assert policies.policies["demo"].models["gpt-4o"] == "auto"
+
+
+def test_a_load_after_another_builds_only_what_has_changed(tmp_path: Path) -> None:
+    files = {
+        "common": "max_output_tokens: 1",
+        "acme": "tenant: acme\ninclude: [common.yaml]",
+        "globex": "tenant: globex",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    loaded = Loaded()
+    first = load_policies(tmp_path, KNOWN, loaded=loaded)
+    again = load_policies(tmp_path, KNOWN, loaded=loaded)
+    assert all(again.policies[tenant] is first.policies[tenant] for tenant in ("acme", "globex"))
+    (tmp_path / "common.yaml").write_text("max_output_tokens: 22")
+    third = load_policies(tmp_path, KNOWN, loaded=loaded)
+    assert third.policies["acme"].max_output_tokens == 22
+    assert third.policies["globex"] is first.policies["globex"]
+    (tmp_path / "defaults.yaml").write_text("fallback: false")
+    assert load_policies(tmp_path, KNOWN, loaded=loaded).policies["globex"].fallback is False
+    (tmp_path / "globex.yaml").unlink()
+    assert load_policies(tmp_path, KNOWN, loaded=loaded).tenants() == ("acme",)
+
+
+def test_what_was_read_as_a_tenant_before_is_checked_anew_when_it_is_included(tmp_path: Path) -> None:
+    loaded = Loaded()
+    for name in ("acme", "globex"):
+        (tmp_path / f"{name}.yaml").write_text(f"tenant: {name}")
+    load_policies(tmp_path, KNOWN, loaded=loaded)
+    (tmp_path / "globex.yaml").write_text("tenant: globex\ninclude: [acme.yaml]")
+    with pytest.raises(ConfigurationError, match=r"acme\.yaml: tenant: an included file has no tenant"):
+        load_policies(tmp_path, KNOWN, loaded=loaded)
+    assert len(loaded.built) == 2
