@@ -9,7 +9,9 @@ from core.errors import ConfigurationError
 from core.money import Price
 from core.rules import TenantPolicy
 from gateway.settings import HostedDeployment, load_settings
+from policies.checking import check_folder
 from policies.loading import load_policies
+from policies.never_matching import doubts
 from tests.policy_samples import KNOWN
 
 EXAMPLE = """
@@ -55,6 +57,7 @@ MORE = "routing: {quality: 0.7}\nmodels: {chat: '${HOST}'}\n"
 FOLDER = {"acme": INCLUDING, "defaults": DEFAULTS, "common": COMMON, "teams/more": MORE}
 VARIABLES = {"HOST": "small", "CAP": "1024", "UNSET": None}
 TENANT_FILES, FOLDER_FILES, OPERATOR_FILES = 4_000, 4_000, 2_000
+CHECKED_FOLDERS = 500
 SHARDS_OF_OURS = (
     "${HOST}", "${CAP}", "${UNSET}", "${PATH}", "$${CAP}", "${", "include: [acme.yaml]", "[../acme.yaml]", "/etc/hosts",
     "rolling: true", "soft: true", "alerts: [0.5, 1]", "per: user", "price: table",
@@ -146,3 +149,25 @@ def test_no_mutated_operator_file_crashes_or_gives_half_settings(seed: int, tmp_
             for deployment in settings.deployments.values():
                 assert isinstance(deployment, HostedDeployment) or isinstance(deployment.price, Price)
     check_refusals(refusals, OPERATOR_FILES // 2, str(path))
+
+
+def test_the_check_finds_an_error_exactly_where_loading_refuses(tmp_path: Path) -> None:
+    chance = random.Random(300)
+    (tmp_path / "teams").mkdir()
+    for name, text in FOLDER.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    tiers = {tier: tuple(KNOWN.deployments) for tier in KNOWN.tiers}
+    for _ in range(CHECKED_FOLDERS):
+        name = chance.choice(list(FOLDER))
+        path = tmp_path / f"{name}.yaml"
+        path.write_bytes(mutated(chance, FOLDER[name]))
+        tenants, findings = check_folder(tmp_path, KNOWN, VARIABLES)
+        doubtful = [doubt for tenant in tenants.values() for doubt in doubts(tenant, tiers)]
+        assert all(len(f"{finding.where} {finding.message}".splitlines()) == 1 for finding in (*findings, *doubtful))
+        try:
+            load_policies(tmp_path, KNOWN, VARIABLES)
+        except ConfigurationError:
+            assert findings
+        else:
+            assert not findings
+        path.write_text(FOLDER[name])
