@@ -239,15 +239,16 @@ def check_grant(nano_usd: int) -> None:
 _STRICTNESS = {"small_only": 0, "cache_only": 1, "reject": 2}
 
 
-def standing_of(balances: Iterable[Balance]) -> Standing:
+def standing_of(balances: Iterable[Balance], *, count_leased: bool = True) -> Standing:
     """Reduce balances to the one that binds: the strictest of those that are used up, else the one with least free.
 
-    Soft budgets never bind. Budgets of one tier bind that tier alone, each by what it leaves.
+    Soft budgets never bind. Budgets of one tier bind that tier alone, each by what it leaves. What replicas hold for
+    requests to come counts as free, unless `count_leased` says otherwise.
     """
     everywhere: list[tuple[int, Balance]] = []
     by_tier: dict[str, int] = {}
     for balance in balances:
-        free = balance.free_nano_usd + balance.leased_nano_usd
+        free = balance.free_nano_usd + (balance.leased_nano_usd if count_leased else 0)
         if balance.budget.soft:
             continue
         if balance.account.tier:

@@ -15,7 +15,6 @@ are lost so are booked anew, holds themselves are not.
 """
 
 import contextlib
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -99,13 +98,21 @@ class RedisLedger:
         """Return what the caller may still spend; while the store is away, what was last seen."""
         if not policy.budgets:
             return Standing()
-        seen_as = (policy.tenant, caller.key_id)
         try:
-            standing = standing_of(await self._balances(policy.tenant, lambda: self.store.drawing.of(policy, caller)))
+            flat, draws = await self.store.run_drawn(SUMS, policy.tenant, lambda: self.store.drawing.of(policy, caller))
         except StoreAway:
-            return self._shares.last_seen(seen_as)
-        self._shares.saw(seen_as, standing)
-        return standing
+            return self.last_standing(caller, policy)
+        return self.standing_from(caller, policy, draws, flat)
+
+    def standing_from(self, caller: Caller, policy: TenantPolicy, draws: Draws, flat: list[int]) -> Standing:
+        """Return the standing that sums read along with something else amount to, and remember it for outages."""
+        balances = _balances(draws, flat)
+        self._shares.saw((policy.tenant, caller.key_id), standing_of(balances, count_leased=False))
+        return standing_of(balances)
+
+    def last_standing(self, caller: Caller, policy: TenantPolicy) -> Standing:
+        """Return what was last seen of a caller."""
+        return self._shares.last_seen((policy.tenant, caller.key_id))
 
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount or raise BudgetExhausted; while the store is away, do as the policy says."""
@@ -176,9 +183,12 @@ class RedisLedger:
         """
         try:
             accounts = await self._accounts(policy)
-            return tuple(await self._balances(policy.tenant, lambda: self.store.drawing.of_accounts(accounts)))
+            flat, draws = await self.store.run_drawn(
+                SUMS, policy.tenant, lambda: self.store.drawing.of_accounts(accounts)
+            )
         except StoreAway as away:
             raise _unavailable() from away
+        return tuple(_balances(draws, flat))
 
     async def grant(self, policy: TenantPolicy, account: Account, nano_usd: int, grant_id: str) -> None:
         """Raise the limits of one account in its present window."""
@@ -220,20 +230,6 @@ class RedisLedger:
                 self._backlog.done(waiting[0])
         finally:
             self._is_delivering = False
-
-    async def _balances(self, tenant: str, make: Callable[[], Draws]) -> list[Balance]:
-        flat, draws = await self.store.run_drawn(SUMS, tenant, make)
-        found = []
-        for at, draw in enumerate(draws.each):
-            chosen, reserved, spent, granted, unconfirmed, leased = flat[6 * at : 6 * at + 6]
-            window = draw.window(chosen)
-            found.append(
-                Balance(
-                    draw.account, draw.budget, window.window_id, window.starts_at, window.ends_at,
-                    reserved, spent, unconfirmed, granted, leased,
-                )
-            )  # fmt: skip
-        return found
 
     async def _accounts(self, policy: TenantPolicy) -> list[tuple[Account, Budget]]:
         """Return every budget of the policy, those per key and per user once for every account that was used."""
@@ -294,6 +290,21 @@ class RedisLedger:
 
     def _draws(self, hold: Hold) -> Draws:
         return self.store.drawing.of(hold.policy, hold.caller, hold.tiers)
+
+
+def _balances(draws: Draws, flat: list[int]) -> list[Balance]:
+    """Read what sums.lua returns."""
+    found = []
+    for at, draw in enumerate(draws.each):
+        chosen, reserved, spent, granted, unconfirmed, leased = flat[6 * at : 6 * at + 6]
+        window = draw.window(chosen)
+        found.append(
+            Balance(
+                draw.account, draw.budget, window.window_id, window.starts_at, window.ends_at,
+                reserved, spent, unconfirmed, granted, leased,
+            )
+        )  # fmt: skip
+    return found
 
 
 def _unavailable() -> Unavailable:

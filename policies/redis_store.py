@@ -33,7 +33,7 @@ class RedisStore:
         self._announced: set[str] = set()
         self._keys: dict[str, tuple[str, ...]] = {}
 
-    async def run(self, script: Script, tenant: str, *arguments: Part) -> Any:
+    async def run(self, script: Script, tenant: str, *arguments: Part, more_keys: tuple[str, ...] = ()) -> Any:
         """Run a script with the present as its first argument.
 
         Raises:
@@ -42,13 +42,19 @@ class RedisStore:
         if tenant not in self._announced:
             await self._announce(tenant)
         try:
-            return await self.door.run(script, self.keys(tenant), self.now(), *arguments)
+            return await self.door.run(script, (*self.keys(tenant), *more_keys), self.now(), *arguments)
         except StoreAway:
             self._announced.clear()  # the store may come back without its latest second
             raise
 
     async def run_drawn(
-        self, script: Script, tenant: str, draws: Callable[[], Draws], *before: Part, after: tuple[Part, ...] = ()
+        self,
+        script: Script,
+        tenant: str,
+        draws: Callable[[], Draws],
+        *before: Part,
+        after: tuple[Part, ...] = (),
+        more_keys: tuple[str, ...] = (),
     ) -> tuple[Any, Draws]:
         """Run a script that takes packed budgets, again with the server's time where this clock is too wrong.
 
@@ -56,11 +62,11 @@ class RedisStore:
             StoreAway: no answer in time.
         """
         drawn = draws()
-        reply = await self.run(script, tenant, *before, drawn.packed, *after)
+        reply = await self.run(script, tenant, *before, drawn.packed, *after, more_keys=more_keys)
         if reply[:1] == [-1]:
             self.drawing.set_server_time(reply[1])
             drawn = draws()
-            reply = await self.run(script, tenant, *before, drawn.packed, *after)
+            reply = await self.run(script, tenant, *before, drawn.packed, *after, more_keys=more_keys)
         return reply, drawn
 
     def keys(self, tenant: str) -> tuple[str, ...]:

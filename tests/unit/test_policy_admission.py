@@ -1,4 +1,4 @@
-"""Rate and concurrency limits: truthful waits, exact counts, and slots that always come back."""
+"""Admission as the pipeline sees it: a standing with headers, and slots that always come back."""
 
 from contextlib import AsyncExitStack
 
@@ -6,71 +6,17 @@ import pytest
 
 from core.clock import ManualClock
 from core.errors import RateLimited
-from core.plan import Standing
-from core.rules import TenantPolicy
-from policies.admission import Admission, duration_text
+from core.rules import Limits
+from policies.admission import Admission
 from policies.ledger_memory import MemoryLedger
-from tests.policy_samples import CALLER, budget_policy, tenant_policy
-
-
-async def admit(admission: Admission, policy: TenantPolicy, tokens: int = 1) -> Standing:
-    async with admission.admit(CALLER, policy, tokens) as standing:
-        return standing
+from policies.rates import duration_text
+from tests.policy_samples import CALLER, OTHER_KEY, budget_policy, tenant_policy
 
 
 def gate() -> tuple[Admission, ManualClock]:
     clock = ManualClock()
     clock.advance(1000.0)
     return Admission(MemoryLedger(clock), clock), clock
-
-
-async def test_a_minutes_allowance_passes_at_once_and_not_one_more() -> None:
-    admission, _ = gate()
-    policy = tenant_policy("limits: {requests_per_minute: 60}")
-    for _ in range(60):
-        await admit(admission, policy)
-    with pytest.raises(RateLimited) as refusal:
-        await admit(admission, policy)
-    assert refusal.value.retry_after_s == pytest.approx(1.0)
-    headers = refusal.value.headers()
-    assert headers["retry-after"] == "1"
-    assert headers["x-ratelimit-limit-requests"] == "60"
-    assert headers["x-ratelimit-remaining-requests"] == "0"
-    assert headers["x-ratelimit-reset-requests"] == "1m0s"
-
-
-async def test_waiting_as_told_is_enough_and_a_little_less_is_not() -> None:
-    admission, clock = gate()
-    policy = tenant_policy("limits: {tokens_per_minute: 700}")
-    await admit(admission, policy, 650)
-    with pytest.raises(RateLimited) as refusal:
-        await admit(admission, policy, 100)
-    clock.advance(refusal.value.retry_after_s - 0.001)
-    with pytest.raises(RateLimited):
-        await admit(admission, policy, 100)
-    clock.advance(0.001)
-    await admit(admission, policy, 100)
-
-
-async def test_a_refusal_by_one_limit_takes_nothing_from_the_other() -> None:
-    admission, _ = gate()
-    policy = tenant_policy("limits: {requests_per_minute: 10, tokens_per_minute: 100}")
-    await admit(admission, policy, 100)
-    with pytest.raises(RateLimited, match="100 tokens per minute"):
-        await admit(admission, policy, 1)
-    assert admission.limit_headers(policy)["x-ratelimit-remaining-requests"] == "9"
-    assert admission.limit_headers(policy)["x-ratelimit-remaining-tokens"] == "0"
-
-
-async def test_a_request_larger_than_the_allowance_passes_when_it_is_whole_and_leaves_a_debt() -> None:
-    admission, clock = gate()
-    policy = tenant_policy("limits: {tokens_per_minute: 100}")
-    await admit(admission, policy, 300)
-    with pytest.raises(RateLimited) as refusal:
-        await admit(admission, policy, 1)
-    assert refusal.value.retry_after_s == pytest.approx(120.6)
-    clock.advance(180)
-    await admit(admission, policy, 300)
 
 
 async def test_concurrency_is_freed_when_the_request_ends_or_fails() -> None:
@@ -86,32 +32,55 @@ async def test_concurrency_is_freed_when_the_request_ends_or_fails() -> None:
         with pytest.raises(ZeroDivisionError):
             await fails()
         await slots.enter_async_context(admission.admit(CALLER, policy, 1))
-        with pytest.raises(RateLimited, match="All 2 concurrent requests"):
-            await admit(admission, policy)
-    await admit(admission, policy)
+        with pytest.raises(RateLimited, match="All 2 concurrent requests of this tenant"):
+            await fails()
+    async with admission.admit(CALLER, policy, 1):
+        pass
 
 
-async def test_tenants_do_not_share_limits() -> None:
+async def test_an_admitted_request_carries_its_headers_and_what_it_used_counts() -> None:
     admission, _ = gate()
-    first, second = (tenant_policy("limits: {requests_per_minute: 1}", tenant) for tenant in ("acme", "globex"))
-    await admit(admission, first)
-    await admit(admission, second)
-    with pytest.raises(RateLimited):
-        await admit(admission, first)
+    policy = tenant_policy("limits: {requests_per_minute: 10, tokens_per_minute: 1000}")
+    async with admission.admit(CALLER, policy, 600) as admitted:
+        assert admitted.limit_headers == {
+            "x-ratelimit-limit-requests": "10",
+            "x-ratelimit-remaining-requests": "9",
+            "x-ratelimit-reset-requests": "6s",
+            "x-ratelimit-limit-tokens": "1000",
+            "x-ratelimit-remaining-tokens": "400",
+            "x-ratelimit-reset-tokens": "36s",
+        }
+        admitted.used.tokens = 100
+    async with admission.admit(CALLER, policy, 1) as admitted:
+        assert admitted.limit_headers["x-ratelimit-remaining-tokens"] == "899"
+
+
+async def test_limits_of_keys_hold_beside_those_of_the_tenant() -> None:
+    admission, _ = gate()
+    policy, each = tenant_policy("limits: {requests_per_minute: 3}"), Limits(requests_per_minute=2)
+    for caller in (CALLER, CALLER):
+        async with admission.admit(caller, policy, 1, each):
+            pass
+    with pytest.raises(RateLimited, match="The key's limit of 2 requests per minute"):
+        async with admission.admit(CALLER, policy, 1, each):
+            raise AssertionError("the body must not run")
+    async with admission.admit(OTHER_KEY, policy, 1, each) as admitted:
+        assert admitted.limit_headers["x-ratelimit-limit-requests"] == "3"
+        assert admitted.limit_headers["x-ratelimit-remaining-requests"] == "0"
 
 
 async def test_an_exhausted_budget_is_a_standing_and_not_a_refusal() -> None:
     admission, _ = gate()
-    standing = await admit(admission, budget_policy("0", more=", when_exhausted: cache_only"))
-    assert (standing.free_nano_usd, standing.when_exhausted) == (0, "cache_only")
+    async with admission.admit(CALLER, budget_policy("0", more=", when_exhausted: cache_only"), 1) as standing:
+        assert (standing.free_nano_usd, standing.when_exhausted) == (0, "cache_only")
 
 
 async def test_without_limits_there_are_no_headers_and_no_refusals() -> None:
     admission, _ = gate()
     policy = tenant_policy()
     for _ in range(1000):
-        await admit(admission, policy, 10**9)
-    assert admission.limit_headers(policy) == {}
+        async with admission.admit(CALLER, policy, 10**9) as admitted:
+            assert admitted.limit_headers == {}
 
 
 @pytest.mark.parametrize(
