@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,9 @@ from policies.safe_yaml import KeyPath
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 PROGRAM = "default"
+BORDERS = 10
+"""Characters that the lines and the padding of three columns take."""
+LEAST_VALUE_WIDTH = 12
 
 
 def shown_file(file: str) -> str:
@@ -56,15 +60,18 @@ def report_json(report: Report) -> dict[str, Any]:
     }
 
 
-def print_decided(console: Console, title: str, rows: Sequence[Decided]) -> None:
-    """Print every value in force with who decided it."""
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("key", overflow="fold", min_width=min(40, max(len(key_text(row.path)) for row in rows)))
-    table.add_column("value", overflow="fold")
-    table.add_column("decided by", overflow="fold")
-    for row in rows:
-        style = None if row.origin is not None else "dim"
-        table.add_row(escape(key_text(row.path)), escape(row.value), escape(shown_origin(row.origin)), style=style)
+def print_decided(console: Console, title: str, rows: Sequence[Decided], folder: Path) -> None:
+    """Print every value in force with who decided it, files as they are named inside the policy folder."""
+    table = Table(title=f"{escape(title)}, files of {escape(shown_file(str(folder)))}", title_justify="left")
+    cells = [(key_text(row.path), row.value, _origin_in(row.origin, folder)) for row in rows]
+    widths = [max(len(cell[column]) for cell in cells) for column in range(3)]
+    left = console.width - BORDERS - widths[0] - widths[2]
+    fits = left >= LEAST_VALUE_WIDTH
+    table.add_column("key", overflow="fold", no_wrap=fits)
+    table.add_column("value", overflow="fold", width=min(left, widths[1]) if fits else None)
+    table.add_column("decided by", overflow="fold", no_wrap=fits)
+    for row, cell in zip(rows, cells, strict=True):
+        table.add_row(*(escape(text) for text in cell), style=None if row.origin is not None else "dim")
     console.print(table)
 
 
@@ -81,11 +88,11 @@ def decided_json(rows: Sequence[Decided]) -> list[dict[str, Any]]:
     ]
 
 
-def print_preview(console: Console, shown: RequestPreview, wrote: Mapping[KeyPath, Origin]) -> None:
+def print_preview(console: Console, shown: RequestPreview, wrote: Mapping[KeyPath, Origin], folder: Path) -> None:
     """Print what a request means, the plans that could follow, and the rules that count it."""
     alias = wrote.get(("models", shown.model))
     console.print(
-        f"\nmodel [bold]{escape(shown.model)}[/] means {escape(shown.target)} ({escape(shown_origin(alias))})"
+        f"\nmodel [bold]{escape(shown.model)}[/] means {escape(shown.target)} ({escape(_origin_in(alias, folder))})"
     )
     console.print(f"about {shown.input_tokens} input tokens; with everything ready and money left:\n")
     plans = Table()
@@ -100,7 +107,7 @@ def print_preview(console: Console, shown: RequestPreview, wrote: Mapping[KeyPat
     for column in ("key", "rule", "decided by"):
         rules.add_column(column, overflow="fold")
     for rule in shown.rules:
-        rules.add_row(escape(key_text(rule.path)), escape(rule.says), escape(shown_origin(wrote.get(rule.path))))
+        rules.add_row(escape(key_text(rule.path)), escape(rule.says), escape(_origin_in(wrote.get(rule.path), folder)))
     console.print(rules if shown.rules else "no budget, limit or SLA counts it")
 
 
@@ -140,6 +147,13 @@ def print_changes(console: Console, changes: Sequence[Change]) -> None:
         sides = [escape("-" if side is None else side) for side in (change.old, change.new)]
         table.add_row(escape(change.tenant), escape(key_text(change.path)), *sides)
     console.print(table)
+
+
+def _origin_in(origin: Origin | None, folder: Path) -> str:
+    """Write who decided a value, files of the policy folder by their name there."""
+    if origin is None or not Path(origin.file).is_relative_to(folder):
+        return shown_origin(origin)
+    return f"{Path(origin.file).relative_to(folder)}:{origin.line}"
 
 
 def _findings_table(report: Report) -> Table:

@@ -10,12 +10,14 @@ from gateway.commands.options import Subparsers
 if TYPE_CHECKING:
     from gateway.first_configuration import Choices, Remote
 
-DESCRIPTION = """Write headgate.yaml, policies/tenants/defaults.yaml and a first tenant's file. What no flag says is
-asked; --yes takes the default instead. Files that exist are never touched without --force."""
+DESCRIPTION = """Write headgate.yaml, policies/tenants/defaults.yaml and a first tenant's file.
+What no flag says is asked; --yes takes the default instead. Files that exist
+are never touched without --force."""
 EXAMPLE = """examples:
   headgate init
   headgate init --dir gateway --tenant acme --budget-usd 50 --yes
-  headgate init --yes --remote-url https://api.openai.com/v1 --remote-model gpt-4o --remote-key-env OPENAI_API_KEY"""
+  headgate init --yes --remote-url https://api.openai.com/v1 \\
+    --remote-model gpt-4o --remote-key-env OPENAI_API_KEY"""
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:

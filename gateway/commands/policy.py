@@ -112,9 +112,9 @@ def run_explain(arguments: argparse.Namespace) -> int:
         print(msgspec.json.format(msgspec.json.encode(content)).decode())
         return 0
     console = Console()
-    print_decided(console, f"policy of {arguments.tenant}, version {tenant.policy.version}", rows)
+    print_decided(console, f"policy of {arguments.tenant}, version {tenant.policy.version}", rows, settings.policies)
     if shown is not None:
-        print_preview(console, shown, tenant.wrote)
+        print_preview(console, shown, tenant.wrote, settings.policies)
     return 0
 
 

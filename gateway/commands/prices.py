@@ -45,12 +45,19 @@ def _add_import(actions: "Subparsers[Any]") -> None:
     importing.add_argument("file", type=Path, metavar="FILE", help="what to take from: .yaml or .json")
     importing.add_argument("--into", type=Path, metavar="FILE", help="your price file (default: `prices` of --config)")
     importing.add_argument("--model", action="append", default=[], metavar="MODEL", help="only models like this")
-    importing.add_argument("--as-of", type=date.fromisoformat, metavar="DATE", help="the day of a JSON's figures")
+    importing.add_argument("--as-of", type=_day, metavar="DATE", help="the day of a JSON's figures")
     importing.add_argument("--source", metavar="NAME", help="where a JSON's figures come from")
     importing.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
     add_config(importing)
     add_json(importing)
     importing.set_defaults(run=run_import)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write for example 2026-08-01") from None
 
 
 def run_list(arguments: argparse.Namespace) -> int:

@@ -54,6 +54,7 @@ def test_no_table_is_wider_than_a_terminal(folder: Path) -> None:
     ):
         lines = headgate(*command, folder=folder).stdout.splitlines()
         assert max(map(len, lines)) <= 80, command
+        assert all(line.endswith("│") for line in lines if line.startswith("│")), command
 
 
 def test_explain_traces_values_and_the_request(folder: Path) -> None:
