@@ -1,7 +1,7 @@
 """Train the two bundled models and their tokenizer from scratch, on generated questions, with fixed seeds, on the CPU.
 
 `python -m backends.bundled.train --tier small --out DIR` writes a Hugging Face directory. It runs in the conversion
-environment (constraints-convert.txt) and fails closed: a model that misses its target accuracy is not written.
+environment (constraints-convert.txt). It exits with an error when the model misses its target accuracy.
 """
 
 import argparse
@@ -66,20 +66,12 @@ class Spec:
 
 
 _EASY: Final = {"greet": 0.05, "copy": 0.32, "sort": 0.36, "add1": 0.12, "fact_head": 0.1, "other": 0.05}
-_BASE: Final = {
-    "greet": 0.04,
-    "copy": 0.14,
-    "sort": 0.12,
-    "add1": 0.06,
-    "fact_head": 0.05,
-    "other": 0.04,
-    "sort_long": 0.15,
-    "add2": 0.25,
-    "fact_tail": 0.15,
-}
+_REST: Final = {"greet": 0.02, "add1": 0.03, "fact_head": 0.02, "other": 0.02}
+_LISTS_FIRST: Final = {**_REST, "copy": 0.18, "sort": 0.18, "sort_long": 0.28, "add2": 0.15, "fact_tail": 0.12}
+_SUMS_LATER: Final = {**_REST, "copy": 0.12, "sort": 0.12, "sort_long": 0.28, "add2": 0.29, "fact_tail": 0.1}
 SPECS: Final = {
     "small": Spec(128, 3, 4, 384, 1, 3e-3, (Stage(2300, _EASY),), 0.95),
-    "large": Spec(192, 4, 6, 576, 2, 2.5e-3, (Stage(1000, _BASE), Stage(600, {**_BASE, "add2": 0.5})), 0.90),
+    "large": Spec(192, 4, 6, 576, 2, 2.5e-3, (Stage(900, _LISTS_FIRST), Stage(1300, _SUMS_LATER)), 0.90),
 }
 
 
@@ -284,8 +276,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = accuracy(model, tokenizer, list(spec.stages[0].shares), 1024)
     print(scores, flush=True)
     missed = {name: score for name, score in scores.items() if score < spec.target}
-    if missed and args.scale >= 1:
-        raise SystemExit(f"{args.tier}: below the target of {spec.target}: {missed}; nothing written")
     model.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=128
     )
@@ -304,6 +294,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "spec": asdict(spec),
     }
     (args.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    if missed:
+        raise SystemExit(f"{args.tier}: below the target of {spec.target}: {missed}; do not ship {args.out}")
 
 
 if __name__ == "__main__":
