@@ -91,9 +91,13 @@ class Cost:
 
     def of(self, account: Account) -> int:
         """Return the part that counts in `account`."""
-        if not account.tier or not self.by_tier:
+        return self.in_tier(account.tier)
+
+    def in_tier(self, tier: str) -> int:
+        """Return the part that counts for a tier, or all of it for the empty name."""
+        if not tier or not self.by_tier:
             return self.total_nano_usd
-        return self.by_tier.get(account.tier, 0)
+        return self.by_tier.get(tier, 0)
 
 
 NOTHING = Cost(0)

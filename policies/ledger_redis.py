@@ -38,7 +38,7 @@ from policies.ledger import (
     check_grant,
     standing_of,
 )
-from policies.outage import Backlog, Shares
+from policies.outage import Backlog, Shares, seen_as
 from policies.redis_draws import Draws, account_in, alert_name, moment
 from policies.redis_scripts import PAUSE_S, TIMEOUT_S, Commands, Script
 from policies.redis_store import TENANTS, RedisStore
@@ -101,18 +101,18 @@ class RedisLedger:
         try:
             flat, draws = await self.store.run_drawn(SUMS, policy.tenant, lambda: self.store.drawing.of(policy, caller))
         except StoreAway:
-            return self.last_standing(caller, policy)
+            return self.last_standing(caller)
         return self.standing_from(caller, policy, draws, flat)
 
     def standing_from(self, caller: Caller, policy: TenantPolicy, draws: Draws, flat: list[int]) -> Standing:
         """Return the standing that sums read along with something else amount to, and remember it for outages."""
         balances = _balances(draws, flat)
-        self._shares.saw((policy.tenant, caller.key_id), standing_of(balances, count_leased=False))
+        self._shares.saw(seen_as(caller), standing_of(balances, count_leased=False))
         return standing_of(balances)
 
-    def last_standing(self, caller: Caller, policy: TenantPolicy) -> Standing:
+    def last_standing(self, caller: Caller) -> Standing:
         """Return what was last seen of a caller."""
-        return self._shares.last_seen((policy.tenant, caller.key_id))
+        return self._shares.last_seen(seen_as(caller))
 
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount or raise BudgetExhausted; while the store is away, do as the policy says."""

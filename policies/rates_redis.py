@@ -146,7 +146,7 @@ class RedisRates:
         local = Entry(entry.caller, entry.policy, entry.tokens, scopes)
         levels = self._locally.take(local)
         self._outside[entry] = local
-        return Entered(self._ledger.last_standing(entry.caller, entry.policy), levels)
+        return Entered(self._ledger.last_standing(entry.caller), levels)
 
     def _share(self, limits: Limits) -> Limits:
         whole = (limits.requests_per_minute, limits.tokens_per_minute, limits.concurrency)

@@ -60,8 +60,7 @@ class Slice:
         self.spent += cost.total_nano_usd
         if self.purse.has_tiers:
             for tier in self.purse.tiers:
-                part = cost.by_tier.get(tier, 0) if cost.by_tier else cost.total_nano_usd
-                self.by_tier[tier] = self.by_tier.get(tier, 0) + part
+                self.by_tier[tier] = self.by_tier.get(tier, 0) + cost.in_tier(tier)
         self.version += 1
 
     def retire(self) -> None:

@@ -1,8 +1,10 @@
 """The ledger on a real Redis that dies, hangs and comes back, and requests that are cancelled while it answers."""
 
 import asyncio
+import itertools
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -12,11 +14,13 @@ from core.clock import ManualClock, SystemClock
 from core.errors import BudgetExhausted, Unavailable
 from core.identity import Caller
 from core.rules import TenantPolicy
-from policies.ledger import LEASE_S, Cost, Hold
+from policies.ledger import LEASE_S, BudgetLedger, Cost, Hold
 from policies.ledger_redis import RedisLedger
 from policies.redis_scripts import PAUSE_S, connect
 from policies.redis_store import TENANTS
-from policies.reservation import hold
+from policies.redis_wire import Wire
+from policies.reservation import drain, hold
+from policies.slices import SlicedLedger
 from tests.policy_samples import CALLER, tenant_policy
 from tests.redis_server import BINARY, WHY_NOT, RedisServer
 
@@ -197,3 +201,71 @@ async def test_idle_state_of_a_tenant_is_dropped_after_its_windows_are_long_over
         await ledger.reap()
     keys = [key async for key in client.scan_iter("headgate:*")]
     assert keys == [TENANTS.encode()]
+
+
+async def run_through_an_outage(
+    server: RedisServer, ledger: BudgetLedger, rules: TenantPolicy, back: Callable[[], bool]
+) -> tuple[int, int, int]:
+    """Load the ledger while its store hangs, dies and comes back; return requests run, refused, and what they cost."""
+    ran, refused, cost, numbers = 0, 0, 0, itertools.count()
+    is_over = asyncio.Event()
+
+    async def app() -> None:
+        nonlocal ran, refused, cost
+        while not is_over.is_set():
+            number = next(numbers)
+            try:
+                await ledger.standing(CALLER, rules)
+                async with hold(ledger, f"r{number}", CALLER, rules, 50) as reservation:
+                    await asyncio.sleep(0)
+                    reservation.charge(number % 50)
+                    ran, cost = ran + 1, cost + number % 50
+            except (Unavailable, BudgetExhausted):
+                refused += 1
+                await asyncio.sleep(0.001)
+
+    apps = [asyncio.create_task(app()) for _ in range(20)]
+    await asyncio.sleep(0.1)
+    server.pause()
+    await asyncio.sleep(0.3)
+    server.resume()
+    await until(back)
+    await asyncio.sleep(0.1)
+    server.kill()
+    await asyncio.sleep(0.1)
+    server.start()
+    await until(back)
+    await asyncio.sleep(0.1)
+    is_over.set()
+    await asyncio.gather(*apps)
+    assert await drain(10.0) == 0
+    return ran, refused, cost
+
+
+@pytest.mark.parametrize("outage", ["closed", "open", "local_share"])
+@pytest.mark.parametrize("with_slices", [False, True], ids=["plain", "slices"])
+async def test_the_books_balance_after_the_store_hung_and_died_under_load(
+    server: RedisServer, outage: str, with_slices: bool
+) -> None:
+    rules = policy(outage, usd="1")
+    async with AsyncExitStack() as stack:
+        wire = await stack.enter_async_context(Wire(server.url, timeout_s=0.2))
+        inner = RedisLedger(wire, SystemClock(), replicas=4)
+        ledger: RedisLedger | SlicedLedger = inner
+        if with_slices:
+            ledger = await stack.enter_async_context(SlicedLedger(inner, server.url, SystemClock()).running())
+        ran, refused, cost = await run_through_an_outage(server, ledger, rules, lambda: not ledger.is_away)
+        if isinstance(ledger, SlicedLedger):
+            await ledger.give_back()
+        await ledger.reap()
+        assert ledger.waiting_settlements == 0
+        (balance,) = await ledger.balances(rules)
+        assert (balance.reserved_nano_usd, balance.spent_nano_usd) == (0, cost)
+        assert ran > 100
+        assert outage != "open" or not refused
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_true():  # noqa: ASYNC110  the connection mends itself without telling
+            await asyncio.sleep(0.01)
