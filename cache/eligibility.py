@@ -4,6 +4,7 @@ Tokens for requests (`Bypass.why`):
 - `policy`: the tenant's cache is off; `caller`: `x-headgate-cache: bypass`; `refresh`: not looked up, stored after
 - `tools`, `n` (more than one choice), `media`, `logprobs`, `audio`: the answer is more than one text
 - `no_text`: the last turn is not a user's text
+- `too_long`: the conversation is longer than LONGEST_CACHED_BYTES; repeats are rare and looking costs time
 - `time`: the answer depends on the moment
 - `personal`: about the asker's own affairs, and no `user` was named; with one, it is kept for that user
 - `no_user`: the policy scopes by user, and none was named
@@ -23,9 +24,10 @@ from core.chat import ChatRequest
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, TierTarget
 
 RequestRefusal = Literal[
-    "policy", "caller", "refresh", "tools", "n", "media", "logprobs", "audio", "no_text", "time", "personal", "no_user",
-    "secret",
+    "policy", "caller", "refresh", "tools", "n", "media", "logprobs", "audio", "no_text", "too_long", "time",
+    "personal", "no_user", "secret",
 ]  # fmt: skip
+LONGEST_CACHED_BYTES = 32 * 1024
 AnswerRefusal = Literal["finish", "empty", "other_tier", "no_store", "answer_secret"]
 
 
@@ -42,6 +44,8 @@ def refuse_request(request: ChatRequest, policy: EffectivePolicy) -> RequestRefu
     text = request.last_user_text
     if text is None:
         return "no_text"
+    if request.prompt_bytes > LONGEST_CACHED_BYTES:
+        return "too_long"
     if is_time_dependent(text):
         return "time"
     if request.user is None and rules.per_user:

@@ -8,6 +8,9 @@ questions about spelling or case, formatted lists) keeps everything but outer sp
 import re
 import unicodedata
 
+LONGEST_CHARS = 2_000
+"""Longer prompts keep their surface: variants of them are rare, and the patterns' cost grows faster than the text."""
+TAIL_CHARS = 120
 _TYPOGRAPHY = str.maketrans(
     {"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " ", "\u202f": " "}
 )
@@ -61,7 +64,7 @@ def normalise(text: str) -> str:
     Idempotent. Never empty unless `text` is blank: what consists of greetings alone is kept.
     """
     trimmed = text.strip()
-    if is_surface_the_subject(trimmed):
+    if len(trimmed) > LONGEST_CHARS or is_surface_the_subject(trimmed):
         return trimmed
     plain = unicodedata.normalize("NFC", trimmed).translate(_TYPOGRAPHY)
     plain = _lower_outside_quotations(_SPACES.sub(" ", plain))
@@ -93,7 +96,8 @@ def _expand(text: str) -> str:
 def _peel(text: str) -> str:
     """Take greetings, politeness and final punctuation off both ends until nothing changes."""
     while True:
-        peeled = _FINAL.sub("", _THANKS.sub("", _GREETING.sub("", text)))
+        begun = _GREETING.sub("", text)
+        peeled = begun[:-TAIL_CHARS] + _FINAL.sub("", _THANKS.sub("", begun[-TAIL_CHARS:]))
         if peeled == text or not peeled:
             return peeled
         text = peeled

@@ -46,3 +46,14 @@ def test_what_may_change_the_answer_stays(one: str, other: str) -> None:
 def test_a_greeting_alone_is_kept() -> None:
     assert normalise("Hello!") != ""
     assert normalise("Thank you") != normalise("Hello")
+
+
+@pytest.mark.parametrize("unit", [".", " ", "!", "please ", "thanks ", "hi ", "'", '"', "1,000,", "can not "])
+def test_long_runs_are_left_as_they_are(unit: str) -> None:
+    text = "x" + unit * (200_000 // len(unit)) + "y"
+    assert normalise(text) == text
+
+
+@pytest.mark.parametrize("unit", [".", " ", "!", "please ", "thanks, ", "hi ", "thank you "])
+def test_short_runs_of_politeness_end(unit: str) -> None:
+    assert normalise("x" + unit * (1_900 // len(unit))).startswith("x")
