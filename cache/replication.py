@@ -102,6 +102,7 @@ class Follower:
         self._moved = asyncio.Condition()
         self._swept_at_s = self._saved_at_s = clock.monotonic_s()
         self._is_saved = True
+        self._is_ending = False
         self.reconciliations = 0
 
     @property
@@ -116,6 +117,7 @@ class Follower:
         try:
             yield
         finally:
+            self._is_ending = True  # should the client swallow the cancellation, the loop still ends after `BLOCK_S`
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -139,7 +141,7 @@ class Follower:
 
     async def _run(self) -> None:
         pause_s, is_told = _RETRY_S, False
-        while True:
+        while not self._is_ending:
             try:
                 await self._step()
                 pause_s, is_told = _RETRY_S, False

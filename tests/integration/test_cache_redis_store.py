@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cache.entry_store import StoreLimits, StoreUnavailable
-from cache.redis_door import PAUSE_S, ROOT
+from cache.redis_door import PAUSE_S, ROOT, Commands
 from cache.redis_store import RedisEntryStore, connect
 from cache.sealing import Sealer, TenantKeys
 from core.clock import ManualClock
@@ -47,7 +47,8 @@ def store(client: Redis, clock: ManualClock) -> RedisEntryStore:
 
 
 async def left_over(client: Redis) -> set[str]:
-    return {key.decode().removeprefix(ROOT) for key in await client.execute_command("KEYS", f"{ROOT}*")}
+    commands: Commands = client
+    return {key.decode().removeprefix(ROOT) for key in await commands.execute_command("KEYS", f"{ROOT}*")}
 
 
 async def test_one_replica_reads_what_another_keeps_and_not_what_it_deletes(
