@@ -197,6 +197,7 @@ class Follower:
             changes = _Changes(added={one.entry_id: one for one in batch})
             await asyncio.to_thread(changes.apply, self._index, self._encoder)
         await asyncio.to_thread(self._remove_unknown, known)
+        self._is_saved = False
         return position
 
     def _remove_unknown(self, known: set[str]) -> None:
