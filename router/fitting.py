@@ -1,7 +1,7 @@
 """Fit the two heads of a pair and the reach of its data to a table of prompts, for training only.
 
 The heads are ridge-penalised logistic regressions on soft targets. Lexical counts may only argue for the large model
-where more means harder (UPWARD): free signs learn the format of the data set instead.
+where more means harder (UPWARD), which keeps them from learning the format of a data set.
 """
 
 import zlib

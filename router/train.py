@@ -5,7 +5,8 @@ held-out scores and averaged. Hyper-parameters, scale, calibration and every met
 groups (subjects, tasks) are left out: a random split flatters every router.
 
 Choices that the folds supported (benchmarks/results/router_quality.json):
-- Lexical counts may only argue for the large model where more means harder (UPWARD); free signs learnt the format.
+- Lexical counts may only argue for the large model where more means harder (UPWARD): a guard against learning the
+  format of a data set, which costs nothing on the folds.
 - The target is midway between "small suffices" and "what escalation gains", so that a prompt on which the large model
   does worse counts further for small than one on which both are equal.
 - A small fixed slope (SENSE) stands beside what is learnt: longer prompts with more marks of reasoning are harder. It
