@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,31 +22,26 @@ from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
 from cache.minilm import bundled_lexicon, load_minilm
 from cache.semantic_cache import SemanticCache
-from cache.sqlite_store import SqliteEntryStore
 from core.clock import Clock, SystemClock
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, HeadgateError
 from core.plan import Readiness
 from core.trace import TraceSink
 from gateway.admin.building import build_admin
-from gateway.admin.probing import sqlite_probe
 from gateway.hosting import Hosting, build_hosting
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
 from gateway.settings import HostedDeployment, RemoteDeployment, Settings
+from gateway.stores import Stores, open_stores
 from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import RequestLog
 from policies.access import Access, Authenticator
-from policies.admission import Admission
 from policies.failures import FailureLimiter
 from policies.keys import create_key
-from policies.keys_sqlite import SqliteKeyStore
-from policies.ledger_sqlite import SqliteLedger
-from policies.loading import PolicySet
 from policies.pepper import load_pepper
 from policies.reservation import drain
-from policies.tokens import TokenVerifier
+from policies.tokens import TokenVerifier, token_verifier
 from policies.watching import PolicyWatcher
 from router.complexity import PairModel
 
@@ -68,31 +63,26 @@ class Gateway:
     hosting: Hosting
     cache: SemanticCache
     embedder: Embedder
-    ledger: SqliteLedger
-    keys: SqliteKeyStore
+    stores: Stores
     pepper: bytes
     clock: Clock
     watcher: PolicyWatcher
     tokens: TokenVerifier | None
     api: PublicApi
-    close_sinks: Callable[[], None]
-    close_admin: Callable[[], None]
+    closers: tuple[Callable[[], None], ...]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start engines and background work; on the way out settle, flush and stop everything, in that order."""
         async with AsyncExitStack() as stack:
-            stack.callback(self.close_sinks)
-            stack.callback(self.close_admin)
-            stack.callback(self.keys.close)
-            stack.callback(self.ledger.close)
+            for close in self.closers:
+                stack.callback(close)
+            stack.push_async_callback(self.stores.close)
             stack.push_async_callback(self.cache.close)
             stack.push_async_callback(self.registry.close)
             await stack.enter_async_context(self.hosting.running())
-            loops = (self._reap(), self.cache.load(), self.watcher.run())
-            background = [asyncio.create_task(loop) for loop in loops]
-            if self.tokens is not None:
-                background.append(asyncio.create_task(self.tokens.run()))
+            await stack.enter_async_context(self.stores.running())
+            background = [asyncio.create_task(_logged(name, work)) for name, work in self._background()]
             try:
                 yield
             finally:
@@ -125,14 +115,26 @@ class Gateway:
                 mend = "run the demonstration with the example policies"
                 raise ConfigurationError("policies", tenant, "the demonstration's tenant has no policy", mend)
             text, record = create_key(tenant, self.pepper, self.clock, expires_at=self.clock.now() + DEMO_KEY_LIFE)
-            self.keys.put(record)
+            self.stores.keys.put(record)
             keys.append(text)
         return keys[0], keys[1]
 
+    def _background(self) -> Iterator[tuple[str, Coroutine[object, object, object]]]:
+        yield "reap", self._reap()
+        yield "load cache", self.cache.load()
+        yield "watch policies", self.watcher.run()
+        if self.tokens is not None:
+            yield "follow identity provider", self.tokens.run()
+
     async def _reap(self) -> None:
+        """Close expired holds from time to time; a store that is away is tried again."""
         while True:
             await asyncio.sleep(REAP_EVERY_S)
-            reaped = await self.ledger.reap()
+            try:
+                reaped = await self.stores.ledger.reap()
+            except HeadgateError as problem:
+                logger.warning("holds could not be reaped", extra={"problem": problem.message})
+                continue
             if reaped:
                 logger.warning("holds without settlement were charged in full", extra={"count": reaped})
 
@@ -146,43 +148,33 @@ def build(settings: Settings) -> Gateway:
     refuse_two_faiss()
     clock = SystemClock()
     watcher = PolicyWatcher(settings.policies, settings.known, settings.environment)
-    policies = watcher.current
-    hosting = build_hosting(settings, clock, single_tenant=len(policies.tenants()) == 1)
+    hosting = build_hosting(settings, clock)
     registry = _registry(settings, hosting, clock)
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)
-    keys = SqliteKeyStore(settings.state_file)
     failures = FailureLimiter(clock)
-    ledger = SqliteLedger(settings.state_file, clock)
+    stores = open_stores(settings, clock)
     embedder = load_minilm()
     cache = SemanticCache(
-        Fingerprinter(pepper),
-        SqliteEntryStore(settings.beside("cache"), clock),
-        FaissIndex(),
-        embedder,
-        clock,
-        Guard(bundled_lexicon()),
+        Fingerprinter(pepper), stores.entries, FaissIndex(), embedder, clock, Guard(bundled_lexicon())
     )
-    metrics = _metrics(policies)
+    metrics = _metrics(watcher)
     sinks, close_sinks = _sinks(settings, metrics)
     pipeline = Pipeline(
         policies=lambda: watcher.current,
-        admission=Admission(ledger, clock),
-        ledger=ledger,
+        admission=stores.admission,
+        ledger=stores.ledger,
         cache=cache,
         classifier=PairModel.load(settings.pair, embedder.fingerprint),
         dispatcher=Dispatcher(registry, clock),
         sink=sinks,
         clock=clock,
+        tiers=tuple(settings.tiers),
     )
-    tokens = None
-    if settings.oidc is not None:
-        from policies.tokens import token_verifier
-
-        tokens = token_verifier(settings.oidc, settings.file.resolve().parent, str(settings.file), clock, failures)
+    tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(
         pipeline=pipeline,
-        authenticator=Access(Authenticator(keys, pepper, clock, failures), tokens),
+        authenticator=Access(Authenticator(stores.keys, pepper, clock, failures), tokens),
         policies=lambda: watcher.current,
         registry=registry,
         metrics=metrics,
@@ -192,13 +184,13 @@ def build(settings: Settings) -> Gateway:
     admin = build_admin(
         settings,
         owner_key=load_admin_key(settings.admin_key_file),
-        keys=keys,
+        keys=stores.keys,
         pepper=pepper,
         clock=clock,
         failures=failures,
         watcher=watcher,
-        treasury=ledger,
-        probe=lambda store: sqlite_probe(store, lambda: ledger.is_failing, watcher),
+        treasury=stores.treasury,
+        probe=lambda keys: stores.probe(keys, watcher),
         exposition=lambda: exposition(metrics, api),
     )
     return Gateway(
@@ -208,16 +200,28 @@ def build(settings: Settings) -> Gateway:
         hosting=hosting,
         cache=cache,
         embedder=embedder,
-        ledger=ledger,
-        keys=keys,
+        stores=stores,
         pepper=pepper,
         clock=clock,
         watcher=watcher,
         tokens=tokens,
         api=api,
-        close_sinks=close_sinks,
-        close_admin=admin.close,
+        closers=(close_sinks, admin.close),
     )
+
+
+def _token_verifier(settings: Settings, clock: Clock, failures: FailureLimiter) -> TokenVerifier | None:
+    if settings.oidc is None:
+        return None
+    return token_verifier(settings.oidc, settings.file.resolve().parent, str(settings.file), clock, failures)
+
+
+async def _logged(name: str, work: Coroutine[object, object, object]) -> None:
+    """Run background work; its end by an error must not go unseen."""
+    try:
+        await work
+    except Exception:
+        logger.exception("background work ended", extra={"work": name})
 
 
 def refuse_two_faiss() -> None:
@@ -290,10 +294,10 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
     )
 
 
-def _metrics(policies: PolicySet) -> Metrics:
-    slas = [sla for policy in policies.policies.values() for sla in policy.sla.values()]
+def _metrics(watcher: PolicyWatcher) -> Metrics:
+    slas = [sla for policy in watcher.current.policies.values() for sla in policy.sla.values()]
     bounds_s = {limit / 1000 for sla in slas for limit in (sla.ttft_ms, sla.total_ms) if limit is not None}
-    return Metrics(policies.tenants(), bounds_s)
+    return Metrics(lambda tenant: watcher.current.get(tenant) is not None, bounds_s)
 
 
 def _sinks(settings: Settings, metrics: Metrics) -> tuple[FanOut, Callable[[], None]]:

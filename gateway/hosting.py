@@ -59,8 +59,8 @@ class Hosting:
         )
 
 
-def build_hosting(settings: Settings, clock: Clock, *, single_tenant: bool) -> Hosting:
-    """Read the recipe of every hosted deployment; a single tenant may reuse its own prefixes.
+def build_hosting(settings: Settings, clock: Clock) -> Hosting:
+    """Read the recipe of every hosted deployment; prefixes are shared only where a recipe says so.
 
     Raises:
         ConfigurationError: a recipe is missing or cannot be used.
@@ -70,7 +70,7 @@ def build_hosting(settings: Settings, clock: Clock, *, single_tenant: bool) -> H
     memory = MemoryBudget(physical_bytes())
     supervisors = {
         name: Supervisor(
-            OpenVinoLauncher(recipe.spec, single_tenant=single_tenant),
+            OpenVinoLauncher(recipe.spec),
             clock,
             settings.state_file.parent,
             name=name,

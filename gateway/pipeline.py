@@ -2,20 +2,22 @@
 
 resolve -> admit -> lookup -> classify -> plan -> reserve -> dispatch -> store -> settle -> trace
 
-A failing cache or classifier never fails a request (they degrade to a miss and to the prior); a ledger that cannot hold
-the cost does, as the tenant's policy says. Whatever happens, the hold is settled and the trace is recorded.
+A failing cache never fails a request (it degrades to a miss), nor does a missing encoder (the classifier judges from
+text alone); a ledger that cannot hold the cost does, as the tenant's policy says. Whatever happens, the hold is settled
+and the trace is recorded.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from backends.attempt import LiveAnswer
 from backends.dispatch import Dispatcher, broken_off
 from backends.protocol import AttemptError
 from cache.semantic_cache import SemanticCache
-from core.cached import Bypass, CachedAnswer, ExactHit, Miss, NearHit, SemanticHit
+from core.cached import Bypass, CachedAnswer, ExactHit, Found, Miss, NearHit, SemanticHit
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
@@ -29,7 +31,7 @@ from gateway.answer import Answer, Headers
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft, cache_outcome
 from policies.access import check_scopes, narrowed
-from policies.admission import Admission
+from policies.admission import Admission, Admitted
 from policies.ledger import BudgetLedger
 from policies.loading import PolicySet
 from policies.reservation import Reservation, hold
@@ -37,7 +39,9 @@ from policies.resolution import resolve
 from router.complexity import Classifier
 from router.planner import make_plan
 
-GUESSED_OUTPUT_TOKENS = 256
+EXPECTED_OUTPUT_TOKENS = 1_024
+CACHE_LIMIT_S = 2.0
+logger = logging.getLogger("headgate.pipeline")
 NO_SLA = Sla()
 
 
@@ -53,6 +57,7 @@ class Pipeline:
     dispatcher: Dispatcher
     sink: TraceSink
     clock: Clock
+    tiers: tuple[str, ...]
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
@@ -65,11 +70,13 @@ class Pipeline:
             policy = draft.policy = resolve(self.policies(), caller, request.model)
             caller = check_scopes(caller, policy, request)
             policy = draft.policy = narrowed(policy, caller)
-            tokens = request.estimated_input_tokens() + (request.max_tokens or GUESSED_OUTPUT_TOKENS)
-            async with self.admission.admit(caller, policy.tenant_policy, tokens) as standing:
-                found = draft.found = await self.cache.lookup(caller, request, policy)
+            tokens = expected_tokens(request, policy)
+            async with AsyncExitStack() as slot:
+                standing = await slot.enter_async_context(self.admission.admit(caller, policy.tenant_policy, tokens))
+                found = draft.found = await self._lookup(caller, request, policy)
                 if isinstance(found, ExactHit | SemanticHit):
-                    yield self._replayed(found, request, policy, draft)
+                    standing.used.tokens = 0
+                    yield self._replayed(found, policy, standing, draft)
                     return
                 if request.demands.cache.only_if_cached:
                     raise NotCached("No cached answer may be served for this request.")
@@ -83,7 +90,8 @@ class Pipeline:
                         async with self.dispatcher.open(
                             plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
                         ) as live:
-                            yield self._relayed(live, plan, policy, draft)
+                            relay = _Relay(caller, policy, plan, standing, live, slot.aclose)
+                            yield self._relayed(relay, draft)
                     finally:
                         reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
         except HeadgateError as error:
@@ -97,6 +105,15 @@ class Pipeline:
             raise
         finally:
             self.sink.record(draft.freeze(self.clock.monotonic_s()))
+
+    async def _lookup(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
+        """Ask the cache within a bound: a slow encoder or store is a miss, not a wait."""
+        try:
+            async with asyncio.timeout(CACHE_LIMIT_S):
+                return await self.cache.lookup(caller, request, policy)
+        except TimeoutError:
+            logger.warning("the cache took too long to look up", extra={"request_id": request.request_id})
+            return Miss()
 
     async def _classify(
         self, request: ChatRequest, policy: EffectivePolicy, found: NearHit | Miss | Bypass
@@ -121,11 +138,11 @@ class Pipeline:
         return promised.tightened_by_caller(None if wish_ms is None else received_s + wish_ms / 1000)
 
     def _replayed(
-        self, hit: ExactHit | SemanticHit, request: ChatRequest, policy: EffectivePolicy, draft: TraceDraft
+        self, hit: ExactHit | SemanticHit, policy: EffectivePolicy, standing: Admitted, draft: TraceDraft
     ) -> Answer:
-        answer = hit.entry.answer
+        request, answer = draft.request, hit.entry.answer
         headers = self._headers(draft, answer.tier, answer.deployment, "cache", upstream_s=0.0)
-        headers += (("x-headgate-cost-usd", "0"), ("age", str(int(hit.age_s))))
+        headers += (("x-headgate-cost-usd", "0"), ("age", str(int(hit.age_s))), *standing.limit_headers.items())
         if policy.tenant_policy.cache.expose_details:
             score = hit.score if isinstance(hit, SemanticHit) else 1.0
             headers += (
@@ -136,15 +153,24 @@ class Pipeline:
         chunks = replay(answer, request, int(draft.received_at.timestamp()))
         return Answer(request.stream, headers, self._timed(chunks, draft))
 
-    def _relayed(self, live: LiveAnswer, plan: Plan, policy: EffectivePolicy, draft: TraceDraft) -> Answer:
+    def _relayed(self, relay: "_Relay", draft: TraceDraft) -> Answer:
+        live, plan = relay.live, relay.plan
         waited_s = draft.attempts.elapsed_s + live.elapsed_s
         headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
-        if plan.degraded_from is not None:
-            headers += (("x-headgate-degraded-from", plan.degraded_from),)
+        headers += tuple(relay.standing.limit_headers.items())
+        degraded_from = draft.degraded_from = self._degraded_from(relay)
+        if degraded_from is not None:
+            headers += (("x-headgate-degraded-from", degraded_from),)
         if not draft.request.stream:
             cost_nano_usd = draft.attempts.cost_nano_usd + live.cost_nano_usd
             headers += (("x-headgate-cost-usd", usd_text(cost_nano_usd)),)
-        return Answer(draft.request.stream, headers, self._timed(self._stored(live, plan, policy, draft), draft))
+        return Answer(draft.request.stream, headers, self._timed(self._finished(relay, draft), draft))
+
+    def _degraded_from(self, relay: "_Relay") -> str | None:
+        """Return the tier that was wanted when a cheaper one answers, whether the plan or a fallback chose it."""
+        wanted, answering = relay.plan.degraded_from or relay.plan.tier, relay.live.step.tier
+        rank = {tier: at for at, tier in enumerate(self.tiers)}
+        return wanted if rank.get(answering, 0) < rank.get(wanted, 0) else None
 
     def _headers(self, draft: TraceDraft, tier: str, deployment: str, reason: str, upstream_s: float) -> Headers:
         overhead_ms = (self.clock.monotonic_s() - draft.received_s - upstream_s) * 1000
@@ -168,22 +194,28 @@ class Pipeline:
             draft.error = broken_off(failure)
             raise draft.error from failure
 
-    async def _stored(
-        self, live: LiveAnswer, plan: Plan, policy: EffectivePolicy, draft: TraceDraft
-    ) -> AsyncIterator[bytes]:
-        """Relay an answer and offer it to the cache just before its last bytes leave, so that a repeat finds it.
+    async def _finished(self, relay: "_Relay", draft: TraceDraft) -> AsyncIterator[bytes]:
+        """Relay an answer; just before its last bytes leave, store it and give the concurrency slot back.
 
-        An answer for which a lesser tier stood in is not offered: it must not be served when the better one is back.
+        So a client that asks again at once finds its answer and its slot. What another tier than the planned one gave
+        is not stored: it must not be served when the planned one is back.
         """
-        is_due = plan.degraded_from is None and plan.reason is not Reason.BUDGET
+        live, plan = relay.live, relay.plan
+        is_planned = plan.degraded_from is None and plan.reason is not Reason.BUDGET and live.step.tier == plan.tier
+        is_open = True
         async for chunk in live.chunks():
-            if is_due and live.complete:
-                is_due = False
-                await self._store(live, policy, draft)
+            if is_open and live.complete:
+                is_open = False
+                if is_planned:
+                    await self._store(relay, draft)
+                usage = live.usage
+                relay.standing.used.tokens = None if usage is None else usage.input_tokens + usage.output_tokens
+                await relay.leave()
             yield chunk
 
-    async def _store(self, live: LiveAnswer, policy: EffectivePolicy, draft: TraceDraft) -> None:
+    async def _store(self, relay: "_Relay", draft: TraceDraft) -> None:
         """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""
+        live = relay.live
         captured = live.captured()
         if captured is None or not captured.plain or live.usage is None:
             return
@@ -196,4 +228,27 @@ class Pipeline:
             usage=live.usage,
             cost_nano_usd=live.cost_nano_usd,
         )
-        await self.cache.store(draft.caller, draft.request, policy, answer)
+        try:
+            async with asyncio.timeout(CACHE_LIMIT_S):
+                await self.cache.store(relay.caller, draft.request, relay.policy, answer)
+        except TimeoutError:
+            logger.warning("the cache took too long to store", extra={"request_id": draft.request.request_id})
+
+
+@dataclass(frozen=True, slots=True)
+class _Relay:
+    """What relaying one live answer needs; `leave` gives the concurrency slot back and may be called twice."""
+
+    caller: Caller
+    policy: EffectivePolicy
+    plan: Plan
+    standing: Admitted
+    live: LiveAnswer
+    leave: Callable[[], Awaitable[None]]
+
+
+def expected_tokens(request: ChatRequest, policy: EffectivePolicy) -> int:
+    """Return what the request is expected to use of its token rate; the actual usage corrects it at the end."""
+    limits = [limit for limit in (request.max_tokens, policy.tenant_policy.max_output_tokens) if limit is not None]
+    output = min([*limits, EXPECTED_OUTPUT_TOKENS])
+    return request.estimated_input_tokens() + output * request.n

@@ -35,6 +35,7 @@ class TraceDraft:
     plan: Plan | None = None
     attempts: AttemptLog = field(default_factory=AttemptLog)
     first_sent_s: float | None = None
+    degraded_from: str | None = None
     error: HeadgateError | None = None
 
     def freeze(self, now_s: float) -> RequestTrace:
@@ -60,7 +61,7 @@ class TraceDraft:
             tier=hit.answer.tier if hit else (last.tier if last else None),
             deployment=hit.answer.deployment if hit else (last.deployment if last else None),
             reason="cache" if hit else (None if self.plan is None else self.plan.reason.value),
-            degraded_from=None if self.plan is None else self.plan.degraded_from,
+            degraded_from=self.degraded_from or (None if self.plan is None else self.plan.degraded_from),
             p_small_suffices=None if self.complexity is None else self.complexity.p_small_suffices,
             complexity_source=None if self.complexity is None else self.complexity.source,
             policy_version=None if self.policy is None else self.policy.tenant_policy.version,

@@ -1,6 +1,6 @@
 """Prometheus metrics from finished traces; label values come from configuration only, children are cached."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -18,9 +18,9 @@ OTHER = "other"
 class Metrics:
     """A sink that counts; `sla_bounds_s` adds each tenant's SLA limits to the histogram bounds."""
 
-    def __init__(self, tenants: Iterable[str], sla_bounds_s: Iterable[float] = ()) -> None:
+    def __init__(self, is_tenant: Callable[[str], bool], sla_bounds_s: Iterable[float] = ()) -> None:
         self._registry = CollectorRegistry()
-        self._tenants = frozenset(tenants)
+        self._is_tenant = is_tenant
         limits = tuple(sla_bounds_s)
         self._requests = self._counter("requests", "Requests by outcome.", ("tenant", "status", "cache", "tier"))
         self._refusals = self._counter("refusals", "Requests refused before a tenant was known.", ("code",))
@@ -66,7 +66,7 @@ class Metrics:
 
     def tenant_label(self, tenant: str) -> str:
         """Return the tenant's label: its name when it is configured, `other` otherwise."""
-        return tenant if tenant in self._tenants else OTHER
+        return tenant if self._is_tenant(tenant) else OTHER
 
     def exposition(self) -> tuple[bytes, str]:
         """Return the text exposition and its content type; call it off the event loop."""
