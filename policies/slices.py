@@ -72,6 +72,8 @@ TEND_S = 0.05
 PATIENCE_S = 0.1
 """How long a refused request waits for slices to come back."""
 DENIED_S = 0.25
+KEEP_REAPED_S = 3600.0
+"""How long a request that was charged when its lease ended may still be settled truly."""
 SHARE_OF_FREE = 8
 LEAST_REQUESTS = 4
 KEPT_PURSES = 20_000
@@ -138,6 +140,11 @@ class SlicedLedger:
     def waiting_settlements(self) -> int:
         """Return how many settlements, and slices with news, wait for the store to come back."""
         return self._inner.waiting_settlements + sum(one.version > one.told for one in self._slices)
+
+    @property
+    def replica(self) -> str:
+        """Return the name of this replica, which its slices carry."""
+        return self._replica
 
     @property
     def slices(self) -> int:
@@ -222,8 +229,12 @@ class SlicedLedger:
     async def reap(self) -> int:
         """Charge this process's expired requests in full, then do as the store does."""
         now_s, count = self._clock.monotonic_s(), 0
-        for granted in self._granted.values():
-            if granted.lease_until_s <= now_s and not granted.is_reaped:
+        for id_, granted in list(self._granted.items()):
+            if granted.is_reaped and granted.lease_until_s <= now_s - KEEP_REAPED_S:
+                del self._granted[id_]
+                granted.slice.open -= 1
+                granted.slice.version += 1
+            elif granted.lease_until_s <= now_s and not granted.is_reaped:
                 granted.is_reaped = True
                 granted.slice.charge(granted.amount, Cost(granted.amount))
                 granted.slice.unconfirmed += granted.amount

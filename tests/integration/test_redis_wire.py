@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import uvloop
 from redis.exceptions import ResponseError
 
 from policies.redis_wire import Address, StoreAway, Wire
@@ -55,6 +56,14 @@ async def test_a_cancelled_callers_answer_reaches_nobody_else(wire: Wire) -> Non
             task.cancel()
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+
+
+def test_it_serves_on_uvloop_as_well(server: RedisServer) -> None:
+    async def ask() -> list[bytes]:
+        async with Wire(server.url, timeout_s=5.0) as wire:
+            return list(await asyncio.gather(*(wire.execute_command("ECHO", number) for number in range(50))))
+
+    assert uvloop.run(ask()) == [str(number).encode() for number in range(50)]
 
 
 async def test_a_refused_command_fails_alone(wire: Wire) -> None:

@@ -1,0 +1,531 @@
+"""The ledger under fire: four gateways on one Redis, killed, hung and skewed, and whether its books tell the truth.
+
+    python -m benchmarks.chaos_ledger [--requests 1000000] [--json benchmarks/results/chaos_ledger.json]
+
+Four processes run the real reservations and ledgers (three quarters of the requests on leased slices, the rest in Redis
+one by one) with wall clocks that are hours wrong. Two of them are killed (`kill -9`) and replaced over and over; Redis
+(append-only file) is hung, killed and started again. Requests are cancelled, settled twice, settled above their hold,
+and never settled. What is checked:
+
+- conservation: every half second, in one atomic step in Redis, the sums of every line are those of the holds, reaped
+  holds and slices that make it up;
+- exact books: what was charged is what the requests of surviving gateways have cost, to the nano-USD, and what killed
+  ones had in flight is charged at least at its cost and flagged;
+- overshoot: no window is used beyond its limit by more than the requests then in flight cost above their holds;
+- no leaked hold: when the last lease is over nothing is reserved;
+- no false block: a refusal counts as false when, at every moment while it was decided, all that other requests could
+  possibly have held left room for it. Refusals within two seconds of an outage of the store are not judged.
+
+The verdict on false blocks is never too hard: a request counts as holding its amount from before it asked until 100 ms
+after it was settled, and what a killed gateway held counts from its death on.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from benchmarks.chaos_journal import DTYPE, NEVER, RECORD, Outcome, tenants, wall_ahead_s
+from policies.redis_draws import SEPARATOR, keys_of
+from policies.redis_scripts import Script
+from policies.slices import SYNC_S
+from tests.redis_server import RedisServer
+
+GATEWAYS, SURVIVORS = 4, 2
+SKEWS_S = (0.0, -10_800.0, 2_400.0, 93_600.0)
+RETURN_S = 0.1
+EXCUSED_S = 2.0
+AUDIT = (
+    Script("reap").text.split("-- Charge expired holds")[0]
+    + """
+local found = { redis.call('HLEN', HOLDS), redis.call('ZCARD', LEASES), 0 }
+local parts = {}
+local function count(line, kind, amount)
+  local name = line .. SEPARATOR .. kind
+  parts[name] = (parts[name] or 0) + amount
+end
+local function each(key, kind)
+  local entries = redis.call('HGETALL', key)
+  for at = 1, #entries, 2 do
+    local amount, lines = unpack_hold(entries[at + 1])
+    local slice = redis.call('HGET', SLICES, entries[at])
+    local state = slice and cmsgpack.unpack(slice) or { 0, 0, 0, {}, 0 }
+    for _, line in ipairs(lines) do
+      count(line, kind, amount)
+      count(line, 'u', state[3])
+      if kind == 'r' then count(line, 'l', state[5]) end
+    end
+  end
+end
+each(HOLDS, 'r')
+each(REAPED, 'u')
+local lines = redis.call('HGETALL', LINES)
+for at = 1, #lines, 2 do
+  local kind, value = string.sub(lines[at], -1), tonumber(lines[at + 1])
+  if kind == 'r' or kind == 'l' then
+    if value ~= (parts[lines[at]] or 0) or value < 0 then found[3] = found[3] + 1 end
+    parts[lines[at]] = nil
+  elseif (kind == 's' or kind == 'u') and value < 0 then
+    found[3] = found[3] + 1
+  end
+end
+for name, amount in pairs(parts) do
+  if amount ~= 0 and string.sub(name, -1) ~= 'u' then found[3] = found[3] + 1 end
+end
+return found
+"""
+)
+"""Counts open holds, leases, and lines whose sums are not those of their parts."""
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One incarnation of a gateway process."""
+
+    process: subprocess.Popen[str]
+    journal: Path
+    seed: int
+    survives: bool
+    replica: str = ""
+    killed_at_s: float | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that happened."""
+
+    folder: Path
+    incarnations: list[Gateway] = field(default_factory=list)
+    outages: list[tuple[float, float]] = field(default_factory=list)
+    audits: int = 0
+    unbalanced: int = 0
+    redis_kills: int = 0
+    redis_hangs: int = 0
+
+
+class Controller:
+    """Starts, kills, audits and finally judges."""
+
+    def __init__(self, requests: int, seed: int) -> None:
+        self._requests = requests
+        self._chance = random.Random(seed)
+        self._server = RedisServer()
+        self._run = Run(Path(tempfile.mkdtemp(prefix="headgate-chaos-")))
+        self._policies = [one.policy for one in tenants()]
+
+    def run(self) -> dict[str, Any]:
+        """Do it all and return the findings."""
+        began_s = time.monotonic()
+        self._server.start()
+        try:
+            slots = [self._start(at) for at in range(GATEWAYS)]
+            self._storm(slots)
+            loaded_s = time.monotonic() - began_s
+            for gateway in slots:
+                assert gateway.process.stdin is not None
+                gateway.process.stdin.close()
+            for gateway in slots:
+                gateway.process.wait(120)
+                assert gateway.process.returncode == 0, "a gateway ended badly"
+            leaked = self._reap_what_is_left()
+            return Judge(self._run, self._client(), leaked).findings() | {"load_s": round(loaded_s, 1)}
+        finally:
+            for gateway in self._run.incarnations:
+                if gateway.process.poll() is None:
+                    gateway.process.kill()
+                    gateway.process.wait()
+            self._server.close()
+            shutil.rmtree(self._run.folder)
+
+    def _storm(self, slots: list[Gateway]) -> None:
+        """Kill and hang in turn until enough requests were made."""
+        chance = self._chance
+        kill_at_s = time.monotonic() + 3.0
+        store_at_s = time.monotonic() + 5.0
+        while self._made() < self._requests:
+            time.sleep(0.5)
+            self._audit()
+            now_s = time.monotonic()
+            if now_s >= kill_at_s:
+                at = chance.randrange(SURVIVORS, GATEWAYS)
+                self._kill(slots[at])
+                slots[at] = self._start(at)
+                kill_at_s = now_s + chance.uniform(2.0, 6.0)
+            if now_s >= store_at_s:
+                self._trouble_store()
+                store_at_s = now_s + chance.uniform(6.0, 12.0)
+            for gateway in slots:
+                assert gateway.process.poll() is None, f"a gateway died of itself: {gateway.process.returncode}"
+
+    def _start(self, at: int) -> Gateway:
+        seed = len(self._run.incarnations)
+        journal = self._run.folder / f"{seed}.journal"
+        command = [
+            sys.executable, "-m", "benchmarks.chaos_gateway", self._server.url, str(journal), str(SKEWS_S[at]),
+            str(seed), str(int(at < SURVIVORS)),
+        ]  # fmt: skip
+        with (self._run.folder / f"{seed}.log").open("w") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+        gateway = Gateway(process, journal, seed, at < SURVIVORS)
+        assert process.stdout is not None
+        gateway.replica = process.stdout.readline().split()[-1]
+        self._run.incarnations.append(gateway)
+        return gateway
+
+    def _kill(self, gateway: Gateway) -> None:
+        gateway.killed_at_s = time.monotonic()
+        gateway.process.kill()
+        gateway.process.wait()
+
+    def _trouble_store(self) -> None:
+        began_s = time.monotonic()
+        if self._chance.random() < 0.5:
+            self._run.redis_hangs += 1
+            self._server.pause()
+            time.sleep(self._chance.uniform(0.05, 0.6))
+            self._server.resume()
+        else:
+            self._run.redis_kills += 1
+            self._server.kill()
+            time.sleep(self._chance.uniform(0.0, 0.5))
+            self._server.start()
+        self._run.outages.append((began_s, time.monotonic() + EXCUSED_S))
+
+    def _made(self) -> int:
+        return sum(one.journal.stat().st_size // RECORD.size for one in self._run.incarnations if one.journal.exists())
+
+    def _audit(self) -> tuple[int, int]:
+        """Check every line against its parts; return open holds and leases."""
+        holds = leases = 0
+        with self._client() as client:
+            for policy in self._policies:
+                keys = keys_of(policy.tenant)
+                found = client.eval(AUDIT, len(keys), *keys)
+                holds, leases = holds + found[0], leases + found[1]
+                self._run.audits += 1
+                self._run.unbalanced += found[2]
+        return holds, leases
+
+    def _reap_what_is_left(self) -> int:
+        """Let the last leases end, reap, and return how many holds are left."""
+        reap = Script("reap")
+        until_s = time.monotonic() + 30.0
+        while True:
+            with self._client() as client:
+                for policy in self._policies:
+                    keys = keys_of(policy.tenant)
+                    while client.eval(reap.text, len(keys), *keys, "0", 1000, 2 * 86_400_000):
+                        pass
+            holds, leases = self._audit()
+            if not holds + leases or time.monotonic() > until_s:
+                return holds + leases
+            time.sleep(0.5)
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self._server.socket), socket_timeout=30)
+
+
+Records = NDArray[np.void]
+
+
+class Judge:
+    """Compares what Redis says with what the gateways wrote down."""
+
+    def __init__(self, run: Run, client: redis.Redis, leaked: int) -> None:
+        self._run = run
+        self._leaked = leaked
+        self._ahead_s = wall_ahead_s()
+        self._lines: dict[str, dict[str, dict[str, int]]] = {}
+        self._reaped: dict[str, list[tuple[str, int, list[str]]]] = {}
+        with client:
+            for one in tenants():
+                keys = keys_of(one.policy.tenant)
+                self._lines[one.policy.tenant] = _lines(cast(dict[bytes, bytes], client.hgetall(keys[0])))
+                self._reaped[one.policy.tenant] = _reaped(cast(dict[bytes, bytes], client.hgetall(keys[3])))
+        self._records = {one.seed: _read(one.journal) for one in run.incarnations}
+
+    def findings(self) -> dict[str, Any]:
+        """Return counts and verdicts."""
+        everything = np.concatenate(list(self._records.values()))
+        outcomes = Counter({one.name.lower(): int((everything["outcome"] == one).sum()) for one in Outcome})
+        books = {one.policy.tenant: self._books(at) for at, one in enumerate(tenants())}
+        blocks = [self._false_blocks(at) for at in range(len(tenants()))]
+        took_s = everything["granted_s"] - everything["asked_s"]
+        return {
+            "requests": len(everything),
+            "outcomes": dict(outcomes),
+            "gateway_kills": sum(one.killed_at_s is not None for one in self._run.incarnations),
+            "redis_kills": self._run.redis_kills,
+            "redis_hangs": self._run.redis_hangs,
+            "conservation": {"audits": self._run.audits, "lines_out_of_balance": self._run.unbalanced},
+            "books": books,
+            "books_that_lie": sum(not book["holds"] for book in books.values()),
+            "windows_beyond_their_bound": sum(book["beyond_bound"] for book in books.values()),
+            "leaked_holds": self._leaked,
+            "refusals": {
+                "judged": sum(block[0] for block in blocks),
+                "not_judged": sum(block[1] for block in blocks),
+                "false": sum(block[2] for block in blocks),
+            },
+            "reserve_ms": {
+                name: round(float(np.quantile(took_s, share)) * 1000, 3)
+                for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+            },
+        }
+
+    def _of(self, at: int) -> Iterator[tuple[Gateway, Records]]:
+        for gateway in self._run.incarnations:
+            records = self._records[gateway.seed]
+            yield gateway, records[records["tenant"] == at]
+
+    def _books(self, at: int) -> dict[str, Any]:
+        """Check a tenant's charges: exact for survivors, at least the cost and flagged for the killed."""
+        tenant = tenants()[at]
+        lines = self._lines[tenant.policy.tenant]
+        budget = max(tenant.policy.budgets, key=lambda one: (one.per == "tenant" and one.tier is None, one.window))
+        spent = unconfirmed = 0
+        for line, sums in lines.items():
+            key_id, _, tier, window, *_ = line.split(SEPARATOR)
+            kind = f"rolling-{budget.window}" if budget.rolling else budget.window
+            if not key_id and not tier and window == kind:
+                spent, unconfirmed = spent + sums.get("s", 0), unconfirmed + sums.get("u", 0)
+        surviving = killed = killed_least = forgotten = 0
+        for gateway, records in self._of(at):
+            ran = records[np.isin(records["outcome"], (Outcome.RAN, Outcome.CANCELLED))]
+            lost = records[records["outcome"] == Outcome.FORGOTTEN]
+            if gateway.killed_at_s is None:
+                surviving += int(ran["cost"].sum())
+                forgotten += int(lost["amount"].sum())
+            else:
+                killed += int(ran["cost"].sum())
+                killed_least += int(np.minimum(ran["cost"], ran["amount"]).sum())
+        confirmed = spent - unconfirmed
+        is_open = tenant.policy.on_store_outage == "open"
+        holds = surviving <= confirmed <= surviving + killed and unconfirmed >= 0
+        if not is_open:  # a killed gateway takes the costs of requests without a hold along
+            holds = holds and spent >= surviving + killed_least
+        if tenant.survivors_only:
+            holds = holds and confirmed == surviving and unconfirmed <= forgotten
+        return {
+            "spent_nano_usd": spent, "unconfirmed_nano_usd": unconfirmed, "cost_of_survivors": surviving,
+            "cost_of_killed": killed, "exact": tenant.survivors_only, "holds": bool(holds),
+            "beyond_bound": 0 if is_open or tenant.policy.on_store_outage == "local_share" else self._beyond(at),
+        }  # fmt: skip
+
+    def _beyond(self, at: int) -> int:
+        """Count windows that were used beyond their limit by more than the stated bound."""
+        tenant, beyond = tenants()[at], 0
+        records = np.concatenate([records for _, records in self._of(at)])
+        granted = records[np.isin(records["outcome"], (Outcome.RAN, Outcome.CANCELLED, Outcome.FORGOTTEN))]
+        wall_s = granted["asked_s"] + self._ahead_s
+        for budget in tenant.policy.budgets:
+            if budget.window != "minute" or budget.rolling:
+                continue
+            for line, sums in self._lines[tenant.policy.tenant].items():
+                key_id, _, _, window, _, _, ends_ms = line.split(SEPARATOR)
+                if window != "minute" or bool(key_id) != (budget.per == "key"):
+                    continue
+                over = sums.get("s", 0) + sums.get("r", 0) - budget.limit_nano_usd
+                if over <= 0:
+                    continue
+                end_s = int(ends_ms) / 1000
+                here = (wall_s >= end_s - 61) & (wall_s < end_s + 1)
+                if key_id:
+                    here &= granted["key"] == int(key_id[1:])
+                beyond += over > _in_flight_excess(granted[here])
+        return beyond
+
+    def _false_blocks(self, at: int) -> tuple[int, int, int]:
+        """Return how many refusals were judged, not judged, and false."""
+        tenant = tenants()[at]
+        records = np.concatenate([records for _, records in self._of(at)])
+        refused = records[records["outcome"] == Outcome.REFUSED]
+        if tenant.policy.on_store_outage == "local_share":
+            return 0, len(refused), 0
+        excused = np.zeros(len(refused), bool)
+        for began_s, ended_s in self._run.outages:
+            excused |= (refused["granted_s"] >= began_s) & (refused["asked_s"] <= ended_s)
+        judged = refused[~excused]
+        binding = [self._blocked_by(at, budget, records, judged) for budget in tenant.policy.budgets]
+        is_false = np.logical_and.reduce(binding) if binding else np.ones(len(judged), bool)
+        return len(judged), int(excused.sum()), int(is_false.sum())
+
+    def _blocked_by(self, at: int, budget: Any, records: Records, judged: Records) -> NDArray[np.bool_]:
+        """Tell for each refusal whether `budget` had room for it at every moment."""
+        room = np.ones(len(judged), bool)
+        if budget.limit_nano_usd >= 10**9:
+            return room
+        for key in range(256) if budget.per == "key" else (None,):
+            mine = judged["key"] == key if key is not None else np.ones(len(judged), bool)
+            if not mine.any():
+                continue
+            its = records if key is None else records[records["key"] == key]
+            room[mine] = self._had_room(at, budget, its, judged[mine], key)
+        return room
+
+    def _had_room(self, at: int, budget: Any, its: Records, judged: Records, key: int | None) -> NDArray[np.bool_]:
+        granted = its[np.isin(its["outcome"], (Outcome.RAN, Outcome.CANCELLED, Outcome.FORGOTTEN))]
+        lost = self._lost_at(at, budget, key)
+        room = np.zeros(len(judged), bool)
+        asked, answered = judged["asked_s"] + self._ahead_s, judged["granted_s"] + self._ahead_s
+        first, last = granted["asked_s"] + self._ahead_s, granted["granted_s"] + self._ahead_s
+        for window in np.unique(np.floor(asked / 60)) if not budget.rolling else (None,):
+            if window is None:
+                here, ends = np.ones(len(judged), bool), np.floor(last) + 61
+                those = np.ones(len(granted), bool)
+            else:
+                here = np.floor(asked / 60) == window
+                ends = np.full(len(granted), NEVER)
+                those = (first < (window + 1) * 60) & (last >= window * 60)
+            times, uses = _most_used(granted[those], first[those], ends[those], lost, window, self._ahead_s)
+            for at_one in np.flatnonzero(here):
+                low = max(0, int(np.searchsorted(times, asked[at_one], "right")) - 1)
+                high = int(np.searchsorted(times, answered[at_one], "right"))
+                peak = int(uses[low:high].max(initial=0)) if len(uses) else 0
+                straddles = window is not None and np.floor(answered[at_one] / 60) != window
+                room[at_one] = not straddles and judged["amount"][at_one] <= budget.limit_nano_usd - peak
+        return room
+
+    def _lost_at(self, at: int, budget: Any, key: int | None) -> list[tuple[float, int, float]]:
+        """Return what killed gateways left reserved: Unix time of death, amount and end of its window."""
+        died = {one.replica: one for one in self._run.incarnations if one.killed_at_s is not None}
+        names = {f"g{one.seed}": one for one in died.values()}
+        found = []
+        for id_, amount, lines in self._reaped[tenants()[at].policy.tenant]:
+            gateway = died.get(id_.split(":")[1]) if id_.startswith("slice:") else names.get(id_.split(":")[0])
+            if gateway is None or gateway.killed_at_s is None:
+                continue
+            for line in lines:
+                key_id, _, _, window, _, _, ends_ms = line.split(SEPARATOR)
+                kind = f"rolling-{budget.window}" if budget.rolling else budget.window
+                if window == kind and (key is None or key_id == f"k{key}"):
+                    found.append((gateway.killed_at_s + self._ahead_s, amount, int(ends_ms) / 1000))
+        return found
+
+
+def _most_used(
+    granted: Records, first_s: NDArray[np.float64], ends_s: NDArray[np.float64], lost: list[tuple[float, int, float]],
+    window: float | None, ahead_s: float,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # fmt: skip
+    """Return the most that can have been reserved and spent in a window over time: moments, and use from each on."""
+    amount, cost = granted["amount"], granted["cost"]
+    forgotten = granted["outcome"] == Outcome.FORGOTTEN
+    settled_s = granted["settled_s"] + ahead_s + RETURN_S
+    changes_s = np.where(cost > amount, granted["settling_s"] + ahead_s, settled_s)
+    final = np.where(forgotten | ~np.isfinite(granted["settled_s"]) & (cost <= amount), amount, cost)
+    steps = [
+        (first_s, amount),
+        (np.where(np.isfinite(changes_s), changes_s, 1e18), final - amount),
+        (np.where(np.isfinite(ends_s), ends_s, 1e18), -final),
+    ]
+    here = [entry for entry in lost if window is None or entry[2] == (window + 1) * 60]
+    if here:
+        steps.append((np.array([entry[0] for entry in here]), np.array([entry[1] for entry in here], np.int64)))
+        if window is None:
+            steps.append((np.array([entry[2] for entry in here]), -np.array([entry[1] for entry in here], np.int64)))
+    times = np.concatenate([step[0] for step in steps])
+    deltas = np.concatenate([step[1] for step in steps])
+    order = np.lexsort((-deltas, times))
+    return times[order], np.cumsum(deltas[order])
+
+
+def _in_flight_excess(granted: Records) -> int:
+    """Return what the requests in flight at the last grant cost above their holds (a slice tells within a second)."""
+    if not len(granted):
+        return 0
+    last = granted[np.argmax(granted["granted_s"])]
+    in_flight = (granted["asked_s"] <= last["granted_s"]) & (
+        granted["settled_s"] >= last["asked_s"] - SYNC_S - RETURN_S
+    )
+    return int(np.maximum(0, granted["cost"] - granted["amount"])[in_flight].sum())
+
+
+def _lines(fields: dict[bytes, bytes]) -> dict[str, dict[str, int]]:
+    lines: dict[str, dict[str, int]] = {}
+    for name, value in fields.items():
+        line, _, kind = name.decode().rpartition(SEPARATOR)
+        lines.setdefault(line, {})[kind] = int(value)
+    return lines
+
+
+def _reaped(fields: dict[bytes, bytes]) -> list[tuple[str, int, list[str]]]:
+    found = []
+    for id_, packed in fields.items():
+        amount, *lines = packed.decode().split("\n")
+        found.append((id_.decode(), int(amount), lines))
+    return found
+
+
+def _read(path: Path) -> Records:
+    raw = path.read_bytes()
+    return np.frombuffer(raw[: len(raw) // RECORD.size * RECORD.size], DTYPE)
+
+
+def verdict(findings: dict[str, Any]) -> list[str]:
+    """Return what went wrong, one line each."""
+    zeros = {
+        "lines out of balance": findings["conservation"]["lines_out_of_balance"],
+        "books that do not agree with what requests cost": findings["books_that_lie"],
+        "windows beyond their bound": findings["windows_beyond_their_bound"],
+        "leaked holds": findings["leaked_holds"],
+        "false blocks": findings["refusals"]["false"],
+    }
+    return [f"{count} {what}" for what, count in zeros.items() if count]
+
+
+def chaos(requests: int, seed: int = 1) -> dict[str, Any]:
+    """Run the chaos with about this many requests and return the findings."""
+    return Controller(requests, seed).run()
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    began_s = time.monotonic()
+    findings = chaos(options.requests, options.seed)
+    problems = verdict(findings)
+    findings |= {
+        "wall_s": round(time.monotonic() - began_s, 1),
+        "verdict": problems or "all hold",
+        "command": f"python -m benchmarks.chaos_ledger --requests {options.requests} --seed {options.seed}",
+        "machine": {
+            "cpus": os.cpu_count(), "processor": platform.processor() or platform.machine(),
+            "python": platform.python_version(), "redis": _redis_version(),
+        },
+    }  # fmt: skip
+    text = json.dumps(findings, indent=1)
+    print(text)
+    if options.json is not None:
+        options.json.write_text(text + "\n")
+    return 1 if problems else 0
+
+
+def _redis_version() -> str:
+    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    assert binary is not None
+    return subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
