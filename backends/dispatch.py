@@ -18,7 +18,6 @@ from core.errors import DeadlineExceeded, HeadgateError, InvalidRequest, Unavail
 from core.plan import Plan, PlannedStep, Readiness
 from core.trace import Attempt, AttemptOutcome
 
-REQUEST_AT_FAULT = frozenset({400, 413, 422})
 LONGEST_WAIT_S = 60.0
 LATE = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.GIVEN_UP})
 
@@ -126,7 +125,7 @@ class Dispatcher:
     def _translated(self, failure: AttemptError, step: PlannedStep) -> HeadgateError:
         if failure.outcome in LATE:
             return DeadlineExceeded(f"The deadline of tier {step.tier!r} passed: {failure.message}.")
-        if failure.http_status in REQUEST_AT_FAULT:
+        if failure.outcome is AttemptOutcome.REFUSED and not failure.retryable:
             return InvalidRequest(failure.message)
         if failure.http_status in (429, 503):
             return Unavailable("The deployment is overloaded.", failure.retry_after_s or 1.0)

@@ -7,6 +7,8 @@ HeadgateError
 ├── InvalidApiKey             401
 ├── PermissionRefused         403  the key is narrower than its tenant
 ├── ModelNotFound             404  the same for "does not exist" and "not granted"
+├── RouteNotFound             404  a path or a method that is not served
+├── UnknownName               404  a path of the admin API that names nothing
 ├── RateLimited               429  rate_limit_exceeded, Retry-After
 ├── BudgetExhausted           429  insufficient_quota, never retried
 ├── ClientGone                499  logs only
@@ -108,6 +110,24 @@ class ModelNotFound(HeadgateError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"The model {model[:120]!r} does not exist or you do not have access to it.", param="model")
+
+
+class RouteNotFound(HeadgateError):
+    """A path or a method that the gateway does not serve."""
+
+    code = "not_found"
+    type = "invalid_request_error"
+    http_status = 404
+    log_level = logging.INFO
+
+
+class UnknownName(HeadgateError):
+    """The path names something that does not exist."""
+
+    code = "not_found"
+    type = "invalid_request_error"
+    http_status = 404
+    log_level = logging.INFO
 
 
 class RateLimited(HeadgateError):

@@ -25,8 +25,7 @@ from gateway.admin.changes import Changes
 from gateway.admin.key_routes import KeyAdministration, key_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.state_routes import StoreProbe, state_router
-from gateway.public_api import render_http_exception, render_unexpected
-from gateway.rendering import error_body
+from gateway.rendering import error_body, render_http_exception, render_unexpected
 from policies.access import AdminAuthenticator
 
 MAX_BODY_BYTES = 64 * 1024

@@ -6,10 +6,10 @@ The hot routes are bare ASGI handlers: the key is checked from the headers befor
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import msgspec
-from litestar import Litestar, Request, Response, asgi, get
+from litestar import Litestar, Response, asgi, get
 from litestar.config.app import AppConfig
 from litestar.exceptions import HTTPException
 from litestar.types import HTTPScope, Receive, Scope, Send
@@ -17,13 +17,13 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from backends.registry import Registry
 from core.chat import parse_chat_request
 from core.clock import Clock
-from core.errors import HeadgateError, InvalidRequest
+from core.errors import HeadgateError, RouteNotFound
 from core.identity import new_request_id
 from core.plan import Readiness
 from gateway.asgi import JSON_TYPE, DisconnectWatch, encode_headers, read_body, send_answer, send_body, send_error
 from gateway.demands import parse_demands, relevant_headers
 from gateway.pipeline import Pipeline
-from gateway.rendering import error_body
+from gateway.rendering import render_http_exception, render_unexpected
 from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
 from policies.access import CallerSource
@@ -33,15 +33,6 @@ from policies.resolution import visible_models
 logger = logging.getLogger("headgate.http")
 CHAT = "/v1/chat/completions"
 BEST_FIRST = list(Readiness)
-
-
-class RouteNotFound(HeadgateError):
-    """A path or a method that the gateway does not serve."""
-
-    code = "not_found"
-    type = "invalid_request_error"
-    http_status = 404
-    log_level = logging.INFO
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,30 +127,9 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
     )
 
 
-def render_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Render the framework's own refusals, such as an unknown path, as OpenAI error objects."""
-    if error.status_code in (404, 405):
-        path = str(request.scope["path"])[:200]
-        return _rendered(RouteNotFound(f"{request.scope['method']} {path} is not served here."))
-    return _rendered(InvalidRequest(error.detail), error.status_code)
-
-
-def render_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Render a fault of our own without its details, which go to the log."""
-    logger.error("request failed", exc_info=error)
-    return _rendered(HeadgateError("The gateway failed to handle this request."))
-
-
 def client_address(scope: HTTPScope) -> str:
     """Return the address of whoever connected, empty on a unix socket."""
     return scope["client"][0] if scope["client"] else ""
-
-
-def _rendered(error: HeadgateError, status: int | None = None) -> Response[bytes]:
-    headers = {"x-request-id": new_request_id()} | error.headers()
-    return Response(
-        error_body(error), status_code=status or error.http_status, media_type="application/json", headers=headers
-    )
 
 
 def _model(name: str) -> dict[str, object]:

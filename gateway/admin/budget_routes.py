@@ -10,10 +10,10 @@ from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, UnknownName
 from core.money import nano_usd
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
-from gateway.admin.changes import Changes, UnknownName
+from gateway.admin.changes import Changes
 from policies.loading import PolicySet
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]

@@ -1,24 +1,13 @@
 """What administrators change: one change at a time, each on record, and views that never show a secret or its hash."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
 
-from core.errors import HeadgateError
 from policies.audit import Actor, AuditEntry, AuditLog, Change, Verdict
 from policies.keys import KeyRecord
-
-
-class UnknownName(HeadgateError):
-    """The path names something that does not exist."""
-
-    code = "not_found"
-    type = "invalid_request_error"
-    http_status = 404
-    log_level = logging.INFO
 
 
 class KeyView(msgspec.Struct, frozen=True):

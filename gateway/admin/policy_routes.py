@@ -7,10 +7,10 @@ from litestar import Router, get, post
 from litestar.params import FromPath
 from msgspec import Struct
 
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, UnknownName
 from core.rules import TenantPolicy
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
-from gateway.admin.changes import Changes, UnknownName
+from gateway.admin.changes import Changes
 from policies.loading import PolicySet
 from policies.watching import ReloadResult
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+import core.errors
 from core.errors import (
     BodyTooLarge,
     BudgetExhausted,
@@ -17,7 +18,9 @@ from core.errors import (
     NotCached,
     PermissionRefused,
     RateLimited,
+    RouteNotFound,
     Unavailable,
+    UnknownName,
     UpstreamFailed,
     retry_after_headers,
 )
@@ -29,6 +32,8 @@ EVERY = [
     (InvalidApiKey(), 401, "invalid_api_key", "authentication_error"),
     (PermissionRefused("m"), 403, "permission_denied", "permission_error"),
     (ModelNotFound("m"), 404, "model_not_found", "invalid_request_error"),
+    (RouteNotFound("m"), 404, "not_found", "invalid_request_error"),
+    (UnknownName("m"), 404, "not_found", "invalid_request_error"),
     (RateLimited("m", 1.0), 429, "rate_limit_exceeded", "rate_limit_error"),
     (BudgetExhausted("m"), 429, "insufficient_quota", "insufficient_quota"),
     (ClientGone("m"), 499, "client_closed_request", "server_error"),
@@ -38,6 +43,15 @@ EVERY = [
     (NotCached("m"), 504, "not_cached", "invalid_request_error"),
 ]
 SDK_RETRIES = {408, 409, 429}
+TREE = core.errors.__doc__ or ""
+
+
+def test_every_error_is_drawn_in_the_tree() -> None:
+    kinds = [kind for kind in vars(core.errors).values() if isinstance(kind, type) and issubclass(kind, HeadgateError)]
+    assert len(kinds) > 10
+    assert [
+        kind.__name__ for kind in kinds if f"{kind.__name__}\n" not in TREE and f" {kind.__name__} " not in TREE
+    ] == []
 
 
 @pytest.mark.parametrize(("error", "status", "code", "kind"), EVERY, ids=lambda value: type(value).__name__)
