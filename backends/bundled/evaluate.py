@@ -6,6 +6,8 @@ as the engine does, with the chat template applied once, here, and not again by 
 
 import argparse
 import json
+import os
+import platform
 import sys
 import time
 from collections import Counter
@@ -15,6 +17,7 @@ from typing import Any, Final
 
 import openvino_genai
 
+from backends.bundled.phrasings import DECLINE
 from backends.bundled.tasks import Family, Question, Split, families, generate, grade
 
 HERE: Final = Path(__file__).parent
@@ -71,6 +74,7 @@ def measure(model: Model, family: Family, split: Split, n: int, seed: int) -> di
         "exact_match": round(sum(right) / n, 4),
         "held_out": sum(question.held_out for question in questions),
         "empty": sum(not answer.strip() for answer in answers),
+        "declined": sum(answer.strip() == DECLINE for answer in answers),
         "commonest_wrong": [text for text, _ in wrong.most_common(3)],
     }
 
@@ -84,9 +88,15 @@ def measure_dialogues(model: Model, names: Sequence[str], n: int, seed: int) -> 
     return round(sum(map(grade, questions, answers)) / len(questions), 4)
 
 
-def report(tier: str, n: int, seed: int) -> dict[str, Any]:
-    """Measure one tier over all families and splits."""
-    directory = HERE / MODELS[tier]
+def _cpu_name() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def report(tier: str, directory: Path, n: int, seed: int) -> dict[str, Any]:
+    """Measure the model in a directory, which was trained for a tier, over all families and splits."""
     model = Model(directory)
     started = time.process_time()
     meant = [family.name for family in families() if getattr(family, tier)]
@@ -113,15 +123,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, default=1000, help="questions per family and split")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--tiers", nargs="+", choices=tuple(MODELS), default=list(MODELS))
+    parser.add_argument("--also", metavar="TIER=DIR", action="append", default=[], help="another conversion of a tier")
     args = parser.parse_args(argv)
-    command = f"python -m backends.bundled.evaluate --out FILE --n {args.n} --seed {args.seed}"
-    result: dict[str, Any] = {"command": command, "openvino_genai": openvino_genai.get_version(), "tiers": {}}
-    for tier in args.tiers:
-        result["tiers"][tier] = measured = report(tier, args.n, args.seed)
+    others = [(Path(path).name, tier, Path(path)) for tier, _, path in (also.partition("=") for also in args.also)]
+    also = "".join(f" --also {tier}=DIR/{label}" for label, tier, _ in others)
+    command = f"python -m backends.bundled.evaluate --out FILE --n {args.n} --seed {args.seed}{also}"
+    result: dict[str, Any] = {
+        "command": command,
+        "openvino_genai": openvino_genai.get_version(),
+        "hardware": {"cpu": _cpu_name(), "logical_cpus": os.cpu_count()},
+        "tiers": {},
+    }
+    for label, tier, directory in [*((tier, tier, HERE / MODELS[tier]) for tier in args.tiers), *others]:
+        result["tiers"][label] = measured = report(tier, directory, args.n, args.seed)
         for name, scores in measured["families"].items():
             marks = " ".join(f"{split} {scores[split]['exact_match']:.3f}" for split in SPLITS)
-            print(f"{tier:6} {name:10} {marks}{'' if scores['meant_for_it'] else '   (not taught)'}", flush=True)
-        print(f"{tier:6} dialogues  {measured['dialogue_exact_match']:.3f}", flush=True)
+            print(f"{label:10} {name:10} {marks}{'' if scores['meant_for_it'] else '   (not taught)'}", flush=True)
+        print(f"{label:10} dialogues  {measured['dialogue_exact_match']:.3f}", flush=True)
     args.out.write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
