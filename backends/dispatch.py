@@ -109,7 +109,9 @@ class Dispatcher:
             await self._wait(answer, step, deadline)
         call = UpstreamCall(
             path=CHAT_PATH,
-            body=request.upstream_body(deployment.model, ask_usage=True, max_tokens=step.sent_max_tokens),
+            body=request.upstream_body(
+                deployment.model, ask_usage=deployment.ask_usage, max_tokens=step.sent_max_tokens
+            ),
             request_id=request.request_id,
             traceparent=traceparent if deployment.local else None,
         )

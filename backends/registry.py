@@ -33,7 +33,10 @@ def no_wait_s() -> float:
 
 @dataclass(slots=True)
 class Deployment:
-    """One reachable model with a price, the backend that talks to it, and its recent history."""
+    """One reachable model with a price, the backend that talks to it, and its recent history.
+
+    `ask_usage` adds `stream_options.include_usage` to streams; an upstream that refuses the field is billed by estimate.
+    """
 
     name: str
     model: str
@@ -42,6 +45,7 @@ class Deployment:
     context_tokens: int | None = None
     max_output_tokens: int | None = None
     local: bool = False
+    ask_usage: bool = True
     readiness: Callable[[], Readiness] = always_ready
     retry_after_s: Callable[[], float] = no_wait_s
     expected_output_tokens: float = 256.0

@@ -350,6 +350,18 @@ async def test_a_stream_without_usage_is_billed_by_its_frames(upstream: RunningU
         assert caller.only.usage_source == "estimated"
 
 
+async def test_an_upstream_that_refuses_the_usage_field_is_not_sent_it_where_the_deployment_says_so(
+    upstream: RunningUpstream,
+) -> None:
+    async with calling(upstream, "usage=refuse") as caller:
+        assert isinstance(await caller.refused(stream=True), InvalidRequest)
+        caller.deployments["d0"].ask_usage = False
+        assert text_of(await caller.stream()) == ANSWER
+        assert caller.log.attempts[-1].usage_source == "estimated"
+        sightings = await seen(upstream)
+        assert "stream_options" not in sightings[-1]["body"]
+
+
 async def test_a_plain_answer_without_usage_is_billed_by_its_bytes(upstream: RunningUpstream) -> None:
     async with calling(upstream, "usage=none") as caller:
         await caller.ask()
