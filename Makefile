@@ -6,7 +6,7 @@ CONVERT := .venv-convert/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test check unit format models weights clean
+.PHONY: help run test check unit format models weights chaos-ledger clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -30,8 +30,30 @@ format: $(INSTALLED)  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+models: $(CONVERT)  ## install the conversion environment, for `headgate models convert`
+	@echo "ready: headgate models convert DIR --out OUT --precision int4|int8|fp16"
+
+weights: $(CONVERT) $(INSTALLED)  ## train the two bundled models and the router of their pair anew (about an hour)
+	rm -rf build/models build/small-int4 build/large-full
+	.venv-convert/bin/python -m backends.bundled.train --tier small --out build/models/small
+	.venv-convert/bin/python -m backends.bundled.train --tier large --out build/models/large
+	.venv-convert/bin/python -P backends/bundled/convert.py build/models/small --out build/small-int4 --precision int4 --group-size 64
+	.venv-convert/bin/python -P backends/bundled/convert.py build/models/large --out build/large-full --precision fp16
+	rm -rf backends/bundled/small-int4 backends/bundled/large-full
+	mv build/small-int4 build/large-full backends/bundled/
+	$(BIN)/python -m benchmarks.train_router bundled --collect
+
+chaos-ledger: $(INSTALLED)  ## a million requests under kills, restarts and wrong clocks; judge the books (minutes)
+	$(BIN)/python -m benchmarks.chaos_ledger
+
 clean:  ## remove the environments and local state
-	rm -rf .venv .venv-convert var .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-convert build var .mypy_cache .ruff_cache .pytest_cache
+
+$(CONVERT): constraints-convert.txt
+	$(PYTHON) -m venv .venv-convert
+	.venv-convert/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0
+	.venv-convert/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r constraints-convert.txt
+	@touch $@
 
 # torch goes in first, at its pinned version: a range would bring gigabytes of CUDA packages along.
 $(INSTALLED): pyproject.toml constraints.txt
