@@ -89,7 +89,7 @@ class Dispatcher:
             finally:
                 attempt = answer.record()
                 log.attempts.append(attempt)
-                self.registry.learn(attempt)
+                self.registry.learn(attempt, streamed=request.stream)
             if not failure.retryable or deadline.remaining_s(self.clock, first_token_sent=False) == 0.0:
                 break
         assert failure is not None, "a plan has at least one step"

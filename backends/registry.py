@@ -1,7 +1,8 @@
 """Every deployment with its price, its health and what was learned of it; a breaker takes failing ones out.
 
 Five failures in a row open the breaker for ten seconds; after that each further failure opens it again, and one
-success closes it.
+success closes it. A missed deadline is a failure only where the deployment had far more time than it usually needs
+for as much: a tenant whose SLA no deployment could meet must not take it away from everyone else.
 """
 
 import asyncio
@@ -18,7 +19,10 @@ FAILURES_TO_OPEN = 5
 OPEN_S = 10.0
 LEARNING_RATE = 0.1
 POLL_S = 0.05
-FAULTS = frozenset({AttemptOutcome.FAILED, AttemptOutcome.BROKEN_OFF, AttemptOutcome.TIMED_OUT})
+FAULTS = frozenset({AttemptOutcome.FAILED, AttemptOutcome.BROKEN_OFF})
+PATIENCE = 4.0
+LEAST_PATIENCE_MS = 1_000.0
+UNLEARNED_PATIENCE_MS = 10_000.0
 
 
 def always_ready() -> Readiness:
@@ -35,7 +39,7 @@ def no_wait_s() -> float:
 class Deployment:
     """One reachable model with a price, the backend that talks to it, and its recent history.
 
-    `ask_usage` adds `stream_options.include_usage` to streams; an upstream that refuses the field is billed by estimate.
+    `ask_usage` adds `stream_options.include_usage` to streams; who refuses that field is billed by estimate.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Deployment:
     retry_after_s: Callable[[], float] = no_wait_s
     expected_output_tokens: float = 256.0
     ms_per_output_token: float | None = None
+    usual_first_byte_ms: float | None = None
+    usual_total_ms: float | None = None
     failures_in_a_row: int = 0
     open_until_s: float = field(default=0.0)
 
@@ -90,16 +96,22 @@ class Registry:
             await asyncio.sleep(POLL_S)
         return self._deployments[name].readiness() is Readiness.READY
 
-    def learn(self, attempt: Attempt) -> None:
-        """Take a finished attempt into account; a client that went away says nothing about the deployment."""
+    def learn(self, attempt: Attempt, *, streamed: bool) -> None:
+        """Take a finished attempt into account; a client that went away says nothing about the deployment.
+
+        Args:
+            attempt: one try on one of the deployments.
+            streamed: whether a stream was asked for; only streams have a first byte worth learning.
+        """
         deployment = self._deployments[attempt.deployment]
-        if attempt.outcome in FAULTS or (attempt.http_status or 0) >= 500:
+        if _is_fault(deployment, attempt, streamed=streamed):
             deployment.failures_in_a_row += 1
             if deployment.failures_in_a_row >= FAILURES_TO_OPEN:
                 deployment.open_until_s = self._clock.monotonic_s() + OPEN_S
         elif attempt.outcome is AttemptOutcome.COMPLETE:
             deployment.failures_in_a_row = 0
             deployment.open_until_s = 0.0
+            _learn_times(deployment, attempt, streamed=streamed)
             _learn_output(deployment, attempt)
 
     async def close(self) -> None:
@@ -120,11 +132,42 @@ class Registry:
         )
 
 
+def _is_fault(deployment: Deployment, attempt: Attempt, *, streamed: bool) -> bool:
+    if attempt.outcome is AttemptOutcome.TIMED_OUT:
+        return attempt.ended_ms - attempt.started_ms > _patience_ms(deployment, attempt, streamed=streamed)
+    return attempt.outcome in FAULTS or (attempt.http_status or 0) >= 500
+
+
+def _patience_ms(deployment: Deployment, attempt: Attempt, *, streamed: bool) -> float:
+    """Return how long this attempt may have run before the deployment is to blame for the deadline it missed.
+
+    A stream is judged by its first byte until that has come, then also by the pace of what it produced; a plain
+    answer by the usual total. The factor leaves room for long prompts and answers.
+    """
+    usual_ms = deployment.usual_first_byte_ms if streamed else deployment.usual_total_ms
+    if usual_ms is None:
+        return UNLEARNED_PATIENCE_MS
+    if attempt.first_byte_ms is not None and attempt.usage is not None:
+        usual_ms += attempt.usage.output_tokens * (deployment.ms_per_output_token or 0.0)
+    return max(LEAST_PATIENCE_MS, PATIENCE * usual_ms)
+
+
+def _learn_times(deployment: Deployment, attempt: Attempt, *, streamed: bool) -> None:
+    deployment.usual_total_ms = _moved(deployment.usual_total_ms, attempt.ended_ms - attempt.started_ms)
+    if streamed and attempt.first_byte_ms is not None:
+        first_byte_ms = attempt.first_byte_ms - attempt.started_ms
+        deployment.usual_first_byte_ms = _moved(deployment.usual_first_byte_ms, first_byte_ms)
+
+
+def _moved(known: float | None, seen: float) -> float:
+    """Return the moving average with one more value."""
+    return seen if known is None else known + LEARNING_RATE * (seen - known)
+
+
 def _learn_output(deployment: Deployment, attempt: Attempt) -> None:
     if attempt.usage is None or attempt.usage.output_tokens == 0 or attempt.usage_source != "reported":
         return
     tokens = attempt.usage.output_tokens
-    deployment.expected_output_tokens += LEARNING_RATE * (tokens - deployment.expected_output_tokens)
-    took_ms = (attempt.ended_ms - attempt.started_ms) / tokens
-    known = deployment.ms_per_output_token
-    deployment.ms_per_output_token = took_ms if known is None else known + LEARNING_RATE * (took_ms - known)
+    deployment.expected_output_tokens = _moved(deployment.expected_output_tokens, tokens)
+    took_ms = attempt.ended_ms - attempt.started_ms
+    deployment.ms_per_output_token = _moved(deployment.ms_per_output_token, took_ms / tokens)

@@ -730,6 +730,14 @@ async def test_streams_that_break_off_open_the_breaker_too(upstream: RunningUpst
         assert caller.registry.readiness_of("d0") is Readiness.DOWN
 
 
+async def test_deadlines_too_tight_for_any_deployment_do_not_open_the_breaker(upstream: RunningUpstream) -> None:
+    async with calling(upstream, "ttft=300") as caller:
+        for stream in (True, False) * FAILURES_TO_OPEN:
+            assert isinstance(await caller.refused(within(total_ms=30), stream=stream), DeadlineExceeded)
+        assert caller.registry.readiness_of("d0") is Readiness.READY
+        await caller.stream()
+
+
 async def test_a_loading_deployment_is_waited_for(upstream: RunningUpstream) -> None:
     async with calling(upstream, "") as caller:
         states = [Readiness.LOADING, Readiness.LOADING, Readiness.READY]

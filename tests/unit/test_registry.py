@@ -1,6 +1,7 @@
 """What the registry learns from attempts, and when its breaker takes a deployment out."""
 
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from core.money import Price, Usage
 from core.plan import Readiness
 from core.trace import Attempt, AttemptOutcome, UsageSource
 
-FAULTS = [AttemptOutcome.FAILED, AttemptOutcome.BROKEN_OFF, AttemptOutcome.TIMED_OUT]
+FAULTS = [AttemptOutcome.FAILED, AttemptOutcome.BROKEN_OFF]
 
 
 class ClosedBackend:
@@ -34,6 +35,7 @@ def attempt(
     usage: Usage | None = None,
     usage_source: UsageSource = "reported",
     took_ms: float = 100.0,
+    first_byte_ms: float | None = None,
 ) -> Attempt:
     return Attempt(
         n=1,
@@ -41,7 +43,7 @@ def attempt(
         tier="small",
         model="m",
         started_ms=5.0,
-        first_byte_ms=None,
+        first_byte_ms=first_byte_ms,
         ended_ms=5.0 + took_ms,
         outcome=outcome,
         http_status=http_status,
@@ -68,7 +70,7 @@ def registry(deployment: Deployment, clock: ManualClock) -> Registry:
 
 def learn(registry: Registry, outcome: AttemptOutcome, times: int, http_status: int | None = None) -> None:
     for _ in range(times):
-        registry.learn(attempt(outcome, http_status))
+        registry.learn(attempt(outcome, http_status), streamed=False)
 
 
 @pytest.mark.parametrize("outcome", FAULTS)
@@ -95,6 +97,48 @@ def test_a_refusal_by_the_requests_fault_does_not_count(registry: Registry, stat
 def test_a_client_that_goes_away_does_not_count(registry: Registry) -> None:
     learn(registry, AttemptOutcome.CLIENT_GONE, 2 * FAILURES_TO_OPEN)
     assert registry.readiness_of("a") is Readiness.READY
+
+
+def miss_deadlines(registry: Registry, took_ms: float, *, streamed: bool = False, **fields: Any) -> Readiness:
+    for _ in range(FAILURES_TO_OPEN):
+        registry.learn(attempt(AttemptOutcome.TIMED_OUT, None, took_ms=took_ms, **fields), streamed=streamed)
+    return registry.readiness_of("a")
+
+
+def test_deadlines_that_leave_a_deployment_less_than_it_needs_do_not_count(registry: Registry) -> None:
+    registry.learn(attempt(took_ms=500.0), streamed=False)
+    assert miss_deadlines(registry, 30.0) is Readiness.READY
+    assert miss_deadlines(registry, 2000.0) is Readiness.READY
+    assert miss_deadlines(registry, 2001.0) is Readiness.DOWN
+
+
+def test_a_fast_deployment_is_given_a_second(registry: Registry) -> None:
+    registry.learn(attempt(took_ms=3.0), streamed=False)
+    assert miss_deadlines(registry, 1000.0) is Readiness.READY
+    assert miss_deadlines(registry, 1001.0) is Readiness.DOWN
+
+
+def test_a_deployment_of_which_nothing_is_known_is_given_ten_seconds(registry: Registry) -> None:
+    assert miss_deadlines(registry, 10_000.0) is Readiness.READY
+    assert miss_deadlines(registry, 10_001.0) is Readiness.DOWN
+
+
+def test_a_stream_without_its_first_byte_is_judged_by_the_usual_first_byte(registry: Registry) -> None:
+    registry.learn(attempt(took_ms=60_000.0, first_byte_ms=405.0), streamed=True)
+    assert miss_deadlines(registry, 1600.0, streamed=True) is Readiness.READY
+    assert miss_deadlines(registry, 1601.0, streamed=True) is Readiness.DOWN
+
+
+def test_a_stream_is_judged_by_the_pace_of_what_it_produced(registry: Registry) -> None:
+    registry.learn(attempt(took_ms=1000.0, first_byte_ms=505.0, usage=Usage(1, 100)), streamed=True)
+    long, stalled = Usage(1, 1000), Usage(1, 3)
+    assert miss_deadlines(registry, 30_000.0, streamed=True, first_byte_ms=505.0, usage=long) is Readiness.READY
+    assert miss_deadlines(registry, 30_000.0, streamed=True, first_byte_ms=505.0, usage=stalled) is Readiness.DOWN
+
+
+def test_a_plain_answer_teaches_no_first_byte(registry: Registry, deployment: Deployment) -> None:
+    registry.learn(attempt(took_ms=800.0, first_byte_ms=805.0), streamed=False)
+    assert (deployment.usual_first_byte_ms, deployment.usual_total_ms) == (None, 800.0)
 
 
 def test_a_success_between_failures_starts_the_count_again(registry: Registry) -> None:
@@ -158,9 +202,9 @@ def test_a_snapshot_holds_what_the_planner_asks_for(clock: ManualClock) -> None:
 
 
 def test_output_length_and_pace_are_learned_from_reported_usage(registry: Registry, deployment: Deployment) -> None:
-    registry.learn(attempt(usage=Usage(1, 100), took_ms=400.0))
+    registry.learn(attempt(usage=Usage(1, 100), took_ms=400.0), streamed=False)
     assert deployment.ms_per_output_token == 4.0
-    registry.learn(attempt(usage=Usage(1, 100), took_ms=800.0))
+    registry.learn(attempt(usage=Usage(1, 100), took_ms=800.0), streamed=False)
     assert deployment.ms_per_output_token == pytest.approx(4.4)
     assert 100 < deployment.expected_output_tokens < 256
 
@@ -175,7 +219,7 @@ def test_output_length_and_pace_are_learned_from_reported_usage(registry: Regist
     ],
 )
 def test_nothing_is_learned_from_what_was_not_told(registry: Registry, deployment: Deployment, silent: Attempt) -> None:
-    registry.learn(silent)
+    registry.learn(silent, streamed=False)
     assert (deployment.expected_output_tokens, deployment.ms_per_output_token) == (256.0, None)
 
 
