@@ -75,10 +75,15 @@ class CacheControls:
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What the caller asked for in headers: cache controls, a session, a deadline, an explanation."""
+    """What the caller asked for in headers: cache controls, a session, a deadline, an explanation.
+
+    `read_timeout_ms` is how long the SDK waits for the next bytes: the whole answer of a plain request, and no limit
+    on a stream that flows.
+    """
 
     cache: CacheControls = CacheControls()
     deadline_ms: int | None = None
+    read_timeout_ms: int | None = None
     session: str | None = None
     explain: bool = False
 

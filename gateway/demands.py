@@ -25,13 +25,10 @@ def parse_demands(headers: Mapping[str, str]) -> Demands:
     """
     if not headers:
         return Demands()
-    deadlines = [
-        _milliseconds(headers, "x-headgate-deadline-ms", 1),
-        _milliseconds(headers, "x-stainless-read-timeout", 1000),
-    ]
     return Demands(
         cache=_cache_controls(headers.get("x-headgate-cache", "")),
-        deadline_ms=min((limit for limit in deadlines if limit is not None), default=None),
+        deadline_ms=_milliseconds(headers, "x-headgate-deadline-ms", 1),
+        read_timeout_ms=_milliseconds(headers, "x-stainless-read-timeout", 1000),
         session=_session(headers.get("x-headgate-session")),
         explain=headers.get("x-headgate-explain", "").lower() == "true",
     )
