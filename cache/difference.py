@@ -5,6 +5,11 @@ from dataclasses import dataclass, replace
 
 from cache import words
 from cache.reading import Content, Reading
+from cache.slips import is_one_slip
+
+_Tokens = tuple[str, ...]
+_LONGEST_COMMUTED = 40
+_COORDINATORS = frozenset({"and", "or", "versus", "vs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,48 @@ def is_shuffled(cached: tuple[str, ...], new: tuple[str, ...]) -> bool:
         return False
     cached = tuple(word for word in cached if word not in words.AUXILIARIES)
     new = tuple(word for word in new if word not in words.AUXILIARIES)
-    if cached == new:
+    if cached == new or is_commuted(cached, new):
         return False
     return not any(cached[cut:] + cached[:cut] == new for cut in range(1, len(cached)))
+
+
+def is_commuted(cached: tuple[str, ...], new: tuple[str, ...]) -> bool:
+    """Whether the texts are one but for two parts that changed places around "and", "or" or "versus".
+
+    The parts may share words: "private companies and public companies", "course 480 and course 600". Bare numbers do
+    not commute.
+    """
+    if cached == new or sorted(cached) != sorted(new):
+        return False
+    start = next(at for at, (one, other) in enumerate(zip(cached, new, strict=True)) if one != other)
+    end = next(at for at in range(len(cached), 0, -1) if cached[at - 1] != new[at - 1])
+    one, other, after = cached[start:end], new[start:end], cached[end:]
+    if len(one) > _LONGEST_COMMUTED:
+        return False
+    heads = [size for size in range(1, len(one)) if other[len(other) - size :] == one[:size]]
+    tails = [size for size in range(1, len(one)) if other[:size] == one[len(one) - size :]]
+    return any(_is_swap(cached, start, one, other, after, head, tail) for head in heads for tail in tails)
+
+
+def _is_swap(cached: _Tokens, start: int, one: _Tokens, other: _Tokens, after: _Tokens, head: int, tail: int) -> bool:
+    """Whether the first `head` and the last `tail` words changed places around a coordinator."""
+    if head + tail >= len(one):
+        return False
+    middle = one[head : len(one) - tail]
+    if other[tail : len(other) - head] != middle:
+        return False
+    return _is_coordination(cached[:start], one[:head], middle, one[len(one) - tail :], after)
+
+
+def _is_coordination(before: _Tokens, head: _Tokens, middle: _Tokens, tail: _Tokens, after: _Tokens) -> bool:
+    """Whether `middle` is a coordinator between what both parts share: words before them and words after them."""
+    at = next((place for place, word in enumerate(middle) if word in _COORDINATORS), None)
+    if at is None:
+        return False
+    follows, leads = middle[:at], middle[at + 1 :]
+    if after[: len(follows)] != follows or before[len(before) - len(leads) :] != leads:
+        return False
+    return bool(leads) or not (_has_digit(head[0]) or _has_digit(tail[0]))
 
 
 def is_same_order(difference: Difference) -> bool:
@@ -88,9 +132,15 @@ def _has_opposed_role(ones: tuple[Content, ...], others: tuple[Content, ...]) ->
     for one in ones:
         if (one.stem, one.preposition) in roles:
             continue
-        if all(_is_opposed(one.preposition, other.preposition) for other in others if other.stem == one.stem):
+        same = [other for other in others if other.stem == one.stem and not _is_means(other)]
+        if not _is_means(one) and same and all(_is_opposed(one.preposition, other.preposition) for other in same):
             return True
     return False
+
+
+def _is_means(one: Content) -> bool:
+    """Whether "by" tells the means, as in "by walking", and not who does it."""
+    return one.preposition == "by" and one.written.endswith("ing")
 
 
 def _is_opposed(one: str, other: str) -> bool:
@@ -141,19 +191,4 @@ def _is_slip(one: Content, other: Content, cached: Reading, new: Reading, known_
     if not known_words or one.written in cached.entities or other.written in new.entities:
         return False
     both_known = one.written in known_words and other.written in known_words
-    return not both_known and _is_one_slip(one.written, other.written)
-
-
-def _is_one_slip(one: str, other: str) -> bool:
-    """Whether the words of five letters or more differ by one letter added, dropped, changed or two swapped inside."""
-    if min(len(one), len(other)) < 5 or one[0] != other[0] or not (one.isalpha() and other.isalpha()):
-        return False
-    if one == other:
-        return True
-    start = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    rest_one, rest_other = one[start:], other[start:]
-    if len(one) == len(other):
-        swapped = rest_one[1:2] + rest_one[:1] == rest_other[:2]
-        return rest_one[1:] == rest_other[1:] or (swapped and rest_one[2:] == rest_other[2:])
-    longer, shorter = (rest_one, rest_other) if len(one) > len(other) else (rest_other, rest_one)
-    return longer[1:] == shorter
+    return not both_known and is_one_slip(one.written, other.written)

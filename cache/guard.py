@@ -1,57 +1,50 @@
-"""Decide whether an answer kept for one prompt may be served for another: hard vetoes, then a kind of agreement; pure.
+"""Decide whether an answer kept for one prompt may be served for another: hard vetoes, then a probability; pure.
 
 Cosine similarity cannot decide it: a swapped direction or a changed number is closer than most paraphrases. So numbers,
 negations, symbols, quotations, names, dates, instructions on form and the order of shared words must agree whatever the
-similarity. What passes is one of few kinds of agreement, each with its own least similarity:
+similarity. What the vetoes leave is named by a rule. Rule, similarity, margin and the words and forms in which the
+prompts differ are the evidence (`cache.evidence`) for the probability that it may be served (`cache.calibration`):
 
-- `SAME`: every content word agrees up to inflection, listed synonyms and spelling slips
-- `OWNER`: the same, but one prompt says whose (`my`, `your`), or another generic subject asks
-- `FULLER`: one prompt has one everyday word more
-- `ASKED_OTHERWISE`: the same or fuller, under a question that asks the same in general (how to, what can I do to)
-- `REWRITTEN`: both have words of their own, three or more together
-- `REORDERED`: fuller or rewritten, and the shared words, though no names, stand in another order
+- `same`: every content word agrees up to inflection, listed synonyms and spelling slips
+- `owner`: the same, but one prompt says whose (`my`, `your`), or another generic subject asks
+- `fuller`: one prompt has one everyday word more
+- `asked-otherwise`: the same or fuller, under a question that asks the same in general (how to, what can I do to)
+- `rewritten`: both have words of their own, three or more together
+- `reordered`: fuller or rewritten, and the shared words, though no names, stand in another order
+- `question`, `rewritten-question`, `rewritten-rare`: vetoes that a high probability overrules
 
 One content word in place of another is never served: antonyms, names and opposites look exactly like that.
 
 Vetoes (`NearHit.veto`): `surface` (spelling or code is the subject), `verbatim` (quotations, addresses), `number`,
 `negation`, `symbol`, `direction`, `order`, `date`, `constraint`, `entity`, `antonym`, `rare`, `question`, `person`,
-`tense`, `substitution`, `addition`, `similarity`, `rate` (the tenant's `max_false_hit_rate` is below the kind's bound).
+`tense`, `substitution`, `addition`, `similarity`, `rewritten-question`, `rewritten-rare`, `score` (the probability is
+below the tenant's threshold), and from `cache.semantic_cache`: `feedback` (this pair was reported wrong).
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 from cache import words
-from cache.difference import Difference, difference_of, is_same_order, is_shuffled, plays_another_part, same_numbers
+from cache.calibration import ScoreTable, shipped_score
+from cache.difference import (
+    Difference,
+    difference_of,
+    is_commuted,
+    is_same_order,
+    is_shuffled,
+    plays_another_part,
+    same_numbers,
+)
+from cache.evidence import RULES, evidence_of
 from cache.lexicon import NO_WORDS, Lexicon
 from cache.reading import Reading, read
 
 _READINGS_KEPT = 2_048
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """A kind of agreement that is served from `least_similarity` on, with the share of right pairs as `score`.
-
-    `false_hit_bound` bounds false hits / requests when this kind and all stricter ones are served; see `KINDS`.
-    """
-
-    name: str
-    least_similarity: float
-    score: float
-    false_hit_bound: float
-
-
-# Bounds: false hits over all requests of an adversarial developer stream (4,683 requests; counts from
-# benchmarks/cache_quality.py: 2, 2, 4, 5, 6, 6 cumulated from the strictest kind on), upper end of the one-sided 95 %
-# Clopper-Pearson interval, doubled because the kinds were designed with that stream in sight.
-SAME = Agreement("same", 0.60, 0.99, 0.0027)
-OWNER = Agreement("owner", 0.90, 0.95, 0.0027)
-FULLER = Agreement("fuller", 0.88, 0.93, 0.0039)
-ASKED_OTHERWISE = Agreement("asked-otherwise", 0.84, 0.96, 0.0045)
-REWRITTEN = Agreement("rewritten", 0.84, 0.92, 0.0050)
-REORDERED = Agreement("reordered", 0.88, 0.90, 0.0050)
-KINDS = (SAME, OWNER, FULLER, ASKED_OTHERWISE, REWRITTEN, REORDERED)
+_KINDS_ASKED = frozenset({"when", "where", "who", "whose"})
+LEAST_SIMILARITY = 0.6
+LEAST_SIMILARITY_OTHERWISE = 0.8
+OVERRULED = frozenset({"question", "rewritten-question", "rewritten-rare"})
+"""Vetoes that a high probability overrules; every other veto stands whatever the evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +60,58 @@ class Vetoed:
     """The answer must not be served; `veto` names the first rule that forbids it."""
 
     veto: str
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for and against a pair that no veto forbids; `values` in the order of `cache.evidence.NAMES`."""
+
+    rule: str
+    values: tuple[float, ...]
 
 
 class Guard:
     """Judges pairs of prompts; without a lexicon it forgives no spelling slip and serves no rewritten prompt."""
 
-    def __init__(self, lexicon: Lexicon = NO_WORDS) -> None:
+    def __init__(self, lexicon: Lexicon = NO_WORDS, score: ScoreTable | None = None) -> None:
         self._lexicon = lexicon
-        self._read = lru_cache(maxsize=_READINGS_KEPT)(read)
+        self._table = score
+        self._read = lru_cache(maxsize=_READINGS_KEPT)(lambda text: read(text, lexicon.known))
+
+    @property
+    def table(self) -> ScoreTable:
+        """Return the score in use; the shipped one is read on first use."""
+        return self._table or shipped_score()
 
     def judge(
-        self, cached_prompt: str, new_prompt: str, similarity: float, max_false_hit_rate: float = 0.005
+        self,
+        cached_prompt: str,
+        new_prompt: str,
+        similarity: float,
+        least_score: float | None = None,
+        *,
+        margin: float = 0.0,
     ) -> Served | Vetoed:
-        """Judge one pair; symmetric in the prompts. `max_false_hit_rate` is false hits / requests."""
+        """Judge one pair; symmetric in the prompts.
+
+        Args:
+            similarity: cosine of the prompts' vectors.
+            least_score: serve from this probability on; the shipped threshold for the default rate when None.
+            margin: similarity minus that of the next neighbour; 0 when there is no other.
+        """
+        found = self.evidence(cached_prompt, new_prompt, similarity, margin=margin)
+        if isinstance(found, Vetoed):
+            return found
+        score = self.table.probability(found.values)
+        if score >= (self.table.default_threshold if least_score is None else least_score):
+            return Served(score, found.rule)
+        return Vetoed(found.rule if found.rule in OVERRULED else "score", score)
+
+    def evidence(
+        self, cached_prompt: str, new_prompt: str, similarity: float, *, margin: float = 0.0
+    ) -> Evidence | Vetoed:
+        """Return what the probability is computed from, or the veto that no probability overrules; see `judge`."""
         cached, new = self._read(cached_prompt), self._read(new_prompt)
         veto = _veto_form(cached, new)
         if veto is not None:
@@ -88,31 +120,36 @@ class Guard:
         veto = _veto_words(cached, new, difference)
         if veto is not None:
             return Vetoed(veto)
-        kind = "direction" if plays_another_part(difference) else self._kind(cached, new, difference)
-        if isinstance(kind, str):
-            return Vetoed(kind)
-        if similarity < kind.least_similarity:
+        rule = "direction" if plays_another_part(difference) else self._rule(cached, new, difference)
+        if rule in ("question", "rewritten-question") and _asks_for_another_kind(cached, new):
+            return Vetoed("question")
+        if rule not in RULES:
+            return Vetoed(rule)
+        if similarity < (LEAST_SIMILARITY if rule == "same" else LEAST_SIMILARITY_OTHERWISE):
             return Vetoed("similarity")
-        return Served(kind.score, kind.name) if kind.false_hit_bound <= max_false_hit_rate else Vetoed("rate")
+        values = evidence_of(cached, new, difference, rule, lexicon=self._lexicon, similarity=similarity, margin=margin)
+        return Evidence(rule, tuple(values))
 
-    def _kind(self, cached: Reading, new: Reading, difference: Difference) -> Agreement | str:
-        """Return the kind of agreement, or the veto that leaves none."""
+    def _rule(self, cached: Reading, new: Reading, difference: Difference) -> str:
+        """Return the kind of agreement, the veto that the score may overrule, or a veto that it may not."""
+        if is_commuted(cached.tokens, new.tokens):
+            return "same"
         if not is_same_order(difference):
-            return self._veto_reordering(cached, new, difference) or REORDERED
+            return self._veto_reordering(cached, new, difference) or "reordered"
         if difference.only_cached and difference.only_new:
-            return self._veto_rewriting(cached, new, difference) or REWRITTEN
+            return self._veto_rewriting(cached, new, difference) or "rewritten"
         veto = self._veto_addition(cached, new, difference) if difference.words else None
         if veto is not None:
             return veto
         if ("past" in cached.auxiliaries) != ("past" in new.auxiliaries):
             return "tense"
         if not _is_same_question(cached, new) or cached.auxiliaries != new.auxiliaries:
-            return ASKED_OTHERWISE if _is_related_question(cached, new) else "question"
+            return "asked-otherwise" if _is_related_question(cached, new) else "question"
         if difference.words:
-            return FULLER
+            return "fuller"
         if cached.persons == new.persons:
-            return SAME
-        return OWNER if _is_generic_owner(cached, new) else "person"
+            return "same"
+        return "owner" if _is_generic_owner(cached, new) else "person"
 
     def _veto_reordering(self, cached: Reading, new: Reading, difference: Difference) -> str | None:
         """Forbid the same words in another order, names in another order, and what no rewriting may change."""
@@ -126,8 +163,10 @@ class Guard:
         return None if known and _is_related_question(cached, new) else "order"
 
     def _veto_addition(self, cached: Reading, new: Reading, difference: Difference) -> str | None:
-        if len(difference.words) > 1 or (cached.persons ^ new.persons) - words.GENERIC_PERSONS:
+        if len(difference.words) > 1:
             return "addition"
+        if (cached.persons ^ new.persons) - words.GENERIC_PERSONS:
+            return "person"
         if _adds_sentence(cached, new):
             return "constraint"
         return None if difference.words[0].written in self._lexicon.common else "rare"
@@ -137,11 +176,11 @@ class Guard:
             return "substitution"
         if (cached.persons ^ new.persons) & words.THIRD_PERSONS:
             return "person"
-        if not _is_related_question(cached, new):
-            return "question"
         if _adds_sentence(cached, new):
             return "constraint"
-        return None if all(one.written in self._lexicon.known for one in difference.words) else "rare"
+        if not _is_related_question(cached, new):
+            return "rewritten-question"
+        return None if all(one.written in self._lexicon.known for one in difference.words) else "rewritten-rare"
 
 
 def _veto_form(cached: Reading, new: Reading) -> str | None:
@@ -150,7 +189,7 @@ def _veto_form(cached: Reading, new: Reading) -> str | None:
         return "surface"
     if cached.verbatim != new.verbatim:
         return "verbatim"
-    if not same_numbers(cached, new):
+    if not same_numbers(cached, new) and not is_commuted(cached.tokens, new.tokens):
         return "number"
     if cached.negations != new.negations:
         return "negation"
@@ -192,6 +231,12 @@ def _is_related_question(cached: Reading, new: Reading) -> bool:
     """Whether a rewritten prompt may ask the same: equal, or both among kinds that paraphrase one another."""
     asked = {cached.question, new.question}
     return len(asked) == 1 or any(asked <= related for related in words.RELATED_QUESTIONS)
+
+
+def _asks_for_another_kind(cached: Reading, new: Reading) -> bool:
+    """Whether the prompts ask for different kinds of things: a place, a moment, a person, a measure."""
+    asked = {cached.question, new.question}
+    return len(asked) > 1 and any(one in _KINDS_ASKED or one.startswith("how ") for one in asked)
 
 
 def _is_generic_owner(cached: Reading, new: Reading) -> bool:

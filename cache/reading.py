@@ -2,27 +2,47 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cache import words
 from cache.normalise import is_surface_the_subject, normalise
+from cache.slips import is_one_slip
 
 _LEAD_INS = re.compile(
     r"^(?:(?:and|so|ok|okay|well|also)\b[, ]+)*"
     r"(?:(?:can|could|would|will) (?:you|anyone|someone|anybody|somebody)(?: please| kindly)? (?:tell|inform)"
     r"(?: me| us)?|(?:tell|inform) (?:me|us)|(?:do|does) (?:you|anyone|anybody|someone) know"
     r"|i(?: really)? (?:want|need|wish|would like|wanted) to know|i (?:was|am) (?:wondering|curious)"
+    r"|do you (?:really )?(?:think|believe)(?: that)?(?= (?:there|it|the|we|a|this|that|people|he|she|they)\b)"
+    r"|is it (?:really )?true(?: that)?|in your opinion"
     r"|(?:let me know|any idea|i wonder))\b(?! about)[,:]?(?: (?:if|whether)\b)?[,: ]*"
 )
 _HOW_TO = re.compile(
     r"^(?:how (?:do|can|could|should|would|might|may|shall|does|must)"
     r" (?:i|you|we|one|someone|anyone|somebody|a person|people)(?: (?:best|possibly|go about))? "
     r"|what (?:is|are|would be) (?:the |some |a |some of the )*"
-    r"(?:best |good |right |proper |correct |effective |possible )*(?:ways?|methods?|steps?) (?:to|of|for|in which) "
-    r"(?:i can )?|how to (?:best )?)"
+    r"(?:best |good |great |right |proper |correct |effective |possible )*(?:ways?|methods?|steps?|tips?)"
+    r" (?:to|of|for|in which|on how to) (?:i can )?"
+    r"|(?:is|are) there (?:any |a |some )?(?:good |possible )?(?:ways?|methods?) (?:to|of|for|in which|that)"
+    r" (?:i can )?"
+    r"|what (?:can|could|should|must) (?:i|we|you|one|someone) do to |how to (?:best )?)"
 )
 _ASKED_NOUN = re.compile(
     r"^(what|which) (?!(?:is|are|was|were|do|does|did|will|can|would|should|has|have)\b)([a-z]+)"
     r" (is|are|was|were) (?=the )"
+)
+_SAID_OTHERWISE = (
+    (re.compile(r"\bwhat (?:is|are) (?:the )?(?:total )?(?:number|quantity|amount|count|no) of\b"), "how many"),
+    (re.compile(r"^(?:the )?(?:number|count) of\b|\bwhat (?:number|amount|quantity) of\b"), "how many"),
+    (re.compile(r"\bwhat (?:is|are) the (?:main |possible )?reasons? (?:for|behind|of|that|why)\b"), "why is"),
+    (re.compile(r"^how come\b"), "why"),
+    (re.compile(r"\bwhat is the (?:size|area) of\b|\bhow big is\b"), "how large is"),
+    (re.compile(r"\bwhat is the (?:height|elevation) of\b|\bhow tall is\b"), "how high is"),
+    (re.compile(r"\bwhat is the length of\b"), "how long is"),
+    (
+        re.compile(r"\b(what|which) (?:are|is) (?:the |some |a few |some of the |the some )*(?:good|best|great|top)\b"),
+        r"\1 is best",
+    ),
 )
 _TOKEN = re.compile(r"[^\W_]+(?:['.][^\W_]+)*(?:\+\+|#)?|[+*/=<>%$€£^&@°×÷-]")
 _NUMBER_UNIT = re.compile(
@@ -36,6 +56,14 @@ _BEFORE_MONTHS = frozenset(
 _SENTENCE_BREAK = re.compile(r"[?!]+\s+|(?<!\bprof)(?<!\bdr)(?<!\bmr)(?<!\bmrs)(?<!\bms)(?<!\bst)(?<!\bvs)\.\s+|\n+")
 _URL = re.compile(r"\b(?:https?://|www\.)\S+|\b[\w.-]+@[\w.-]+\.\w+")
 _RAW_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_LONG_WORD = re.compile(r"\b[a-z]{5,}\b")
+_LONG_FUNCTION_WORDS = tuple(
+    sorted(
+        word
+        for word in words.FUNCTION_WORDS | words.STRONG_PREPOSITIONS | words.NEGATORS
+        if len(word) >= 5 and word.isalpha()
+    )
+)
 _SENTENCE_END = frozenset(".?!:;\n")
 
 
@@ -73,12 +101,14 @@ class Reading:
     optional: str
 
 
-def read(text: str) -> Reading:
-    """Read one prompt; linear in its length."""
-    plain = normalise(text)
+def read(text: str, known_words: frozenset[str] = frozenset()) -> Reading:
+    """Read one prompt, linear in its length; function words misspelt by one slip are mended when words are known."""
+    plain = _mend(normalise(text), known_words)
     asked = _LEAD_INS.sub("", plain)
     is_how_to = _HOW_TO.match(asked) is not None
     asked = _HOW_TO.sub("", asked) if is_how_to else asked
+    for pattern, usual in _SAID_OTHERWISE:
+        asked = pattern.sub(usual, asked)
     noun = _ASKED_NOUN.match(asked)
     tokens = _in_fixed_order(_tokens(_ASKED_NOUN.sub(r"\1 \3 ", asked) if noun else asked, _acronyms(text)))
     numbers, neighbours = _numbers(tokens)
@@ -101,6 +131,19 @@ def read(text: str) -> Reading:
         content=_content(tokens),
         optional="" if noun is None else stem(noun[2]),
     )
+
+
+def _mend(plain: str, known_words: frozenset[str]) -> str:
+    if not known_words:
+        return plain
+    return _LONG_WORD.sub(lambda match: match[0] if match[0] in known_words else _mended(match[0]), plain)
+
+
+@lru_cache(maxsize=4_096)
+def _mended(word: str) -> str:
+    """Return the one function word that `word` is a slip of, or `word` itself."""
+    meant = [one for one in _LONG_FUNCTION_WORDS if is_one_slip(word, one)]
+    return meant[0] if len(meant) == 1 else word
 
 
 def stem(word: str) -> str:

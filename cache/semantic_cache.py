@@ -2,11 +2,16 @@
 
 Every hit reads its entry again and checks tenant, scope and expiry. On any failure of the encoder, the index or the
 store the cache fails open: a miss and one warning, never an error to the caller and never a wrong answer.
+
+The threshold of a semantic hit follows the tenant's `max_false_hit_rate` and what its own judged hits say
+(`cache.local_evidence`): a sampled share of hits is verified in the shadow, near hits are compared with the fresh
+answer, and feedback removes a wrong entry and forbids the pair.
 """
 
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,7 +20,10 @@ from cache.embedder import Embedder, EncoderUnavailable
 from cache.entry_store import EntryStore
 from cache.fingerprint import CacheKeys, Fingerprinter
 from cache.guard import Guard, Served
+from cache.local_evidence import LocalEvidence
+from cache.served import NearRecord, ServedHit
 from cache.vector_index import Neighbour, VectorIndex
+from cache.verification import Verification
 from core.cached import Bypass, CachedAnswer, Entry, ExactHit, Found, Miss, NearHit, SemanticHit, Vector
 from core.chat import ChatRequest
 from core.clock import Clock
@@ -26,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _NEIGHBOURS = 4
 _NEAR_SIMILARITY = 0.8
+_WIDEST_MARGIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class SemanticCache:
         embedder: Embedder,
         clock: Clock,
         guard: Guard | None = None,
+        evidence: LocalEvidence | None = None,
     ) -> None:
         self._fingerprinter = fingerprinter
         self._store = store
@@ -59,8 +69,14 @@ class SemanticCache:
         self._embedder = embedder
         self._clock = clock
         self._guard = guard or Guard()
+        self.verification = Verification(evidence or LocalEvidence(self._guard.table, embedder.fingerprint))
         self._search_thread = ThreadPoolExecutor(1, thread_name_prefix="headgate-cache-search")
         self._stats = CacheStats()
+
+    @property
+    def evidence(self) -> LocalEvidence:
+        """Return what the tenants' judged hits say."""
+        return self.verification.evidence
 
     @property
     def stats(self) -> CacheStats:
@@ -85,13 +101,16 @@ class SemanticCache:
         refusal = refuse_request(request, policy)
         if refusal is not None:
             self._count("bypass")
+            self.evidence.count(caller.tenant, "bypass")
             return Bypass(refusal, await self._vector_for_router(request, policy))
         try:
             found = await self._find(caller, request, policy)
         except Exception as problem:
             self._failed("look up", problem)
             found = Miss()
-        self._count(_COUNTER[type(found)])
+        outcome = _COUNTER[type(found)]
+        self._count(outcome)
+        self.verification.looked_up(caller, request, policy, found, outcome)
         if isinstance(found, Miss) and found.vector is None:
             return Miss(await self._vector_for_router(request, policy))
         return found
@@ -100,6 +119,7 @@ class SemanticCache:
         self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, answer: CachedAnswer
     ) -> str | None:
         """Keep `answer` unless a rule forbids it; return the entry's id or None."""
+        self.verification.answered(request, answer)
         if refuse_store(request, policy, answer) is not None:
             return None
         try:
@@ -108,8 +128,36 @@ class SemanticCache:
             self._failed("store", problem)
             return None
 
+    async def feedback(
+        self, tenant: str, *, request_id: str | None = None, entry_id: str | None = None, wrong: bool
+    ) -> bool:
+        """Take a tenant's word on a hit, named by its request (once) or its entry; return whether there was one.
+
+        A wrong entry is removed at once; where the request is known, its pair of prompts is never served again and the
+        tenant's threshold learns of it.
+
+        Raises:
+            StoreUnavailable: the store is away, so that the entry may be served again; ask again later.
+        """
+        hit = None if request_id is None else self.verification.take(tenant, request_id, wrong=wrong)
+        entry_id = entry_id if hit is None else hit.entry_id
+        if entry_id is None or not wrong:
+            return hit is not None
+        return await self.remove(tenant, [entry_id]) > 0 or hit is not None
+
+    async def remove(self, tenant: str, entry_ids: Sequence[str]) -> int:
+        """Remove entries of a tenant from index and store; return how many the store had.
+
+        Raises:
+            StoreUnavailable: the store is away.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._search_thread, self._index.remove, entry_ids)
+        return await self._store.delete(tenant, entry_ids)
+
     async def close(self) -> None:
-        """Stop the encoder, the search thread and the store."""
+        """Stop the checks, the encoder, the search thread and the store."""
+        await self.verification.close()
         await self._embedder.close()
         self._search_thread.shutdown(wait=True)
         await self._store.close()
@@ -124,24 +172,47 @@ class SemanticCache:
         if not is_semantic:
             return Miss()
         vector = await self._embed(request.last_user_text)
-        rate = policy.tenant_policy.cache.max_false_hit_rate
-        return Miss() if vector is None else await self._find_similar(caller, request, keys, vector, rate)
+        return Miss() if vector is None else await self._find_similar(caller, request, policy, keys, vector)
 
     async def _find_similar(
-        self, caller: Caller, request: ChatRequest, keys: CacheKeys, vector: Vector, rate: float
+        self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, keys: CacheKeys, vector: Vector
     ) -> Found:
+        rules = policy.tenant_policy.cache
+        standing = self.evidence.standing(
+            caller.tenant,
+            rules.max_false_hit_rate,
+            exact_only_until_calibrated=getattr(rules, "exact_only_until_calibrated", False),
+        )
         neighbours = await self._neighbours(keys.scope, vector)
-        near: NearHit | None = None
+        near: NearRecord | None = None
         for neighbour in neighbours:
             entry = await self._read(caller, request, keys, neighbour.entry_id)
             if entry is None:
                 continue
-            verdict = self._guard.judge(entry.prompt, request.last_user_text or "", neighbour.similarity, rate)
+            if self.evidence.is_vetoed(caller.tenant, entry.normalised_key, keys.normalised):
+                near = near or self._near(caller, neighbour, "feedback", None)
+                continue
+            verdict = self._guard.judge(
+                entry.prompt,
+                request.last_user_text or "",
+                neighbour.similarity,
+                standing.threshold,
+                margin=_margin(neighbour, neighbours),
+            )
+            if verdict.score is not None:
+                hit = ServedHit(caller.tenant, entry.entry_id, entry.normalised_key, keys.normalised, verdict.score)
+                self.verification.candidate(request.request_id, hit, entry.answer.content)
             if isinstance(verdict, Served):
                 return SemanticHit(entry, self._age_s(entry), neighbour.similarity, verdict.score)
             if near is None and neighbour.similarity >= _NEAR_SIMILARITY:
-                near = NearHit(entry.entry_id, neighbour.similarity, verdict.veto, vector)
-        return near or Miss(vector)
+                near = self._near(caller, neighbour, verdict.veto, verdict.score)
+        if near is None:
+            return Miss(vector)
+        self.verification.hits.near(near)
+        return NearHit(near.entry_id, near.similarity, near.veto, vector)
+
+    def _near(self, caller: Caller, neighbour: Neighbour, veto: str, score: float | None) -> NearRecord:
+        return NearRecord(self._clock.now(), caller.tenant, neighbour.entry_id, neighbour.similarity, veto, score)
 
     async def _neighbours(self, scope: str, vector: Vector) -> list[Neighbour]:
         loop = asyncio.get_running_loop()
@@ -236,6 +307,12 @@ class SemanticCache:
     def _failed(self, doing: str, problem: Exception) -> None:
         self._count("failed")
         log.warning("cache failed open", extra={"doing": doing, "error": f"{type(problem).__name__}: {problem}"})
+
+
+def _margin(neighbour: Neighbour, neighbours: Sequence[Neighbour]) -> float:
+    """Return how much nearer the neighbour is than the nearest other one."""
+    others = [one.similarity for one in neighbours if one.entry_id != neighbour.entry_id]
+    return neighbour.similarity - max(others) if others else _WIDEST_MARGIN
 
 
 _COUNTER: dict[type, str] = {

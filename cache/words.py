@@ -56,7 +56,20 @@ STRONG_PREPOSITIONS = _words(
     behind beyond within outside inside toward towards despite although unlike"""
 )
 OPPOSED_PREPOSITIONS = STRONG_PREPOSITIONS | {"to", "into", "onto", "by"}
-DIRECTED_PREPOSITIONS = STRONG_PREPOSITIONS | {"to", "into", "onto", "in", "on", "at", "by", "for", "with", "of", "as"}
+DIRECTED_PREPOSITIONS = STRONG_PREPOSITIONS | {
+    "to",
+    "into",
+    "onto",
+    "through",
+    "in",
+    "on",
+    "at",
+    "by",
+    "for",
+    "with",
+    "of",
+    "as",
+}
 MOVABLE_PREPOSITIONS = _words("in on at during for of within")
 PERSONS = {
     **dict.fromkeys(("he", "him", "his", "himself"), "he"),
@@ -92,7 +105,16 @@ POLES = USUAL_POLES | _words(
     import export accept reject allow forbid enable disable exclude remove delete uninstall disconnect decrypt
     decode undo input output internal external public private domestic foreign modern ancient east west north
     south eastern western northern southern upper inner outer true false wrong incorrect failure alive dead
+    similar similarity similarities same difference differences different differ differs common uncommon advantage
     death war peace friend enemy cause effect minimum maximum plus minus active passive liberal conservative"""
+)
+ADVERBS = _words(
+    "ever really actually just even also still quite very too pretty rather exactly simply please maybe perhaps"
+)
+LIGHT_WORDS = _words(
+    """way ways thing things people person someone best good great some any get make makes do take start use kind kinds
+    type types find help helps know want need try go work tip tips reason reasons cause causes possible able better
+    different own main like useful effective common give tell called mean means used using exist become"""
 )
 PAST = _words("was were did had been")
 FUTURE = _words("will shall wo")
@@ -120,16 +142,33 @@ IRREGULAR = {
     "using": "use", "uses": "use", "died": "die", "dying": "die", "lying": "lie", "does": "do",
 }  # fmt: skip
 _SYNONYM_GROUPS = """
-begin start commence|buy purchase|movie film|photo photograph picture pic|car automobile|phone telephone
-bike bicycle|big large|huge enormous|small little tiny|quick fast rapid|quickly fast rapidly|help assist|repair fix
-choose select pick|get obtain|happen occur|enough sufficient|physician doctor|attorney lawyer|sofa couch
-airplane plane aeroplane|ad advert advertisement|app application|info information|tv television|undergrad undergraduate
-grad graduate|prof professor|class course|exam examination|lab laboratory|uni university|math maths mathematics
-wealthy rich|approximately about roughly|correct right|incorrect wrong|shut close|usa us^ america|uk britain
-kilometer kilometre km|meter metre|color colour|favorite favourite|center centre|organize organise|analyze analyse
-realize realise|program programme|grey gray|cheap inexpensive|smart intelligent clever|mobile cellphone
-maximum max|minimum min|biggest largest|highest tallest|average mean|okay ok|mum mom
-dad father|mom mother|kid child
+begin start commence|buy purchase|movie film|photo photograph picture pic image|car automobile|phone telephone
+bike bicycle|big large|huge enormous massive|small little tiny|quick fast rapid speedy|quickly fast rapidly|help assist
+repair fix mend|choose select pick|get obtain acquire|happen occur|enough sufficient|physician doctor|attorney lawyer
+sofa couch|airplane plane aeroplane|ad advert advertisement|app application|info information|tv television
+undergrad undergraduate|grad graduate|prof professor|class course|exam examination|lab laboratory|uni university
+math maths mathematics|wealthy rich|approximately about roughly|correct right|incorrect wrong|shut close
+usa us^ america u.s u.s.a|uk britain u.k|kilometer kilometre km|meter metre|color colour|favorite favourite
+center centre|organize organise|analyze analyse|realize realise|program programme|grey gray|cheap inexpensive
+smart intelligent clever|mobile cellphone|maximum max|minimum min|biggest largest greatest|highest tallest|average mean
+okay ok|mum mom|dad father|mom mother|kid child|hard difficult tough challenging|easy straightforward effortless
+hardest toughest|mandatory compulsory obligatory|fulfill fulfil satisfy|complete finish|predict forecast
+essential necessary vital crucial|important significant|main major primary|make earn create|build construct
+improve enhance boost|increase raise|reduce decrease lessen|way method manner approach|technique procedure
+tip advice suggestion|problem issue|website webpage site|company firm|country nation|cost price|job occupation
+error mistake|delete erase|believe think|speak talk|allow permit let|stop quit cease|teach instruct|salary wage
+cab taxi|apartment flat|sick ill|weird strange odd|scared afraid frightened|angry furious|happy glad joyful
+beautiful gorgeous|stupid dumb foolish|rubbish garbage trash|shop store|require need|use utilize utilise|show display
+meaning definition|advantages benefits pros|advantage benefit|disadvantages drawbacks cons downsides
+disadvantage drawback downside|computer pc|house home|famous renowned|various numerous|different distinct
+trip journey|holiday vacation|brave courageous|rude impolite|quantity amount
+safely securely|wish desire|guy man|answer reply
+seek search|whole entire|odor smell|autumn fall|soon shortly|frequently often|usually typically normally
+mostly mainly|instantly immediately|eventually finally|entirely completely totally|truly really actually
+permanently forever|tasty delicious|silent quiet|calm relaxed|lonely alone|thief robber|sketch drawing
+maintain keep|attempt try|difference differ distinction distinguish|similarity similar|finish end
+hire recruit|ache pain|injure hurt|bug insect|rock stone|rubber eraser
+illness disease sickness|physician doc|blog weblog|novice beginner|newbie beginner
 """
 SYNONYMS = {
     word: group.split()[0] for line in _SYNONYM_GROUPS.strip().splitlines() for group in line.split("|")

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from cache.guard import KINDS, Guard, Served, Vetoed
+from cache.calibration import NEVER
+from cache.guard import Guard, Served, Vetoed
 from cache.lexicon import Lexicon
 
 WORDS = frozenset(
@@ -32,7 +33,8 @@ KNOWN = Lexicon(WORDS, WORDS)
 )
 def test_paraphrases_are_served(cached: str, new: str) -> None:
     verdict = Guard(KNOWN).judge(cached, new, 0.93)
-    assert verdict == Served(0.99, "same")
+    assert isinstance(verdict, Served)
+    assert (verdict.kind, verdict.score > 0.9) == ("same", True)
     assert Guard(KNOWN).judge(new, cached, 0.93) == verdict
 
 
@@ -41,7 +43,7 @@ def test_paraphrases_are_served(cached: str, new: str) -> None:
     [
         ("How do I repair my bicycle?", "How can one repair a bicycle?", "owner"),
         ("How do I learn to sail?", "How do I easily learn to sail?", "fuller"),
-        ("How can I cook rice?", "What should I do to cook rice?", "asked-otherwise"),
+        ("How can I cook rice?", "What can be cooked with rice?", "asked-otherwise"),
         ("How can a student earn money in spare time?", "How can a student make money in free hours?", "rewritten"),
         (
             "In spare time, can a student cook a good meal?",
@@ -50,19 +52,48 @@ def test_paraphrases_are_served(cached: str, new: str) -> None:
         ),
     ],
 )
-def test_looser_agreement_needs_similarity_and_a_tenant_that_allows_it(cached: str, new: str, kind: str) -> None:
-    verdict = Guard(KNOWN).judge(cached, new, 0.95)
+def test_looser_agreement_needs_similarity_and_a_threshold_that_allows_it(cached: str, new: str, kind: str) -> None:
+    verdict = Guard(KNOWN).judge(cached, new, 0.98)
     assert isinstance(verdict, Served)
     assert verdict.kind == kind
-    assert Guard(KNOWN).judge(new, cached, 0.95) == verdict
-    assert Guard(KNOWN).judge(cached, new, 0.83) == Vetoed("similarity")
-    assert Guard(KNOWN).judge(cached, new, 0.95, 0.001) == Vetoed("rate")
+    assert Guard(KNOWN).judge(new, cached, 0.98) == verdict
+    assert Guard(KNOWN).judge(cached, new, 0.79) == Vetoed("similarity")
+    strict = Guard(KNOWN).judge(cached, new, 0.98, NEVER)
+    assert isinstance(strict, Vetoed)
+    assert strict.score == verdict.score
 
 
-def test_kinds_stand_from_the_strictest_to_the_loosest() -> None:
-    bounds = [kind.false_hit_bound for kind in KINDS]
-    assert bounds == sorted(bounds)
-    assert bounds[-1] <= 0.005
+@pytest.mark.parametrize(
+    ("cached", "new"),
+    [
+        ("What is the size of a private law firm and a public law firm?",
+         "What is the size of a public law firm and a private law firm?"),
+        ("Is course 480 or course 600 taught?", "Is course 600 or course 480 taught?"),
+        ("How do I save money by walking?", "How do I save money through walking?"),
+        ("What is the number of moons of Mars?", "How many moons does Mars have?"),
+    ],
+)  # fmt: skip
+def test_parts_around_a_coordinator_and_ways_of_asking_are_the_same(cached: str, new: str) -> None:
+    assert isinstance(Guard(KNOWN).judge(cached, new, 0.98), Served)
+
+
+def test_only_a_coordinator_lets_parts_change_places() -> None:
+    for cached, new in (
+        ("Does the red team beat the blue team?", "Does the blue team beat the red team?"),
+        ("Is it 480 or 600 here?", "Is it 600 or 480 here?"),
+        ("Can a dog eat cat food and dog biscuits?", "Can a cat eat dog food and dog biscuits?"),
+    ):
+        assert isinstance(Guard(KNOWN).judge(cached, new, 0.99), Vetoed)
+
+
+def test_more_similarity_and_more_margin_never_lower_the_score() -> None:
+    guard = Guard(KNOWN)
+    pair = ("How can a student earn money in spare time?", "How can a student make money in free hours?")
+    scores = [guard.judge(*pair, similarity, 0.0).score for similarity in (0.8, 0.85, 0.9, 0.95, 1.0)]
+    margins = [guard.judge(*pair, 0.9, 0.0, margin=margin).score for margin in (-0.1, 0.0, 0.1)]
+    assert scores == sorted(scores, key=lambda score: score or 0.0)
+    assert margins == sorted(margins, key=lambda score: score or 0.0)
+    assert scores[0] != scores[-1]
 
 
 @pytest.mark.parametrize(
@@ -107,4 +138,4 @@ def test_little_similarity_is_a_veto_of_its_own() -> None:
 
 
 def test_without_a_vocabulary_a_slip_is_a_substitution() -> None:
-    assert Guard().judge("I like difference", "I like diference", 0.99) == Vetoed("substitution")
+    assert Guard().judge("I like certainty", "I like certanty", 0.99) == Vetoed("substitution")
