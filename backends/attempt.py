@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -30,6 +30,8 @@ from core.trace import Attempt, AttemptOutcome, UsageSource
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_KEPT_BYTES = 1024 * 1024
 CHAT_PATH = "/chat/completions"
+LAST_READ_S = 0.005
+LAST_READS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,19 @@ class LiveAnswer:
         except AttemptError as failure:
             self._failure = failure
             raise
+
+    async def finish(self) -> None:
+        """Read a complete stream to the end of its response, so that its connection can be used again.
+
+        The end mostly lies behind `[DONE]` already; an upstream that takes longer, or sends on, loses the connection.
+        """
+        if self._upstream is None or not self.complete or not self._request.stream:
+            return
+        with suppress(AttemptError, TimeoutError):
+            async with asyncio.timeout(LAST_READ_S):
+                for _ in range(LAST_READS):
+                    if await anext(self._upstream, None) is None:
+                        return
 
     def sent(self) -> None:
         """Note that the request is on its way: from here on somebody may bill for it."""
@@ -319,6 +334,7 @@ async def opened(
     try:
         await answer.begin(response)
         yield
+        await answer.finish()
     finally:
         await manager.__aexit__(None, None, None)
 

@@ -1,13 +1,13 @@
 """One answer, read from bytes that an upstream might send, without a socket between."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
-from backends.attempt import MAX_KEPT_BYTES, LiveAnswer, opened
+from backends.attempt import LAST_READS, MAX_KEPT_BYTES, LiveAnswer, opened
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
 from backends.registry import Deployment
 from core.chat import parse_chat_request
@@ -30,7 +30,7 @@ def frame(content: str | None = None, **fields: Any) -> bytes:
 class Bytes:
     """A backend that sends the given pieces, and moves the clock before each one."""
 
-    def __init__(self, pieces: list[bytes], clock: ManualClock, step_s: float = 0.0) -> None:
+    def __init__(self, pieces: Iterable[bytes], clock: ManualClock, step_s: float = 0.0) -> None:
         self._pieces = pieces
         self._clock = clock
         self._step_s = step_s
@@ -87,9 +87,30 @@ async def test_an_error_after_done_is_not_looked_at() -> None:
     assert (failure, answer.complete) == (None, True)
 
 
-async def test_nothing_is_read_beyond_done() -> None:
+async def test_what_follows_done_is_neither_relayed_nor_looked_at() -> None:
     _, relayed, failure = await read(frame("a"), DONE, b"data: broken")
     assert (relayed, failure) == ([frame("a"), DONE], None)
+
+
+async def test_an_upstream_that_sends_on_after_done_is_left() -> None:
+    clock = ManualClock()
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield frame("a") + DONE
+        while True:
+            sent += 1
+            yield frame("more")
+
+    deployment = Deployment("s1", "m", Price(1_000, 1_000), Bytes(endless(), clock))
+    body = b'{"model": "auto", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    step = PlannedStep("s1", "small", 10, None, 0, 0)
+    answer = LiveAnswer(1, step, deployment, parse_chat_request(body, "req_1"), NEVER, clock, 0.0)
+    async with opened(answer, deployment, CALL, NEVER):
+        assert [chunk async for chunk in answer.chunks()] == [frame("a"), DONE]
+        assert sent == 0
+    assert 0 < sent <= LAST_READS
 
 
 async def test_comments_and_other_events_pass_and_cost_nothing() -> None:
