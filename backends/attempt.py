@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -19,6 +19,7 @@ from backends.sse import (
     may_carry_error,
     may_carry_usage,
     parse_completion,
+    produced_bytes,
 )
 from core.chat import ChatRequest
 from core.clock import Clock
@@ -77,6 +78,7 @@ class LiveAnswer:
         self._content_frames = 0
         self._body: Parsed | None = None
         self._reported: Usage | None = None
+        self._is_report_last = False
         self._failure: AttemptError | None = None
         self.complete = False
 
@@ -145,8 +147,7 @@ class LiveAnswer:
     @property
     def cost_nano_usd(self) -> int:
         """Return what this attempt costs as far as it went."""
-        usage, _ = self._priced_usage()
-        return 0 if usage is None else self._deployment.price.cost_nano_usd(usage)
+        return self._cost_of(self._priced_usage()[0])
 
     @property
     def elapsed_s(self) -> float:
@@ -185,9 +186,12 @@ class LiveAnswer:
             http_status=self._http_status(),
             usage=usage,
             usage_source=source,
-            cost_nano_usd=self.cost_nano_usd,
+            cost_nano_usd=self._cost_of(usage),
             error=None if failure is None else failure.message,
         )
+
+    def _cost_of(self, usage: Usage | None) -> int:
+        return 0 if usage is None else self._deployment.price.cost_nano_usd(usage)
 
     def _outcome(self) -> AttemptOutcome:
         if self.complete:
@@ -274,6 +278,7 @@ class LiveAnswer:
     def _take_usage(self, frame: bytes) -> bytes | None:
         parsed = _parsed(frame)
         self._reported = parsed.usage or self._reported
+        self._is_report_last = parsed.usage is not None
         if parsed.choices > 0:
             self._keep(frame)
             return frame
@@ -290,6 +295,7 @@ class LiveAnswer:
             return
         if data[:1] != b"{" or data[-1:] != b"}":
             raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event")
+        self._is_report_last = False
         self._content_frames += 1
         self._kept_bytes += len(data)
         if self._kept_bytes <= MAX_KEPT_BYTES:
@@ -298,11 +304,12 @@ class LiveAnswer:
     def _priced_usage(self) -> tuple[Usage | None, UsageSource]:
         """Return the usage to bill: None usage is not zero usage, and a refused call produced nothing.
 
-        Without a report the input is estimated from bytes, and the output from the frames that arrived, or for an
-        answer that never arrived whole from its duration and the deployment's pace.
+        Without a report the input is estimated from bytes, and the output from what arrived, or for a plain answer
+        that never arrived from its duration and the deployment's pace. A report inside a stream that did not end holds
+        up to where it stood, so more is billed where more has arrived.
         """
         if self._reported is not None:
-            return self._reported, "reported"
+            return self._reported_so_far()
         failure = self._failure
         if failure is not None and failure.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.FAILED):
             return None, "none"
@@ -310,13 +317,31 @@ class LiveAnswer:
             return None, "none"
         return Usage(self._request.estimated_input_tokens(), self._estimated_output_tokens()), "estimated"
 
+    def _reported_so_far(self) -> tuple[Usage, UsageSource]:
+        assert self._reported is not None
+        if self.complete or self._is_report_last:
+            return self._reported, "reported"
+        arrived_tokens = self._estimated_output_tokens()
+        if arrived_tokens <= self._reported.output_tokens:
+            return self._reported, "reported"
+        return replace(self._reported, output_tokens=arrived_tokens), "estimated"
+
     def _estimated_output_tokens(self) -> int:
+        """Estimate tokens as bytes of text / 3, rounded up; a frame is at least one token, and may hold several."""
         if self._body is not None:
-            return -(-len(self._body.content.encode()) // 3)
+            return -(-produced_bytes(self._ready[0]) // 3)
         if self._request.stream:
-            return self._content_frames
+            return max(self._content_frames, -(-self._content_bytes() // 3))
         pace_ms = self._deployment.ms_per_output_token
         return min(self.step.max_tokens, round(self.elapsed_s * 1000 / pace_ms)) if pace_ms else 0
+
+    def _content_bytes(self) -> int:
+        """Return the bytes of text in the frames so far; beyond what is kept they are taken to be like what is."""
+        kept_bytes = sum(len(data) for data in self._kept)
+        if kept_bytes == 0:
+            return self._kept_bytes
+        text_bytes = sum(_text_bytes(data) for data in self._kept)
+        return text_bytes * self._kept_bytes // kept_bytes
 
 
 @asynccontextmanager
@@ -344,6 +369,12 @@ def _parsed(frame: bytes) -> Parsed:
         return parse_completion(data_of(frame))
     except msgspec.DecodeError as problem:
         raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event") from problem
+
+
+def _text_bytes(data: bytes) -> int:
+    with suppress(msgspec.DecodeError):
+        return produced_bytes(data)
+    return len(data)
 
 
 def _has_content(frame: bytes) -> bool:

@@ -63,6 +63,7 @@ class _Delta(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     content: str | list[msgspec.Raw] | None = None
+    reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = msgspec.Raw(b"null")
     function_call: msgspec.Raw = msgspec.Raw(b"null")
@@ -74,6 +75,15 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     finish_reason: str | None = None
     logprobs: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
 
 
 class _Details(msgspec.Struct):
@@ -101,6 +111,8 @@ class _Completion(msgspec.Struct):
 
 
 _completion_decoder = msgspec.json.Decoder(_Completion)
+_tool_calls_decoder = msgspec.json.Decoder(list[_ToolCall] | None)
+_function_decoder = msgspec.json.Decoder(_Function | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +160,7 @@ def parse_completion(data: bytes) -> Parsed:
     Raises:
         msgspec.DecodeError: not JSON, or not shaped like a completion.
     """
-    try:
-        completion = _completion_decoder.decode(data)
-    except (UnicodeDecodeError, RecursionError) as problem:
-        raise msgspec.DecodeError(str(problem)) from problem
+    completion = _decoded(data)
     choices = completion.choices or []
     choice = choices[0] if choices else None
     said = None if choice is None else (choice.delta or choice.message)
@@ -168,6 +177,33 @@ def parse_completion(data: bytes) -> Parsed:
     )
 
 
+def produced_bytes(data: bytes) -> int:
+    """Return how many bytes of text a completion, or a chunk of one, holds over all its choices and tool calls.
+
+    Raises:
+        msgspec.DecodeError: not JSON, or not shaped like a completion.
+    """
+    said = [choice.delta or choice.message for choice in _decoded(data).choices or []]
+    return sum(_bytes_said(one) for one in said if one is not None)
+
+
+def _decoded(data: bytes) -> _Completion:
+    try:
+        return _completion_decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as problem:
+        raise msgspec.DecodeError(str(problem)) from problem
+
+
+def _bytes_said(said: _Delta | _Message) -> int:
+    texts = [said.content if isinstance(said.content, str) else None, said.reasoning_content, said.refusal]
+    parts = said.content if isinstance(said.content, list) else []
+    calls = [call.function for call in _tool_calls_decoder.decode(said.tool_calls) or []]
+    for function in (*calls, _function_decoder.decode(said.function_call)):
+        if function is not None:
+            texts += [function.name, function.arguments]
+    return sum(len(text.encode()) for text in texts if text) + sum(len(bytes(part)) for part in parts)
+
+
 def _says_something(choice: _Choice) -> bool:
     said = choice.delta or choice.message
     if choice.finish_reason is not None:
@@ -175,7 +211,7 @@ def _says_something(choice: _Choice) -> bool:
     return said is not None and bool(
         said.content
         or said.refusal
-        or getattr(said, "reasoning_content", None)
+        or said.reasoning_content
         or bytes(said.tool_calls) not in (b"null", b"[]")
         or bytes(said.function_call) != b"null"
     )
@@ -188,7 +224,7 @@ def _is_plain(choice: _Choice) -> bool:
         or not (
             said.refusal
             or isinstance(said.content, list)
-            or getattr(said, "reasoning_content", None)
+            or said.reasoning_content
             or bytes(said.tool_calls) not in (b"null", b"[]")
             or bytes(said.function_call) != b"null"
         )

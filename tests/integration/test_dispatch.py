@@ -167,6 +167,11 @@ def text_of(frames: list[bytes]) -> str:
     return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
+def tokens_in(frames: list[bytes]) -> int:
+    """What the frames are billed as without a report: one token each, or a third of their text's bytes."""
+    return max(len(events(frames)), -(-len(text_of(frames).encode()) // 3))
+
+
 def count_done(frames: list[bytes]) -> int:
     return sum(b"[DONE]" in frame for frame in frames)
 
@@ -350,10 +355,10 @@ async def test_cached_tokens_are_reported_on(upstream: RunningUpstream) -> None:
         assert caller.only.usage == Usage(100, 4, cached_input_tokens=90)
 
 
-async def test_a_stream_without_usage_is_billed_by_its_frames(upstream: RunningUpstream) -> None:
+async def test_a_stream_without_usage_is_billed_by_its_frames_or_its_bytes(upstream: RunningUpstream) -> None:
     async with calling(upstream, "usage=none") as caller:
         frames = await caller.stream()
-        assert caller.only.usage == Usage(chat().estimated_input_tokens(), len(events(frames)))
+        assert caller.only.usage == Usage(chat().estimated_input_tokens(), tokens_in(frames))
         assert caller.only.usage_source == "estimated"
 
 
@@ -374,6 +379,21 @@ async def test_a_plain_answer_without_usage_is_billed_by_its_bytes(upstream: Run
         await caller.ask()
         assert caller.only.usage == Usage(chat().estimated_input_tokens(), 7)
         assert caller.only.usage_source == "estimated"
+
+
+@pytest.mark.parametrize(("script", "fields"), [("", {"n": 3}), ("tools=3", {})])
+async def test_a_plain_answer_without_usage_is_billed_for_all_that_it_holds(
+    upstream: RunningUpstream, script: str, fields: dict[str, Any]
+) -> None:
+    async with calling(upstream, f"usage=none;{script}") as caller:
+        (body,) = await caller.ask(**fields)
+        messages = [choice["message"] for choice in json.loads(body)["choices"]]
+        calls = [call["function"] for message in messages for call in message.get("tool_calls") or []]
+        texts = [message["content"] or "" for message in messages]
+        texts += [call["name"] + call["arguments"] for call in calls]
+        assert len("".join(texts)) > len(ANSWER)
+        assert caller.only.usage is not None
+        assert caller.only.usage.output_tokens == -(-len("".join(texts).encode()) // 3)
 
 
 # Failures before the first byte
@@ -575,20 +595,20 @@ async def test_a_stream_that_breaks_off_is_an_error_and_no_other_deployment_is_t
         assert caller.live.captured() is None
 
 
-async def test_a_broken_stream_is_billed_by_the_frames_that_arrived(upstream: RunningUpstream) -> None:
+async def test_a_broken_stream_is_billed_by_what_arrived(upstream: RunningUpstream) -> None:
     async with calling(upstream, "gap=10;n=20;cut=12") as caller:
         received, _ = await caller.cut()
         input_tokens = chat().estimated_input_tokens()
-        assert caller.only.usage == Usage(input_tokens, len(received))
         assert len(received) == 13
+        assert caller.only.usage == Usage(input_tokens, tokens_in(received))
         assert caller.only.usage_source == "estimated"
-        assert caller.only.cost_nano_usd == input_tokens + 2 * 13
+        assert caller.only.cost_nano_usd == input_tokens + 2 * tokens_in(received)
 
 
 async def test_usage_that_was_reported_before_the_break_is_what_counts(upstream: RunningUpstream) -> None:
-    async with calling(upstream, "usage=cumulative;gap=50;cut=2") as caller:
+    async with calling(upstream, "usage=cumulative;completion=20;gap=50;cut=2") as caller:
         await caller.cut()
-        assert (caller.only.usage, caller.only.usage_source) == (Usage(2, 2), "reported")
+        assert (caller.only.usage, caller.only.usage_source) == (Usage(2, 20), "reported")
 
 
 # Deadlines
@@ -673,7 +693,7 @@ async def test_a_cancelled_task_releases_the_upstream_while_it_waits_for_a_token
             await task
         assert [sighting["state"] for sighting in await seen(upstream)] == ["disconnected"]
         assert caller.outcomes == [AttemptOutcome.CLIENT_GONE]
-        assert caller.only.usage == Usage(chat().estimated_input_tokens(), 3)
+        assert caller.only.usage == Usage(chat().estimated_input_tokens(), 4)
         assert caller.registry["d0"].failures_in_a_row == 0
 
 

@@ -197,6 +197,44 @@ async def test_a_usage_that_is_not_whole_does_not_replace_one_that_is() -> None:
     assert answer.record().usage == Usage(5, 1)
 
 
+async def test_a_stream_without_a_report_is_billed_by_its_bytes_where_frames_hold_many_tokens() -> None:
+    answer, _, _ = await read(frame("\u00e9" * 300), DONE)
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 200
+
+
+async def test_all_choices_and_tool_calls_of_a_stream_are_billed() -> None:
+    call = {"index": 0, "id": "call_1", "function": {"name": "n" * 10, "arguments": "a" * 80}}
+    deltas: list[dict[str, object]] = [{"content": "c" * 90}, {"tool_calls": [call]}, {"reasoning_content": "r" * 90}]
+    choices = [{"index": index, "delta": delta} for index, delta in enumerate(deltas)]
+    answer, _, _ = await read(b"data: " + msgspec.json.encode({"choices": choices}) + b"\n\n", DONE)
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 90
+
+
+async def test_what_was_too_long_to_keep_is_billed_like_what_was_kept() -> None:
+    count = 2 * MAX_KEPT_BYTES // 30_000
+    answer, _, _ = await read(*[frame("x" * 30_000)] * count, DONE)
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == pytest.approx(count * 10_000, rel=0.01)
+
+
+async def test_a_report_at_the_start_of_a_stream_that_breaks_off_does_not_count_as_the_whole() -> None:
+    first = frame("a", usage={"prompt_tokens": 5, "completion_tokens": 0})
+    answer, _, failure = await read(first, *[frame("b")] * 7)
+    assert failure is not None
+    attempt = answer.record()
+    assert (attempt.usage, attempt.usage_source) == (Usage(5, 8), "estimated")
+
+
+async def test_the_report_at_the_end_counts_though_done_never_came() -> None:
+    last = frame(usage={"prompt_tokens": 5, "completion_tokens": 3})
+    answer, _, failure = await read(*[frame("b")] * 7, last)
+    assert failure is not None
+    attempt = answer.record()
+    assert (attempt.usage, attempt.usage_source) == (Usage(5, 3), "reported")
+
+
 async def test_the_usage_chunk_keeps_what_it_carries_and_gains_the_cost() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "x": 1.50}
     _, relayed, _ = await read(frame("a"), frame(usage=usage, service_tier="flex"), DONE, include_usage=True)
