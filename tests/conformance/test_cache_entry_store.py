@@ -9,10 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from cache.entry_store import EntryStore, MemoryEntryStore, StoreLimits
+from cache.redis_door import Commands
 from cache.redis_store import RedisEntryStore, connect
 from cache.sealing import Sealer, TenantKeys
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import ManualClock
+from policies.redis_wire import Wire
 from tests.caching import answer, direction, entry
 from tests.redis_server import BINARY, WHY_NOT, RedisServer
 
@@ -39,7 +41,13 @@ async def client(server: RedisServer) -> AsyncIterator[Redis]:
         yield client
 
 
-REDIS = [pytest.param(name, marks=pytest.mark.redis) for name in ("redis", "redis, sealed")]
+@pytest.fixture
+async def lean(server: RedisServer, client: Redis) -> AsyncIterator[Wire]:
+    async with Wire(server.url, timeout_s=5.0) as wire:
+        yield wire
+
+
+REDIS = [pytest.param(name, marks=pytest.mark.redis) for name in ("redis", "redis, lean", "redis, sealed")]
 
 
 @pytest.fixture(params=["memory", "sqlite", "sqlite, sealed", *REDIS])
@@ -49,7 +57,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
         return lambda clock: MemoryEntryStore(clock, LIMITS)
     if request.param.startswith("sqlite"):
         return lambda clock: SqliteEntryStore(tmp_path / "cache.db", clock, LIMITS, sealer)
-    client: Redis = request.getfixturevalue("client")
+    client: Commands = request.getfixturevalue("lean" if request.param.endswith("lean") else "client")
     return lambda clock: RedisEntryStore(client, clock, LIMITS, sealer, timeout_s=5.0)
 
 
