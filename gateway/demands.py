@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from core.chat import CacheControls, Demands
-from core.errors import InvalidRequest
+from core.errors import InvalidApiKey, InvalidRequest
 
 CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store", "only-if-cached": "only_if_cached"}
 PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
@@ -13,8 +13,18 @@ LONGEST_DEADLINE_MS = 86_400_000
 
 
 def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the headers that the gateway reads, by lower-case name."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name.startswith(PREFIXES)}
+    """Return the headers that the gateway reads, by lower-case name.
+
+    Raises:
+        InvalidApiKey: two `authorization` headers; a proxy before us may have looked at the other one.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith(PREFIXES):
+            if name == b"authorization" and "authorization" in found:
+                raise InvalidApiKey
+            found[name.decode("latin-1")] = value.decode("latin-1")
+    return found
 
 
 def parse_demands(headers: Mapping[str, str]) -> Demands:

@@ -32,6 +32,7 @@ from policies.resolution import visible_models
 
 logger = logging.getLogger("headgate.http")
 CHAT = "/v1/chat/completions"
+MODELS = "/v1/models"
 BEST_FIRST = list(Readiness)
 
 
@@ -75,6 +76,8 @@ class PublicApi:
         """List the model names that the caller may send."""
         request_id = new_request_id()
         try:
+            if scope["method"] not in ("GET", "HEAD"):
+                raise RouteNotFound(f"{scope['method']} is not served on {MODELS}; use GET.")
             headers = relevant_headers(scope["headers"])
             caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
             names = visible_models(self.policies(), caller)
@@ -105,7 +108,7 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
     async def chat(scope: Scope, receive: Receive, send: Send) -> None:
         await api.chat(cast(HTTPScope, scope), receive, send)
 
-    @asgi("/v1/models", copy_scope=False)
+    @asgi(MODELS, copy_scope=False)
     async def models(scope: Scope, receive: Receive, send: Send) -> None:
         await api.models(cast(HTTPScope, scope), receive, send)
 

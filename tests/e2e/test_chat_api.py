@@ -289,6 +289,24 @@ def test_models_lists_the_names_a_tenant_may_send(client: openai.OpenAI) -> None
     assert {"auto", "small", "large", "gpt-4o", "large-only", "one", "two"} <= names
 
 
+@pytest.mark.parametrize("method", ["DELETE", "POST", "PUT"])
+def test_models_can_only_be_read(gateway: RunningGateway, key: str, method: str) -> None:
+    answer = httpx.request(
+        method, f"{gateway.base_url}/models", headers={"authorization": f"Bearer {key}"}, trust_env=False
+    )
+    assert answer.status_code == 404
+    assert error_of(answer)["code"] == "not_found"
+
+
+def test_two_authorization_headers_are_401(gateway: RunningGateway, key: str) -> None:
+    headers = [("authorization", "Bearer wrong"), ("authorization", f"Bearer {key}")]
+    for path in ("/models", "/chat/completions"):
+        answer = httpx.request(
+            "GET" if path == "/models" else "POST", gateway.base_url + path, headers=headers, trust_env=False
+        )
+        assert answer.status_code == 401
+
+
 @pytest.mark.parametrize("path", ["/v1/nothing", "/", "/v1/chat/completions/x"])
 def test_an_unknown_path_answers_with_the_error_object(gateway: RunningGateway, path: str) -> None:
     answer = httpx.post(f"{gateway.url}{path}", json={}, trust_env=False)

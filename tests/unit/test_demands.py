@@ -3,7 +3,7 @@
 import pytest
 
 from core.chat import CacheControls, Demands
-from core.errors import InvalidRequest
+from core.errors import InvalidApiKey, InvalidRequest
 from gateway.demands import parse_demands, relevant_headers
 
 
@@ -33,6 +33,12 @@ def test_only_headers_that_are_read_are_kept() -> None:
         "x-headgate-cache",
         "x-stainless-read-timeout",
     ]
+
+
+@pytest.mark.parametrize("second", [b"Bearer x", b"Bearer y"])
+def test_two_keys_are_no_key(second: bytes) -> None:
+    with pytest.raises(InvalidApiKey):
+        relevant_headers([(b"authorization", b"Bearer x"), (b"host", b"h"), (b"authorization", second)])
 
 
 @pytest.mark.parametrize(
