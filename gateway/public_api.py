@@ -18,7 +18,7 @@ from backends.registry import Registry
 from core.chat import parse_chat_request
 from core.clock import Clock
 from core.errors import HeadgateError, RouteNotFound
-from core.identity import new_request_id
+from core.identity import Caller, new_request_id
 from core.plan import Readiness
 from gateway.asgi import JSON_TYPE, DisconnectWatch, encode_headers, read_body, send_answer, send_body, send_error
 from gateway.demands import parse_demands, relevant_headers
@@ -53,6 +53,7 @@ class PublicApi:
         received_s = self.clock.monotonic_s()
         request_id = new_request_id()
         watch = DisconnectWatch()
+        caller: Caller | None = None
         draft: TraceDraft | None = None
         try:
             if scope["method"] != "POST":
@@ -66,7 +67,7 @@ class PublicApi:
                 await send_answer(answer, send, watch)
         except HeadgateError as error:
             if draft is None:
-                self.metrics.refused(error.code)
+                self._note_refusal(error, request_id, caller)
             await send_error(error, request_id, send)
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id})
@@ -75,6 +76,7 @@ class PublicApi:
     async def models(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """List the model names that the caller may send."""
         request_id = new_request_id()
+        caller: Caller | None = None
         try:
             if scope["method"] not in ("GET", "HEAD"):
                 raise RouteNotFound(f"{scope['method']} is not served on {MODELS}; use GET.")
@@ -85,7 +87,14 @@ class PublicApi:
             sent = [JSON_TYPE, *encode_headers([("x-request-id", request_id)])]
             await send_body(send, 200, sent, msgspec.json.encode(body))
         except HeadgateError as error:
+            self._note_refusal(error, request_id, caller)
             await send_error(error, request_id, send)
+
+    def _note_refusal(self, error: HeadgateError, request_id: str, caller: Caller | None) -> None:
+        """Count and log a request that was refused before it had a trace; its id is what the client was told."""
+        self.metrics.refused(error.code)
+        who = {} if caller is None else {"tenant": caller.tenant, "key_id": caller.key_id}
+        logger.info("refused", extra={"request_id": request_id, "code": error.code, "status": error.http_status, **who})
 
     def readiness(self) -> tuple[bool, dict[str, str]]:
         """Return whether every tier can answer, and each tier's best state."""

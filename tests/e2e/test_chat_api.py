@@ -163,6 +163,21 @@ def test_a_chunked_body_beyond_the_limit_is_413(gateway: RunningGateway, key: st
     assert answer.status_code == 413
 
 
+def test_a_refusal_before_the_request_is_known_is_logged_under_the_id_that_the_client_was_told(
+    gateway: RunningGateway, key: str
+) -> None:
+    refusals = [post(gateway, "hg_wrong", ask("a refused prompt")), post(gateway, key, b'{"a refused prompt"')]
+    lines = [refusal_line(gateway, answer.headers["x-request-id"]) for answer in refusals]
+    assert [(line["status"], line["code"]) for line in lines] == [
+        (401, "invalid_api_key"),
+        (400, "invalid_request_error"),
+    ]
+    assert "tenant" not in lines[0]
+    assert lines[1]["tenant"] == "acme"
+    assert lines[1]["key_id"] in key
+    assert "a refused prompt" not in gateway.log()
+
+
 def test_an_exhausted_budget_is_429_and_the_sdk_asks_only_once(
     gateway: RunningGateway, upstream: RunningUpstream
 ) -> None:
@@ -344,6 +359,12 @@ def wait_for_row(gateway: RunningGateway, **wanted: object) -> dict[str, Any]:
 
     wait_until(found)
     return rows[-1]
+
+
+def refusal_line(gateway: RunningGateway, request_id: str) -> dict[str, Any]:
+    lines = [json.loads(line) for line in gateway.log().splitlines() if request_id in line]
+    (line,) = [line for line in lines if line["message"] == "refused"]
+    return dict(line)
 
 
 def wait_until(fact: Callable[[], bool], timeout_s: float = 10.0) -> None:
