@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -34,11 +35,13 @@ class _Listener(uvicorn.Server):
 def serve(settings: Settings, *, demo: bool) -> int:
     """Bind both addresses, then serve until SIGINT or SIGTERM; returns the exit code.
 
-    With `demo` the terminal belongs to the demonstration: only warnings are logged.
+    With `demo` the terminal belongs to the demonstration: only warnings are logged. Files that the process makes, and
+    those of the engines it starts, are its user's alone: they hold requests' metadata and cached answers.
 
     Raises:
         ConfigurationError: an address is taken, or the configuration cannot be used.
     """
+    os.umask(0o077)
     configure_logging("warning" if demo else settings.log_level)
     with (
         _bound(settings.listen, settings, "listen") as public,

@@ -299,6 +299,14 @@ def test_a_client_that_leaves_cancels_the_upstream_and_is_charged_for_what_it_go
         assert 3 <= attempt["usage"]["output_tokens"] < 400
 
 
+def test_the_files_of_the_state_are_their_owners_alone(gateway: RunningGateway, key: str) -> None:
+    post(gateway, key, ask("leave a trace"))
+    gateway.request_rows(1)
+    files = [path for path in (gateway.folder / "var").rglob("*") if path.is_file()]
+    assert {"headgate-requests.db", "headgate-cache.db"} <= {path.name for path in files}
+    assert [path.name for path in files if path.stat().st_mode & 0o077] == []
+
+
 def test_models_lists_the_names_a_tenant_may_send(client: openai.OpenAI) -> None:
     names = {model.id for model in client.models.list()}
     assert {"auto", "small", "large", "gpt-4o", "large-only", "one", "two"} <= names
