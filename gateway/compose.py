@@ -27,6 +27,7 @@ from core.errors import ConfigurationError, HeadgateError
 from core.plan import Readiness
 from core.trace import TraceSink
 from gateway.admin.building import build_admin
+from gateway.alerts import Alerts
 from gateway.hosting import Hosting, build_hosting
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
@@ -121,7 +122,8 @@ class Gateway:
 
     def _background(self) -> Iterator[tuple[str, Coroutine[object, object, object]]]:
         yield "reap", self._reap()
-        yield "load cache", self.cache.load()
+        if not self.stores.fills_index:
+            yield "load cache", self.cache.load()
         yield "watch policies", self.watcher.run()
         if self.tokens is not None:
             yield "follow identity provider", self.tokens.run()
@@ -153,12 +155,10 @@ def build(settings: Settings) -> Gateway:
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)
     failures = FailureLimiter(clock)
-    stores = open_stores(settings, clock)
-    embedder = load_minilm()
-    cache = SemanticCache(
-        Fingerprinter(pepper), stores.entries, FaissIndex(), embedder, clock, Guard(bundled_lexicon())
-    )
     metrics = _metrics(watcher)
+    embedder, index = load_minilm(), FaissIndex()
+    stores = open_stores(settings, clock, index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
+    cache = SemanticCache(Fingerprinter(pepper), stores.entries, index, embedder, clock, Guard(bundled_lexicon()))
     sinks, close_sinks = _sinks(settings, metrics)
     pipeline = Pipeline(
         policies=lambda: watcher.current,
@@ -191,7 +191,7 @@ def build(settings: Settings) -> Gateway:
         watcher=watcher,
         treasury=stores.treasury,
         probe=lambda keys: stores.probe(keys, watcher),
-        exposition=lambda: exposition(metrics, api),
+        exposition=lambda: exposition(metrics, api, stores),
     )
     return Gateway(
         public=public_app(api),
@@ -258,8 +258,9 @@ def load_admin_key(path: Path) -> str:
     return key
 
 
-def exposition(metrics: Metrics, api: PublicApi) -> tuple[bytes, str]:
-    """Return `/metrics` with the tiers' present readiness."""
+def exposition(metrics: Metrics, api: PublicApi, stores: Stores) -> tuple[bytes, str]:
+    """Return `/metrics` with the present state of tiers and store."""
+    metrics.store_away(stores.is_away())
     for tier, state in api.readiness()[1].items():
         metrics.tier_ready(tier, state == Readiness.READY)
     return metrics.exposition()

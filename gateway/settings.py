@@ -24,6 +24,8 @@ from policies.tokens import OidcEntry
 DEFAULT_FILE = "headgate.yaml"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+Count = Annotated[int, Meta(ge=1, le=1_000)]
+DEFAULT_STATE = "sqlite:var/headgate.db"
 Tokens = Annotated[int, Meta(ge=1)]
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -76,7 +78,8 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
     deployments: Annotated[dict[str, DeploymentEntry], says("Deployments by name.")]
     listen: Annotated[str, says("Address of the public listener.")] = "127.0.0.1:8080"
     admin: Annotated[AdminEntry, says("The admin listener.")] = AdminEntry()
-    state: Annotated[str, says("Budgets, limits and keys, such as sqlite:var/headgate.db.")] = "sqlite:var/headgate.db"
+    state: Annotated[str, says("Budgets, limits, keys, cache: sqlite:PATH or redis://HOST:PORT/DB.")] = DEFAULT_STATE
+    replicas: Annotated[Count, says("How many gateways share the state; divides limits while Redis is away.")] = 1
     policies: Annotated[str, says("Folder of the tenants' files.")] = "policies/tenants"
     prices: Annotated[str | None, says("A price file of your own, which lies over the shipped price table.")] = None
     environment: Annotated[list[str], says("Variables that `${NAME}` in this and the tenants' files may use.")] = (
@@ -144,6 +147,8 @@ class Settings:
     log_level: str
     max_body_bytes: int
     oidc: OidcEntry | None = None
+    redis_url: str | None = field(default=None, repr=False)
+    replicas: int = 1
     prices_file: Path | None = None
     environment: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     alert_webhook: AlertWebhook | None = None
@@ -190,6 +195,8 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         admin_listen=_address(written.admin.listen, file, "admin.listen"),
         admin_key_file=base / written.admin.key_file,
         state_file=base / _state_path(written.state, file),
+        redis_url=written.state if _is_redis(written.state) else None,
+        replicas=written.replicas,
         policies=base / written.policies,
         tiers=_tiers(written, file),
         deployments=deployments,
@@ -324,8 +331,15 @@ def _address(value: str, file: str, key: str) -> Address:
 
 
 def _state_path(value: str, file: str) -> str:
+    """Return where the files of this replica lie: with Redis, what is not shared stays beside the default path."""
+    if _is_redis(value):
+        return DEFAULT_STATE.removeprefix("sqlite:")
     kind, _, path = value.partition(":")
     if kind != "sqlite" or not path:
-        mend = "write sqlite:PATH, for example sqlite:var/headgate.db"
-        raise ConfigurationError(file, "state", f"{value!r} is not a store of this version", mend)
+        mend = "write sqlite:PATH or redis://HOST:PORT/DB"
+        raise ConfigurationError(file, "state", f"{value[:80]!r} is not a store", mend)
     return path
+
+
+def _is_redis(state: str) -> bool:
+    return state.startswith(("redis://", "rediss://", "unix://"))

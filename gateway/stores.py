@@ -1,46 +1,65 @@
 """Where this gateway keeps its state, as `state:` says: in SQLite for one process, or in Redis for several replicas."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from cache.entry_store import EntryStore
+from cache.faiss_index import FaissIndex
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import Clock
-from gateway.admin.probing import sqlite_probe
+from gateway.admin.probing import redis_probe, sqlite_probe
 from gateway.admin.state_routes import StoreProbe
 from gateway.settings import Settings
 from policies.admission import Admission
 from policies.keys import KeyStore
 from policies.keys_sqlite import SqliteKeyStore
-from policies.ledger import BudgetLedger, Treasury
+from policies.ledger import BudgetLedger, OnAlert, Treasury
 from policies.ledger_sqlite import SqliteLedger
 from policies.watching import PolicyWatcher
+
+FOLLOWER_TIMEOUT_S = 10.0
+"""The follower's own connection waits for changes, so it must be patient."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores of one gateway; `close` writes what is left and gives them up."""
+    """The stores of one gateway.
+
+    Attributes:
+        fills_index: whether `running` fills the vector index, so that nobody else has to.
+        probe: makes what `/admin/store` asks.
+        is_away: whether the budget store failed to answer.
+        running: the background work of the stores.
+        close: writes what is left and gives the stores up.
+    """
 
     ledger: BudgetLedger
     treasury: Treasury
     admission: Admission
     keys: KeyStore
     entries: EntryStore
+    fills_index: bool
     probe: Callable[[KeyStore, PolicyWatcher], StoreProbe]
+    is_away: Callable[[], bool]
     running: Callable[[], AbstractAsyncContextManager[None]]
     close: Callable[[], Awaitable[None]]
 
 
-def open_stores(settings: Settings, clock: Clock) -> Stores:
-    """Open what `settings` names.
+def open_stores(settings: Settings, clock: Clock, index: FaissIndex, encoder: str, on_alert: OnAlert) -> Stores:
+    """Open what `settings` names; `index` and `encoder` are what replicas keep in step.
 
     Raises:
         ConfigurationError: a file is another process's, not ours, or written by a newer version.
     """
-    settings.state_file.parent.mkdir(parents=True, exist_ok=True)
+    if settings.redis_url is None:
+        return _open_sqlite(settings, clock, on_alert)
+    return _open_redis(settings, settings.redis_url, clock, index, encoder, on_alert)
+
+
+def _open_sqlite(settings: Settings, clock: Clock, on_alert: OnAlert) -> Stores:
     keys = SqliteKeyStore(settings.state_file)
-    ledger = SqliteLedger(settings.state_file, clock)
+    ledger = SqliteLedger(settings.state_file, clock, on_alert=on_alert)
 
     async def close() -> None:
         ledger.close()
@@ -52,7 +71,64 @@ def open_stores(settings: Settings, clock: Clock) -> Stores:
         admission=Admission(ledger, clock),
         keys=keys,
         entries=SqliteEntryStore(settings.beside("cache"), clock),
+        fills_index=False,
         probe=lambda store, watcher: sqlite_probe(store, lambda: ledger.is_failing, watcher),
+        is_away=lambda: ledger.is_failing,
         running=nullcontext,
+        close=close,
+    )
+
+
+def _open_redis(
+    settings: Settings, url: str, clock: Clock, index: FaissIndex, encoder: str, on_alert: OnAlert
+) -> Stores:
+    """Open Redis for everything that replicas share; the request log and the audit log stay per replica."""
+    from cache import redis_store
+    from cache.replication import Follower
+    from cache.snapshot import SnapshotFile
+    from policies import keys_redis
+    from policies.keys_redis import RedisKeyStore
+    from policies.ledger_redis import RedisLedger
+    from policies.rates_redis import RedisRates
+    from policies.redis_scripts import TIMEOUT_S
+    from policies.redis_wire import Wire
+    from policies.slices import SlicedLedger
+
+    wire = Wire(url, TIMEOUT_S)
+    inner = RedisLedger(wire, clock, replicas=settings.replicas, on_alert=on_alert)
+    ledger = SlicedLedger(inner, url, clock)
+    rates = RedisRates(inner, clock, replicas=settings.replicas)
+    keys = RedisKeyStore(keys_redis.connect(url), clock)
+    entries = redis_store.RedisEntryStore(redis_store.connect(url), clock)
+    changes = redis_store.connect(url, FOLLOWER_TIMEOUT_S)
+    snapshot = SnapshotFile(settings.beside("index").with_suffix(".snapshot"), encoder)
+    follower = Follower(changes, entries, index, encoder, clock, snapshot)
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            keys.follow()
+            await stack.enter_async_context(ledger.running())
+            await stack.enter_async_context(rates.running())
+            await stack.enter_async_context(follower.running())
+            yield
+
+    async def close() -> None:
+        keys.close()
+        await changes.aclose()
+        await wire.aclose()
+
+    return Stores(
+        ledger=ledger,
+        treasury=inner,
+        admission=Admission(ledger, clock, rates),
+        keys=keys,
+        entries=entries,
+        fills_index=True,
+        probe=lambda _, watcher: redis_probe(
+            keys.age_s, lambda: ledger.is_away, lambda: ledger.waiting_settlements, watcher
+        ),
+        is_away=lambda: ledger.is_away,
+        running=running,
         close=close,
     )

@@ -9,6 +9,7 @@ from core.clock import Clock
 from gateway.settings import Settings
 from policies.audit import Actor, AuditLog, Change
 from policies.keys import KeyStore
+from policies.keys_redis import RedisKeyStore, connect
 from policies.keys_sqlite import SqliteKeyStore
 from policies.pepper import load_pepper
 
@@ -39,8 +40,16 @@ def open_keys(settings: Settings, clock: Clock) -> Iterator[LocalKeys]:
     """Open the key store that the settings name, and close it again."""
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)
-    with closing(SqliteKeyStore(settings.state_file)) as store, open_audit(settings, pepper, clock) as audit:
+    with closing(_key_store(settings, clock)) as store, open_audit(settings, pepper, clock) as audit:
         yield LocalKeys(store, pepper, audit)
+
+
+def _key_store(settings: Settings, clock: Clock) -> SqliteKeyStore | RedisKeyStore:
+    if settings.redis_url is None:
+        return SqliteKeyStore(settings.state_file)
+    store = RedisKeyStore(connect(settings.redis_url), clock)
+    store.sync()
+    return store
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Metrics:
         self._ttft = self._histogram("ttft_seconds", "Request received to first token sent.", TTFT_BOUNDS_S, limits)
         self._total = self._histogram("request_seconds", "Request received to answer complete.", TOTAL_BOUNDS_S, limits)
         self._overhead = self._histogram("overhead_seconds", "Time in the gateway itself.", OVERHEAD_BOUNDS_S, ())
+        self._alerts = self._counter("budget_alerts", "Budget alerts raised.", ("tenant", "percent"))
+        self._store_away = Gauge("headgate_store_away", "Whether the budget store is away.", registry=self._registry)
         self._ready = Gauge("headgate_tier_ready", "Whether a tier can answer.", ("tier",), registry=self._registry)
 
     def record(self, trace: RequestTrace) -> None:
@@ -59,6 +61,14 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Count a request that never got a tenant or a readable body."""
         self._refusals.labels(code).inc()
+
+    def budget_alert(self, tenant: str, percent: int) -> None:
+        """Count one alert of a budget."""
+        self._alerts.labels(self.tenant_label(tenant), str(percent)).inc()
+
+    def store_away(self, is_away: bool) -> None:
+        """Set the store's gauge."""
+        self._store_away.set(1 if is_away else 0)
 
     def tier_ready(self, tier: str, ready: bool) -> None:
         """Set a tier's gauge."""

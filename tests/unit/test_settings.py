@@ -134,7 +134,7 @@ def test_ports_from_the_command_line_replace_those_of_the_file(tmp_path: Path) -
         (remote(api_key="secret"), "unknown key 'api_key'; did you mean 'api_key_env'?"),
         (remote(context_tokens="0"), "deployments.cloud.context_tokens"),
         (LEAST + "max_body_bytes: 10\n", "max_body_bytes"),
-        (LEAST + "state: redis://host\n", "state: 'redis://host' is not a store"),
+        (LEAST + "state: postgres://host\n", "state: 'postgres://host' is not a store"),
         (LEAST + 'state: "sqlite:"\n', "state: 'sqlite:' is not a store"),
         (LEAST + "telemetry: {log_level: loud}\n", "telemetry.log_level: 'loud' is not accepted"),
     ],
