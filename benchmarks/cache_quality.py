@@ -71,14 +71,19 @@ class Report:
 
 def main() -> None:
     options = _options()
-    rows, pairs = _load(options.data / "dev_stream.jsonl"), _load(options.data / "dev_pairs.jsonl")
+    rows, pairs = load_rows(options.data / "dev_stream.jsonl"), load_rows(options.data / "dev_pairs.jsonl")
     report = asyncio.run(_over_http(options, rows) if options.url else _in_process(options, rows, pairs))
     _show(report)
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
 
 
-def _load(file: Path) -> list[Row]:
+def stream_file(data: Path) -> Path:
+    """Return the stream's file; `data` is that file or the folder of the developer data."""
+    return data / "dev_stream.jsonl" if data.is_dir() else data
+
+
+def load_rows(file: Path) -> list[Row]:
     if not file.is_file():
         sys.exit(f"{file}: not found; the developer data is not part of the repository (--data DIR names its folder)")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -93,8 +98,8 @@ async def _in_process(options: argparse.Namespace, rows: list[Row], pairs: list[
         await asyncio.sleep(0.01)
 
     async def ask(number: int, row: Row) -> tuple[str, int | None]:
-        request = parse_chat_request(json.dumps(_body(row, "large")).encode(), f"r{number}")
-        caller, policy = Caller(row.get("tenant", "t0"), "k"), _policy(row, options.max_false_hit_rate)
+        request = parse_chat_request(json.dumps(body_of(row, "large")).encode(), f"r{number}")
+        caller, policy = Caller(row.get("tenant", "t0"), "k"), policy_of(row, options.max_false_hit_rate)
         found = await cache.lookup(caller, request, policy)
         if isinstance(found, ExactHit | SemanticHit):
             return ("exact" if isinstance(found, ExactHit) else "semantic"), int(found.entry.answer.content)
@@ -115,7 +120,7 @@ async def _over_http(options: argparse.Namespace, rows: list[Row]) -> Report:
 
         async def ask(number: int, row: Row) -> tuple[str, int | None]:
             headers = {"authorization": f"Bearer {keys[row.get('tenant', 't0')]}"}
-            reply = await client.post("/v1/chat/completions", json=_body(row, options.alt_model), headers=headers)
+            reply = await client.post("/v1/chat/completions", json=body_of(row, options.alt_model), headers=headers)
             if reply.status_code != 200:
                 sys.exit(f"request {number}: status {reply.status_code}: {reply.text[:300]}")
             text = reply.json()["choices"][0]["message"]["content"]
@@ -144,7 +149,7 @@ async def _replay(rows: list[Row], ask: Ask) -> Report:
         if source is not None:
             tally.exact += outcome == "exact"
             tally.semantic += outcome == "semantic"
-            verdict = _verdict(row, rows[source])
+            verdict = verdict_of(row, rows[source])
             setattr(tally, verdict, getattr(tally, verdict) + 1)
             if verdict == "wrong":
                 report.wrong_examples.append((number, source))
@@ -157,7 +162,7 @@ async def _replay(rows: list[Row], ask: Ask) -> Report:
     return report
 
 
-def _verdict(row: Row, source: Row) -> str:
+def verdict_of(row: Row, source: Row) -> str:
     if row["cat"] == "scope_volatile" or row.get("salt", "") != source.get("salt", ""):
         return "wrong"
     if row["cid"] == source["cid"]:
@@ -179,14 +184,14 @@ async def _judge_pairs(rows: list[Row], guard: Guard, embedder: Any) -> dict[str
     return dict(sorted(counts.items()))
 
 
-def _body(row: Row, alt_model: str) -> Row:
+def body_of(row: Row, alt_model: str) -> Row:
     system = [{"role": "system", "content": row["system"]}] if "system" in row else []
     messages = [*system, *row.get("history", []), {"role": "user", "content": row["prompt"]}]
     params: Row = row.get("params", {})
     return {"model": alt_model if row.get("alt_model") else "auto", "messages": messages} | params
 
 
-def _policy(row: Row, max_false_hit_rate: float) -> EffectivePolicy:
+def policy_of(row: Row, max_false_hit_rate: float) -> EffectivePolicy:
     tenant = TenantPolicy(
         tenant=row.get("tenant", "t0"),
         version="v1",

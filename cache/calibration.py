@@ -14,13 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from cache.evidence import NAMES
+from cache.evidence import NAMES, bounded_margin
 
 SCHEMA = 1
 SHIPPED = Path(__file__).with_name("guard_data") / "score.json"
 DEFAULT_RATE = 0.005
 CONFIDENCE = 0.95
 NEVER = math.inf
+_MARGIN = NAMES.index("margin")
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,10 +55,16 @@ class ScoreTable:
 
     def probability(self, evidence: Sequence[float]) -> float:
         """Return P(the answer may be served) in (0, 1)."""
-        total = self.intercept + sum(
-            weight * value for weight, value in zip(self.coefficients, evidence, strict=True) if value
-        )
-        return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, total))))
+        return _logistic(self.logit(evidence))
+
+    def logit(self, evidence: Sequence[float]) -> float:
+        """Return the log-odds of `probability`."""
+        terms = (weight * value for weight, value in zip(self.coefficients, evidence, strict=True) if value)
+        return self.intercept + sum(terms)
+
+    def with_margin(self, logit: float, margin: float) -> float:
+        """Return the probability for evidence of `logit` at margin 0, now with this margin."""
+        return _logistic(logit + self.coefficients[_MARGIN] * bounded_margin(margin))
 
     def threshold(self, max_false_hit_rate: float) -> float:
         """Return the lowest threshold that is safe for the rate, `NEVER` when none is."""
@@ -67,6 +74,10 @@ class ScoreTable:
     def default_threshold(self) -> float:
         """Return the threshold of the default rate."""
         return self.threshold(DEFAULT_RATE)
+
+
+def _logistic(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, logit))))
 
 
 @cache

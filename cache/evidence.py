@@ -46,13 +46,18 @@ def evidence_of(
     return [
         similarity,
         *(max(0.0, similarity - knot) * 10 for knot in (0.80, 0.90, 0.95)),
-        max(-_MARGIN_BOUND, min(_MARGIN_BOUND, margin)) / _MARGIN_BOUND,
+        bounded_margin(margin),
         *_of_words(difference, lexicon),
         *_of_overlap(cached, new, difference),
         *_of_form(cached, new, difference),
         *_of_rarity(cached, new, difference, lexicon),
         *(float(rule == one) for one in RULES),
     ]
+
+
+def bounded_margin(margin: float) -> float:
+    """Return the margin as evidence in [-1, 1]."""
+    return max(-_MARGIN_BOUND, min(_MARGIN_BOUND, margin)) / _MARGIN_BOUND
 
 
 def _of_words(difference: Difference, lexicon: Lexicon) -> list[float]:
