@@ -83,37 +83,63 @@ class DisconnectWatch:
             watcher.cancel()
 
 
-async def send_answer(answer: Answer, send: Send, watch: DisconnectWatch) -> None:
-    """Send an answer; once a stream has begun, an error goes out as an SSE error event without `[DONE]`."""
-    headers = encode_headers(answer.headers)
-    if not answer.stream:
-        body = b"".join([chunk async for chunk in answer.chunks])
+class Reply:
+    """The response of one request; it knows how far it is, so that an error never starts a second one."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._has_started = False
+        self._is_stream = False
+        self._has_ended = False
+
+    async def answer(self, answer: Answer, watch: DisconnectWatch) -> None:
+        """Send an answer; once a stream has begun, an error goes out as an SSE error event without `[DONE]`."""
+        headers = encode_headers(answer.headers)
+        if not answer.stream:
+            body = b"".join([chunk async for chunk in answer.chunks])
+            watch.completed()
+            await self.whole(200, headers, body)
+            return
+        self._is_stream = True
+        await self._start(200, [*SSE_HEADERS, *headers])
+        try:
+            async for chunk in answer.chunks:
+                await self._body(chunk)
+        except ClientGone:
+            raise
+        except HeadgateError as error:
+            await self._body(error_event(error))
         watch.completed()
-        await send_body(send, 200, [JSON_TYPE, *headers], body)
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *headers]})
-    try:
-        async for chunk in answer.chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except HeadgateError as error:
-        await send({"type": "http.response.body", "body": error_event(error), "more_body": True})
-    watch.completed()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._body(b"", more=False)
 
+    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send one whole JSON response."""
+        length = (b"content-length", str(len(body)).encode())
+        await self._start(status, [JSON_TYPE, *headers, length])
+        await self._body(body, more=False)
 
-async def send_error(error: HeadgateError, request_id: str, send: Send) -> None:
-    """Send an error object; a client that is gone gets nothing."""
-    if isinstance(error, ClientGone):
-        return
-    headers = encode_headers([("x-request-id", request_id), *error_headers(error)])
-    await send_body(send, error.http_status, [JSON_TYPE, *headers], error_body(error))
+    async def error(self, error: HeadgateError) -> None:
+        """Send an error object, or an SSE error event that ends a stream; a client that is gone gets nothing.
 
+        A plain answer that failed while it was sent stays short of its length, which clients notice.
+        """
+        if isinstance(error, ClientGone) or self._has_ended:
+            return
+        if not self._has_started:
+            headers = encode_headers([("x-request-id", self._request_id), *error_headers(error)])
+            await self.whole(error.http_status, headers, error_body(error))
+        elif self._is_stream:
+            await self._body(error_event(error))
+            await self._body(b"", more=False)
 
-async def send_body(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """Send one whole response."""
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._has_started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _body(self, body: bytes, *, more: bool = True) -> None:
+        self._has_ended = not more
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -20,7 +20,7 @@ from core.clock import Clock
 from core.errors import HeadgateError, RouteNotFound
 from core.identity import Caller, new_request_id
 from core.plan import Readiness
-from gateway.asgi import JSON_TYPE, DisconnectWatch, encode_headers, read_body, send_answer, send_body, send_error
+from gateway.asgi import DisconnectWatch, Reply, encode_headers, read_body
 from gateway.demands import parse_demands, relevant_headers
 from gateway.pipeline import Pipeline
 from gateway.rendering import render_http_exception, render_unexpected
@@ -52,6 +52,7 @@ class PublicApi:
         """Serve one chat completion."""
         received_s = self.clock.monotonic_s()
         request_id = new_request_id()
+        reply = Reply(send, request_id)
         watch = DisconnectWatch()
         caller: Caller | None = None
         draft: TraceDraft | None = None
@@ -64,18 +65,19 @@ class PublicApi:
             request = parse_chat_request(body, request_id, parse_demands(headers))
             draft = TraceDraft(caller, request, CHAT, self.clock.now(), received_s, headers.get("traceparent"))
             async with watch.over(receive), self.pipeline.open(caller, request, draft) as answer:
-                await send_answer(answer, send, watch)
+                await reply.answer(answer, watch)
         except HeadgateError as error:
             if draft is None:
                 self._note_refusal(error, request_id, caller)
-            await send_error(error, request_id, send)
+            await reply.error(error)
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id})
-            await send_error(HeadgateError("The gateway failed to handle this request."), request_id, send)
+            await reply.error(HeadgateError("The gateway failed to handle this request."))
 
     async def models(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """List the model names that the caller may send."""
         request_id = new_request_id()
+        reply = Reply(send, request_id)
         caller: Caller | None = None
         try:
             if scope["method"] not in ("GET", "HEAD"):
@@ -84,11 +86,10 @@ class PublicApi:
             caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
             names = visible_models(self.policies(), caller)
             body = {"object": "list", "data": [_model(name) for name in names]}
-            sent = [JSON_TYPE, *encode_headers([("x-request-id", request_id)])]
-            await send_body(send, 200, sent, msgspec.json.encode(body))
+            await reply.whole(200, encode_headers([("x-request-id", request_id)]), msgspec.json.encode(body))
         except HeadgateError as error:
             self._note_refusal(error, request_id, caller)
-            await send_error(error, request_id, send)
+            await reply.error(error)
 
     def _note_refusal(self, error: HeadgateError, request_id: str, caller: Caller | None) -> None:
         """Count and log a request that was refused before it had a trace; its id is what the client was told."""
