@@ -11,7 +11,8 @@ and never settled. What is checked:
   holds and slices that make it up;
 - exact books: what was charged is what the requests of surviving gateways have cost, to the nano-USD, and what killed
   ones had in flight is charged at least at its cost and flagged;
-- overshoot: no window is used beyond its limit by more than the requests then in flight cost above their holds;
+- overshoot: no window is used beyond its limit by more than the requests then in flight, or in slices of that time,
+  cost above their holds;
 - no leaked hold: when the last lease is over nothing is reserved;
 - no false block: a refusal counts as false when, at every moment while it was decided, all that other requests could
   possibly have held left room for it. Refusals within two seconds of an outage of the store are not judged.
@@ -43,7 +44,7 @@ from numpy.typing import NDArray
 from benchmarks.chaos_journal import DTYPE, NEVER, RECORD, Outcome, tenants, wall_ahead_s
 from policies.redis_draws import SEPARATOR, keys_of
 from policies.redis_scripts import Script
-from policies.slices import SYNC_S
+from policies.slices import SLICE_LIFE_S
 from tests.redis_server import RedisServer
 
 GATEWAYS, SURVIVORS = 4, 2
@@ -283,10 +284,17 @@ class Judge:
                 "judged": sum(block[0] for block in blocks),
                 "not_judged": sum(block[1] for block in blocks),
                 "false": sum(block[2] for block in blocks),
+                "false_by_tenant": {
+                    one.policy.tenant: block[2] for one, block in zip(tenants(), blocks, strict=True) if block[2]
+                },
             },
             "reserve_ms": {
-                name: round(float(np.quantile(took_s, share)) * 1000, 3)
-                for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+                one.name.lower(): {
+                    name: round(float(np.quantile(took_s[everything["outcome"] == one], share)) * 1000, 3)
+                    for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+                }
+                for one in (Outcome.RAN, Outcome.REFUSED, Outcome.UNAVAILABLE)
+                if outcomes[one.name.lower()]
             },
         }
 
@@ -447,13 +455,11 @@ def _most_used(
 
 
 def _in_flight_excess(granted: Records) -> int:
-    """Return what the requests in flight at the last grant cost above their holds (a slice tells within a second)."""
+    """Return what requests in flight at the last grant, or in slices of that time, cost above their holds."""
     if not len(granted):
         return 0
     last = granted[np.argmax(granted["granted_s"])]
-    in_flight = (granted["asked_s"] <= last["granted_s"]) & (
-        granted["settled_s"] >= last["asked_s"] - SYNC_S - RETURN_S
-    )
+    in_flight = (granted["asked_s"] <= last["granted_s"]) & (granted["settled_s"] >= last["asked_s"] - SLICE_LIFE_S)
     return int(np.maximum(0, granted["cost"] - granted["amount"])[in_flight].sum())
 
 

@@ -14,6 +14,7 @@ everything it acknowledged; a power cut may lose a second, a failover what was n
 are lost so are booked anew, holds themselves are not.
 """
 
+import asyncio
 import contextlib
 from typing import Literal, NamedTuple
 
@@ -47,6 +48,7 @@ from policies.redis_wire import StoreAway
 RESERVE, SETTLE, REAP, SUMS = Script("reserve"), Script("settle"), Script("reap"), Script("sums")
 GRANT, ALERT = Script("grant"), Script("alert")
 REAPED_AT_ONCE = 200
+DELIVERED_AT_ONCE = 100
 StoreState = Literal["ok", "away"]
 
 
@@ -223,11 +225,15 @@ class RedisLedger:
                 self._on_alert(alert)
 
     async def _deliver(self) -> None:
+        """Book what waits, many at once: an outage leaves thousands of settlements, each of which still holds money."""
         self._is_delivering = True
         try:
-            while (waiting := self._backlog.first()) is not None:
-                await self._settle(*waiting)
-                self._backlog.done(waiting[0])
+            count = 1  # the first one finds out whether the store is back
+            while waiting := self._backlog.first(count):
+                count = DELIVERED_AT_ONCE
+                await asyncio.gather(*(self._settle(hold, cost) for hold, cost in waiting))
+                for hold, _ in waiting:
+                    self._backlog.done(hold)
         finally:
             self._is_delivering = False
 

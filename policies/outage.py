@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from itertools import islice
 
 from core.errors import BudgetExhausted, Unavailable
 from core.identity import Caller
@@ -30,9 +31,9 @@ class Backlog:
             lost, _ = self._waiting.popitem(last=False)
             _logger.error("too many settlements wait for the budget store", extra={"reservation": lost})
 
-    def first(self) -> tuple[Hold, Cost] | None:
-        """Return the settlement that waits longest."""
-        return next(iter(self._waiting.values()), None)
+    def first(self, count: int) -> list[tuple[Hold, Cost]]:
+        """Return the settlements that wait longest."""
+        return list(islice(self._waiting.values(), count))
 
     def done(self, hold: Hold) -> None:
         """Forget a settlement that was delivered."""

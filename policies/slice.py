@@ -91,6 +91,11 @@ class Purse:
     denied_until_s: float = float("-inf")
     is_leasing: bool = False
 
+    @property
+    def runs_low(self) -> bool:
+        """Tell whether all slices together have less left than a quarter of the newest."""
+        return sum(one.unused for one in self.slices if one.is_active) < self.slices[-1].total >> 2
+
     def misses_often(self, now_s: float) -> bool:
         """Note a miss and tell whether the one before was a moment ago."""
         is_busy = now_s - self.missed_at_s < BUSY_S

@@ -16,7 +16,8 @@ A `SlicedLedger` stands in front of a `RedisLedger`. The protocol:
   were short. Every replica (the asking one included) stops using slices on them at once and returns what is unused;
   the request asks again until it fits, nothing can be recalled any more, or `PATIENCE_S` is over. For a second no slice
   is leased on these lines. A replica that cannot hear (its subscription is down) uses no slices.
-- A slice unused for `IDLE_S`, or whose window ends, is given back; it stays as a hold of its requests in flight.
+- A slice unused for `IDLE_S`, `SLICE_LIFE_S` old, or whose window ends, is given back; it stays as a hold of its
+  requests in flight.
 - A replica that dies leaves its slices to their lease (`SLICE_LEASE_S`): the reaper charges what is left of them in
   full, flagged unconfirmed, as it does with any hold: money that may have been spent is never given away. A replica
   that was only cut off corrects that charge with its next update.
@@ -26,9 +27,10 @@ A `SlicedLedger` stands in front of a `RedisLedger`. The protocol:
 What it promises, beyond `policies.ledger`:
 
 - Overshoot. A slice of amount S is granted by Redis only if S is free, and itself grants only while
-  held + spent + amount <= S. So with slices in the place of holds the proof in `policies.ledger` stands: what was
-  granted within a slice adds up to more than S only by the sum of max(0, actual - amount) over its requests. Nothing
-  else is added by slicing.
+  held + spent + amount <= S. So with slices in the place of holds the proof in `policies.ledger` stands: the limit is
+  passed by at most what slices and holds in flight at the last grant in Redis end above their amounts. A slice ends
+  above S only by the sum of max(0, actual - amount) over its requests. Since it grants for `SLICE_LIFE_S` at most, all
+  in all the bound is that sum over the requests that were in flight, or settled at most 10 s before, at the last grant.
 - Conservation. A slice moves money between `reserved` and `spent` of its lines by differences of its totals, in one
   script; opened once and closed once, its differences add up to what its requests have cost.
 - No false block. A refusal is final only when Redis refuses while no slice on the refusing lines can be recalled, or
@@ -66,6 +68,8 @@ from policies.slice import BUSY_S, Purse, Slice
 LEASE, SYNC = Script("lease"), Script("sync")
 CHANNEL = f"{PREFIX}:recall"
 SLICE_LEASE_S = 10.0
+SLICE_LIFE_S = 10.0
+"""How long a slice may be granted from at most, renewals of its lease or not."""
 SYNC_S = 1.0
 IDLE_S = 1.0
 TEND_S = 0.05
@@ -190,7 +194,7 @@ class SlicedLedger:
                 if one.take(hold.amount_nano_usd, now_s):
                     self._granted[id_] = _Granted(one, hold.amount_nano_usd, now_s + hold.lease_s)
                     purse.used_at_s = now_s
-                    if one.unused < one.total >> 2:
+                    if one.unused < one.total >> 2 and purse.runs_low:
                         self._lease_more(purse, hold.amount_nano_usd, now_s)
                     return
             self._elsewhere[id_] = None
@@ -353,7 +357,7 @@ class SlicedLedger:
         lines = tuple(line.decode() for line in named)
         made = Slice(
             slice_id, purse, lines, total,
-            window_until_s=asked_s + (until_ms - server_ms) / 1000,
+            window_until_s=asked_s + min(SLICE_LIFE_S, (until_ms - server_ms) / 1000),
             lease_until_s=asked_s + self._slice_lease_s,
             told_at_s=asked_s,
         )  # fmt: skip
