@@ -3,7 +3,8 @@
 HeadgateError
 ├── ConfigurationError        start-up refuses; names the file, the key and the mend
 ├── InvalidRequest            400
-│   └── BodyTooLarge          413
+│   ├── BodyTooLarge          413
+│   └── RequestTimeout        408  the body did not arrive
 ├── InvalidApiKey             401
 ├── PermissionRefused         403  the key is narrower than its tenant
 ├── ModelNotFound             404  the same for "does not exist" and "not granted"
@@ -73,6 +74,18 @@ class BodyTooLarge(InvalidRequest):
 
     code = "request_too_large"
     http_status = 413
+
+
+class RequestTimeout(InvalidRequest):
+    """The client began a request and then sent nothing for too long."""
+
+    code = "request_timeout"
+    http_status = 408
+    retryable = True
+
+    def headers(self) -> dict[str, str]:
+        """Close the connection: the rest of the body may still be on its way."""
+        return {"connection": "close"}
 
 
 class InvalidApiKey(HeadgateError):

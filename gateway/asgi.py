@@ -1,15 +1,19 @@
-"""The bare ASGI work of the hot routes: read a bounded body, send an answer, notice a client that goes away."""
+"""The bare ASGI work of the hot routes: read a bounded body, send an answer, notice a client that goes or idles."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from litestar.types import HTTPScope, Receive, Send
+from litestar.types import HTTPScope, HTTPSendMessage, Receive, Send
 
-from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest
+from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout
 from gateway.answer import Answer
 from gateway.rendering import error_body, error_event, error_headers
 
+BODY_IDLE_S = 20.0
+WRITE_TIMEOUT_S = 30.0
+LAST_WRITE_S = 1.0
+ABORT = "headgate.abort"
 JSON_TYPE = (b"content-type", b"application/json")
 SSE_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -18,12 +22,13 @@ SSE_HEADERS = (
 )
 
 
-async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int) -> bytes:
+async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int, idle_s: float = BODY_IDLE_S) -> bytes:
     """Read the request body, refusing it as soon as it is known to be too large or compressed.
 
     Raises:
         BodyTooLarge: by its Content-Length, or by the bytes counted while reading.
         InvalidRequest: compressed.
+        RequestTimeout: nothing more of it came for `idle_s` seconds.
         ClientGone: the connection closed before the body was complete.
     """
     for name, value in scope["headers"]:
@@ -33,7 +38,11 @@ async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int) -> bytes
             raise InvalidRequest("Compressed request bodies are not accepted; send the JSON as it is.")
     body = b""
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout(idle_s):
+                message = await receive()
+        except TimeoutError as timeout:
+            raise RequestTimeout(f"The rest of the request body did not arrive within {idle_s:g} s.") from timeout
         if message["type"] != "http.request":
             raise ClientGone("The client closed the connection.")
         body += message["body"]
@@ -84,10 +93,15 @@ class DisconnectWatch:
 
 
 class Reply:
-    """The response of one request; it knows how far it is, so that an error never starts a second one."""
+    """The response of one request; it knows how far it is, so that an error never starts a second one.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    A client that does not read is given up after `write_timeout_s`, so that it cannot hold its slot for ever.
+    """
+
+    def __init__(self, scope: HTTPScope, send: Send, request_id: str, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
+        self._scope = scope
         self._send = send
+        self._write_timeout_s = write_timeout_s
         self._request_id = request_id
         self._has_started = False
         self._is_stream = False
@@ -120,11 +134,20 @@ class Reply:
         await self._body(body, more=False)
 
     async def error(self, error: HeadgateError) -> None:
-        """Send an error object, or an SSE error event that ends a stream; a client that is gone gets nothing.
+        """Send an error object, or an SSE error event that ends a stream; from one that is gone the line is cut.
 
         A plain answer that failed while it was sent stays short of its length, which clients notice.
         """
-        if isinstance(error, ClientGone) or self._has_ended:
+        if not isinstance(error, ClientGone):
+            with suppress(ClientGone):
+                self._write_timeout_s = min(self._write_timeout_s, LAST_WRITE_S)
+                await self._tell(error)
+                return
+        self._abort()
+        await asyncio.sleep(0)  # the server learns of it in its next turn, and must before this handler returns
+
+    async def _tell(self, error: HeadgateError) -> None:
+        if self._has_ended:
             return
         if not self._has_started:
             headers = encode_headers([("x-request-id", self._request_id), *error_headers(error)])
@@ -135,11 +158,24 @@ class Reply:
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._has_started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._write({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _body(self, body: bytes, *, more: bool = True) -> None:
         self._has_ended = not more
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self._write({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _write(self, message: HTTPSendMessage) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await self._send(message)
+        except TimeoutError as timeout:
+            raise ClientGone("The client does not read its answer.") from timeout
+
+    def _abort(self) -> None:
+        """Close the connection without sending what is buffered; our listeners' scopes say how."""
+        abort = ((self._scope.get("extensions") or {}).get(ABORT) or {}).get("abort")
+        if callable(abort):
+            abort()
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -52,7 +52,7 @@ class PublicApi:
         """Serve one chat completion."""
         received_s = self.clock.monotonic_s()
         request_id = new_request_id()
-        reply = Reply(send, request_id)
+        reply = Reply(scope, send, request_id)
         watch = DisconnectWatch()
         caller: Caller | None = None
         draft: TraceDraft | None = None
@@ -77,7 +77,7 @@ class PublicApi:
     async def models(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """List the model names that the caller may send."""
         request_id = new_request_id()
-        reply = Reply(send, request_id)
+        reply = Reply(scope, send, request_id)
         caller: Caller | None = None
         try:
             if scope["method"] not in ("GET", "HEAD"):

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import uvicorn
 import uvloop
-from litestar import Litestar
+from litestar.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.errors import ConfigurationError
+from gateway.asgi import ABORT
 from gateway.compose import Gateway, build
 from gateway.settings import Address, Settings
 from gateway.telemetry.log_line import configure_logging
@@ -21,6 +23,15 @@ logger = logging.getLogger("headgate.serve")
 DRAIN_S = 10
 KEEPALIVE_S = 75
 BACKLOG = 2048
+
+
+class _Protocol(HttpToolsProtocol):
+    """Lets a handler cut its connection, for a client that does not read: closing would wait for it to read."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request whose scope says how to cut its connection."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
 
 
 class _Listener(uvicorn.Server):
@@ -53,7 +64,7 @@ def serve(settings: Settings, *, demo: bool) -> int:
 
 
 async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, *, demo: bool) -> int:
-    listeners = [(_listener(gateway.public), public), (_listener(gateway.admin), admin)]
+    listeners = [(listener(gateway.public), public), (listener(gateway.admin), admin)]
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -92,12 +103,13 @@ async def _show(gateway: Gateway, url: str) -> None:
         logger.exception("the demonstration failed; the gateway goes on serving")
 
 
-def _listener(app: Litestar) -> _Listener:
+def listener(app: ASGIApp) -> _Listener:
+    """Return the server of one application, as both of ours run."""
     return _Listener(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
