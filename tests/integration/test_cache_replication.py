@@ -77,9 +77,6 @@ class Replica:
 class SimilarEnough(Guard):
     """Serves whatever is similar, so that these tests do not depend on the guard's judgement."""
 
-    def __init__(self) -> None:
-        """Load nothing."""
-
     def judge(self, cached_prompt: str, new_prompt: str, similarity: float, *_: Any, **__: Any) -> Served | Vetoed:
         return Served(1.0, "same") if similarity > 0.6 else Vetoed("similarity")
 
