@@ -115,6 +115,13 @@ class SemanticCache:
             return Miss(await self._vector_for_router(request, policy))
         return found
 
+    def flight_key(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> str | None:
+        """Return what identical requests in flight share; None where an answer may not be shared or is to be fresh."""
+        if refuse_request(request, policy) is not None or request.demands.cache.no_store:
+            return None
+        exact = self._fingerprinter.keys(caller, request, policy).exact
+        return f"{exact}:{int(request.stream)}{int(request.include_usage)}"
+
     async def store(
         self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, answer: CachedAnswer
     ) -> str | None:

@@ -1,0 +1,200 @@
+"""Let identical requests in flight share one answer: the first leads, the others follow its answer as it comes.
+
+A leader publishes what it gets, chunk by chunk, and says how it ended; followers replay the chunks from the first on,
+so that a stream is a stream for them too. A leader that fails promotes the one who has waited longest, and the others
+wait for that one; who was already given part of the answer sees the failure. Waiting is bounded: after `max_wait_s`
+without a chunk one goes on alone. One answer is kept up to `max_bytes`; beyond it nobody new may follow.
+
+    async with flights.join(key) as place:
+        match place:
+            case Leader():    relay the answer, `place.publish(item)` for each chunk, `place.complete()` after the last
+            case Follower():  relay `place.items()`; it raises LeaderFailed
+            case Alone():     go on as if there were no single-flight
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+MAX_WAIT_S = 30.0
+MAX_BYTES = 2**20
+MAX_FOLLOWERS = 1_000
+
+
+class LeaderFailed(Exception):
+    """The leader broke off after this follower had been given part of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Do the work without telling anybody: there is no flight to join."""
+
+
+@dataclass(slots=True)
+class _Flight(Generic[T]):
+    """What one leader has published so far, and who waits for more."""
+
+    items: list[T] = field(default_factory=list)
+    size_bytes: int = 0
+    is_complete: bool = False
+    has_failed: bool = False
+    is_open: bool = True
+    waiting: "deque[asyncio.Future[_Flight[T]]]" = field(default_factory=deque)
+    followers: int = 0
+    is_handed_over: bool = False
+
+    def wake(self) -> None:
+        """Tell all who wait that this flight has changed."""
+        while self.waiting:
+            waiter = self.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(self)
+
+    async def changed(self, limit_s: float, waiter: "asyncio.Future[_Flight[T]]") -> "_Flight[T] | None":
+        """Wait for a change and return the flight that changed, which is another after a failure; None when too long.
+
+        A flight that `is_handed_over` is the caller's to lead.
+        """
+        if limit_s <= 0:
+            return None
+        self.waiting.append(waiter)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await waiter
+        except TimeoutError:
+            return _result(waiter)  # both may happen in one turn of the loop
+
+
+class Leader(Generic[T]):
+    """Does the work for all; everything published is kept for those who follow."""
+
+    def __init__(self, flight: _Flight[T], max_bytes: int) -> None:
+        self._flight = flight
+        self._max_bytes = max_bytes
+
+    @property
+    def followers(self) -> int:
+        """Return how many follow now."""
+        return self._flight.followers
+
+    def publish(self, item: T, size_bytes: int = 0) -> None:
+        """Hand one chunk to all followers; the first chunk may be the answer's head."""
+        flight = self._flight
+        flight.size_bytes += size_bytes
+        flight.is_open = flight.is_open and flight.size_bytes <= self._max_bytes
+        if flight.is_open or flight.followers:
+            flight.items.append(item)
+        flight.wake()
+
+    def complete(self) -> None:
+        """Say that the last chunk was published; without it, leaving the context means failure."""
+        self._flight.is_complete = True
+        self._flight.wake()
+
+
+class Follower(Generic[T]):
+    """Reads what the leader publishes; at least one chunk is there."""
+
+    def __init__(self, flight: _Flight[T], max_wait_s: float) -> None:
+        self._flight = flight
+        self._max_wait_s = max_wait_s
+
+    async def items(self) -> AsyncIterator[T]:
+        """Yield every chunk from the first on, each as soon as it is published.
+
+        Raises:
+            LeaderFailed: the leader broke off, or published nothing more within the wait.
+        """
+        at = 0
+        while True:
+            while at < len(self._flight.items):
+                yield self._flight.items[at]
+                at += 1
+            if self._flight.is_complete:
+                return
+            waiter: asyncio.Future[_Flight[T]] = asyncio.get_running_loop().create_future()
+            if self._flight.has_failed or await self._flight.changed(self._max_wait_s, waiter) is None:
+                raise LeaderFailed
+
+
+class SingleFlight(Generic[T]):
+    """The flights of one process by key; a key must name everything that can change the answer, and the shape of it."""
+
+    def __init__(
+        self, *, max_wait_s: float = MAX_WAIT_S, max_bytes: int = MAX_BYTES, max_followers: int = MAX_FOLLOWERS
+    ) -> None:
+        self._max_wait_s = max_wait_s
+        self._max_bytes = max_bytes
+        self._max_followers = max_followers
+        self._flights: dict[str, _Flight[T]] = {}
+
+    def __len__(self) -> int:
+        """Return how many flights are under way."""
+        return len(self._flights)
+
+    @asynccontextmanager
+    async def join(
+        self, key: str | None, max_wait_s: float | None = None
+    ) -> AsyncIterator[Leader[T] | Follower[T] | Alone]:
+        """Take a place: lead when nobody does, follow once there is something to follow, or go alone.
+
+        Args:
+            key: None goes alone at once (the request may not be shared).
+            max_wait_s: the longest wait without a chunk, such as what is left of the deadline.
+        """
+        limit_s = self._max_wait_s if max_wait_s is None else min(max_wait_s, self._max_wait_s)
+        flight = None if key is None else await self._flight(key, limit_s)
+        if key is None or flight is None:
+            yield Alone()
+        elif flight.is_handed_over:
+            flight.is_handed_over = False
+            try:
+                yield Leader(flight, self._max_bytes)
+            finally:
+                self._end(key, flight)
+        else:
+            flight.followers += 1
+            try:
+                yield Follower(flight, limit_s)
+            finally:
+                flight.followers -= 1
+
+    async def _flight(self, key: str, limit_s: float) -> _Flight[T] | None:
+        """Return a flight to lead (handed over) or to follow (it has a chunk or is complete); None to go alone."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(is_handed_over=True)
+            return flight
+        if not flight.is_open or flight.followers + len(flight.waiting) >= self._max_followers:
+            return None
+        if flight.items:
+            return flight
+        waiter: asyncio.Future[_Flight[T]] = asyncio.get_running_loop().create_future()
+        try:
+            return await flight.changed(limit_s, waiter)
+        except asyncio.CancelledError:
+            promoted = _result(waiter)
+            if promoted is not None and promoted.is_handed_over:
+                self._end(key, promoted)
+            raise
+
+    def _end(self, key: str, flight: _Flight[T]) -> None:
+        """Take the flight out; after a failure hand a new one, with all others who wait, to the first of them."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        flight.has_failed = not flight.is_complete
+        waiting = deque(waiter for waiter in flight.waiting if not waiter.done())
+        if flight.is_complete or flight.items or not waiting:
+            flight.wake()
+            return
+        first = waiting.popleft()
+        successor = self._flights[key] = _Flight(waiting=waiting, is_handed_over=True)
+        first.set_result(successor)
+
+
+def _result(waiter: "asyncio.Future[_Flight[T]]") -> _Flight[T] | None:
+    return waiter.result() if waiter.done() and not waiter.cancelled() else None
