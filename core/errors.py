@@ -232,6 +232,12 @@ class NotCached(HeadgateError):
     log_level = logging.INFO
 
 
+def reason_of(cancelled: BaseException) -> HeadgateError:
+    """Return why a request was cancelled: the error that the canceller gave as message, else that the client left."""
+    given = next((message for message in cancelled.args if isinstance(message, HeadgateError)), None)
+    return given or ClientGone("The client closed the connection.")
+
+
 def retry_after_headers(seconds: float) -> dict[str, str]:
     """Render a wait in both forms the official SDKs read: whole seconds and milliseconds, both rounded up."""
     return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}

@@ -1,14 +1,15 @@
-"""The bare ASGI work of the hot routes: read a bounded body, send an answer, notice a client that goes or idles."""
+"""The bare ASGI work of the hot routes: read a bounded body, send an answer, give up a client that idles."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 
 from litestar.types import HTTPScope, HTTPSendMessage, Receive, Send
 
 from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout
 from gateway.answer import Answer
 from gateway.rendering import error_body, error_event, error_headers
+from gateway.running import RunningRequest
 
 BODY_IDLE_S = 20.0
 WRITE_TIMEOUT_S = 30.0
@@ -52,46 +53,6 @@ async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int, idle_s: 
             return body
 
 
-class DisconnectWatch:
-    """Cancels the task that handles a request when its client goes away, until the answer is complete."""
-
-    def __init__(self) -> None:
-        self._complete = False
-
-    def completed(self) -> None:
-        """Say that the last byte is about to leave: what follows must not be cancelled any more."""
-        self._complete = True
-
-    @asynccontextmanager
-    async def over(self, receive: Receive) -> AsyncIterator[None]:
-        """Watch `receive` while the context lasts.
-
-        Raises:
-            ClientGone: the client closed the connection before `completed` was called.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        gone = asyncio.Event()
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            if not self._complete:
-                gone.set()
-                task.cancel()
-
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not gone.is_set():
-                raise
-            task.uncancel()
-            raise ClientGone("The client closed the connection.") from None
-        finally:
-            watcher.cancel()
-
-
 class Reply:
     """The response of one request; it knows how far it is, so that an error never starts a second one.
 
@@ -107,12 +68,12 @@ class Reply:
         self._is_stream = False
         self._has_ended = False
 
-    async def answer(self, answer: Answer, watch: DisconnectWatch) -> None:
+    async def answer(self, answer: Answer, running: RunningRequest) -> None:
         """Send an answer; once a stream has begun, an error goes out as an SSE error event without `[DONE]`."""
         headers = encode_headers(answer.headers)
         if not answer.stream:
             body = b"".join([chunk async for chunk in answer.chunks])
-            watch.completed()
+            running.completed()
             await self.whole(200, headers, body)
             return
         self._is_stream = True
@@ -124,7 +85,7 @@ class Reply:
             raise
         except HeadgateError as error:
             await self._body(error_event(error))
-        watch.completed()
+        running.completed()
         await self._body(b"", more=False)
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -5,7 +5,7 @@ The hot routes are bare ASGI handlers: the key is checked from the headers befor
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
@@ -20,10 +20,11 @@ from core.clock import Clock
 from core.errors import HeadgateError, RouteNotFound
 from core.identity import Caller, new_request_id
 from core.plan import Readiness
-from gateway.asgi import DisconnectWatch, Reply, encode_headers, read_body
+from gateway.asgi import Reply, encode_headers, read_body
 from gateway.demands import parse_demands, relevant_headers
 from gateway.pipeline import Pipeline
 from gateway.rendering import render_http_exception, render_unexpected
+from gateway.running import RunningRequest, RunningRequests
 from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
 from policies.access import CallerSource
@@ -47,25 +48,31 @@ class PublicApi:
     metrics: Metrics
     clock: Clock
     max_body_bytes: int
+    running: RunningRequests = field(default_factory=RunningRequests)
 
     async def chat(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Serve one chat completion."""
+        with self.running.entered() as running:
+            await self._chat(scope, receive, send, running)
+
+    async def _chat(self, scope: HTTPScope, receive: Receive, send: Send, running: RunningRequest) -> None:
         received_s = self.clock.monotonic_s()
         request_id = new_request_id()
         reply = Reply(scope, send, request_id)
-        watch = DisconnectWatch()
         caller: Caller | None = None
         draft: TraceDraft | None = None
         try:
-            if scope["method"] != "POST":
-                raise RouteNotFound(f"{scope['method']} is not served on {CHAT}; use POST.")
-            headers = relevant_headers(scope["headers"])
-            caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
-            body = await read_body(scope, receive, self.max_body_bytes)
-            request = parse_chat_request(body, request_id, parse_demands(headers))
-            draft = TraceDraft(caller, request, CHAT, self.clock.now(), received_s, headers.get("traceparent"))
-            async with watch.over(receive), self.pipeline.open(caller, request, draft) as answer:
-                await reply.answer(answer, watch)
+            with running.interruptible():
+                self.running.refuse_when_draining()
+                if scope["method"] != "POST":
+                    raise RouteNotFound(f"{scope['method']} is not served on {CHAT}; use POST.")
+                headers = relevant_headers(scope["headers"])
+                caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
+                body = await read_body(scope, receive, self.max_body_bytes)
+                request = parse_chat_request(body, request_id, parse_demands(headers))
+                draft = TraceDraft(caller, request, CHAT, self.clock.now(), received_s, headers.get("traceparent"))
+                async with running.watching(receive), self.pipeline.open(caller, request, draft) as answer:
+                    await reply.answer(answer, running)
         except HeadgateError as error:
             if draft is None:
                 self._note_refusal(error, request_id, caller)
@@ -128,6 +135,8 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
 
     @get("/readyz", sync_to_thread=False)
     def readyz() -> Response[dict[str, object]]:
+        if api.running.is_draining:
+            return Response({"ready": False, "draining": True}, status_code=503)
         ready, tiers = api.readiness()
         return Response({"ready": ready, "tiers": tiers}, status_code=200 if ready else 503)
 

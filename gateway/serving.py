@@ -1,4 +1,8 @@
-"""Run the two listeners and the engines in one event loop, in the foreground, and leave nothing behind."""
+"""Run the two listeners and the engines in one event loop, in the foreground, and leave nothing behind.
+
+The first SIGINT or SIGTERM drains: requests under way may finish, new ones get 503, and what still runs near the end of
+`DRAIN_S` is ended with an error its client can read. The second ends them at once.
+"""
 
 import asyncio
 import contextlib
@@ -20,7 +24,8 @@ from gateway.settings import Address, Settings
 from gateway.telemetry.log_line import configure_logging
 
 logger = logging.getLogger("headgate.serve")
-DRAIN_S = 10
+DRAIN_S = 10.0
+CLOSE_S = 1
 KEEPALIVE_S = 75
 BACKLOG = 2048
 
@@ -65,9 +70,15 @@ def serve(settings: Settings, *, demo: bool) -> int:
 
 async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, *, demo: bool) -> int:
     listeners = [(listener(gateway.public), public), (listener(gateway.admin), admin)]
-    stopping = asyncio.Event()
+    stopping, hurrying = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (hurrying if stopping.is_set() else stopping).set()
+        for server, _ in listeners:
+            server.force_exit = hurrying.is_set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, signalled)
     reloads: set[asyncio.Task[object]] = set()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _reload(gateway, reloads))
     async with gateway.running():
@@ -78,6 +89,7 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
         logger.info("stopping")
         if showing is not None:
             showing.cancel()
+        await gateway.api.running.drain(DRAIN_S - CLOSE_S, hurrying)
         for server, _ in listeners:
             server.should_exit = True
         await asyncio.gather(*serving, *([showing] if showing else []), return_exceptions=True)
@@ -118,7 +130,7 @@ def listener(app: ASGIApp) -> _Listener:
             date_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEPALIVE_S,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=CLOSE_S,
             backlog=BACKLOG,
         )
     )

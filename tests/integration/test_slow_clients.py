@@ -11,7 +11,8 @@ from litestar.types import HTTPScope
 
 from core.errors import ClientGone, HeadgateError, RequestTimeout
 from gateway.answer import Answer
-from gateway.asgi import DisconnectWatch, Reply, read_body
+from gateway.asgi import Reply, read_body
+from gateway.running import RunningRequest
 from gateway.serving import listener
 
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
@@ -27,7 +28,7 @@ class App:
         reply = Reply(cast(HTTPScope, scope), send, "req_1", write_timeout_s=0.2)
         try:
             await read_body(scope, receive, 100, idle_s=0.2)
-            await reply.answer(Answer(True, (), self._endless()), DisconnectWatch())
+            await reply.answer(Answer(True, (), self._endless()), RunningRequest())
         except HeadgateError as error:
             self.ended.set_result(error)
             await reply.error(error)
