@@ -102,7 +102,8 @@ class Load:
                     place = write(number, at, outcome, key, plain, amount, spent, asked_s, granted_s, monotonic())
         except asyncio.CancelledError:
             if place is None:
-                place = write(number, at, outcome, key, plain, amount, 0, asked_s, monotonic(), monotonic())
+                now_s = monotonic()
+                place = write(number, at, Outcome.ABANDONED, key, plain, amount, 0, asked_s, now_s, now_s)
             raise
         except (BudgetExhausted, Unavailable) as refusal:
             outcome = Outcome.REFUSED if isinstance(refusal, BudgetExhausted) else Outcome.UNAVAILABLE

@@ -33,6 +33,8 @@ class Outcome(IntEnum):
     UNAVAILABLE = 2
     CANCELLED = 3
     FORGOTTEN = 4
+    ABANDONED = 5
+    """Cancelled before it knew whether it was granted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from tests.redis_server import RedisServer
 
 GATEWAYS, SURVIVORS = 4, 2
 SKEWS_S = (0.0, -10_800.0, 2_400.0, 93_600.0)
+GRANTED = (Outcome.RAN, Outcome.CANCELLED, Outcome.FORGOTTEN)
 RETURN_S = 0.1
 EXCUSED_S = 2.0
 AUDIT = (
@@ -341,7 +342,7 @@ class Judge:
         """Count windows that were used beyond their limit by more than the stated bound."""
         tenant, beyond = tenants()[at], 0
         records = np.concatenate([records for _, records in self._of(at)])
-        granted = records[np.isin(records["outcome"], (Outcome.RAN, Outcome.CANCELLED, Outcome.FORGOTTEN))]
+        granted = records[np.isin(records["outcome"], GRANTED)]
         wall_s = granted["asked_s"] + self._ahead_s
         for budget in tenant.policy.budgets:
             if budget.window != "minute" or budget.rolling:
@@ -389,7 +390,7 @@ class Judge:
         return room
 
     def _had_room(self, at: int, budget: Any, its: Records, judged: Records, key: int | None) -> NDArray[np.bool_]:
-        granted = its[np.isin(its["outcome"], (Outcome.RAN, Outcome.CANCELLED, Outcome.FORGOTTEN))]
+        granted = its[np.isin(its["outcome"], (*GRANTED, Outcome.ABANDONED))]
         lost = self._lost_at(at, budget, key)
         room = np.zeros(len(judged), bool)
         asked, answered = judged["asked_s"] + self._ahead_s, judged["granted_s"] + self._ahead_s
