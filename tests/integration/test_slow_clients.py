@@ -28,7 +28,9 @@ class App:
         reply = Reply(cast(HTTPScope, scope), send, "req_1", write_timeout_s=0.2)
         try:
             await read_body(scope, receive, 100, idle_s=0.2)
-            await reply.answer(Answer(True, (), self._endless()), RunningRequest())
+            running = RunningRequest()
+            with running.interruptible():
+                await reply.answer(Answer(True, (), self._endless()), running)
         except HeadgateError as error:
             self.ended.set_result(error)
             await reply.error(error)
@@ -77,3 +79,24 @@ async def test_a_client_that_does_not_finish_its_request_is_told_so() -> None:
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"code":"request_timeout"' in answer
+
+
+async def test_a_slow_upstream_is_no_slow_client() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"a"
+        await asyncio.sleep(0.1)
+        yield b"b"
+
+    async def reply() -> None:
+        scope: Any = {}
+        running = RunningRequest()
+        with running.interruptible():
+            await Reply(scope, send, "req_1", write_timeout_s=0.02).answer(Answer(True, (), slowly()), running)
+
+    await asyncio.create_task(reply())
+    assert [message["body"] for message in sent[1:]] == [b"a", b"b", b""]
