@@ -114,10 +114,13 @@ class Reply:
             running.completed()
             await self.whole(200, headers, body)
             return
-        self._is_stream = True
-        await self._start(200, [*SSE_HEADERS, *headers])
+        self._has_started = self._is_stream = True
+        last = b""
         try:
             with WriteWatch(self._write_timeout_s, running) as writes:
+                writes.begin()
+                await self._send(_start(200, [*SSE_HEADERS, *headers]))
+                writes.end()
                 async for chunk in answer.chunks:
                     writes.begin()
                     await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -125,15 +128,15 @@ class Reply:
         except ClientGone:
             raise
         except HeadgateError as error:
-            await self._body(error_event(error))
+            last = error_event(error)
         running.completed()
-        await self._body(b"", more=False)
+        await self._end(last)
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send one whole JSON response."""
+        self._has_started = True
         length = (b"content-length", str(len(body)).encode())
-        await self._start(status, [JSON_TYPE, *headers, length])
-        await self._body(body, more=False)
+        await self._end(body, _start(status, [JSON_TYPE, *headers, length]))
 
     async def error(self, error: HeadgateError) -> None:
         """Send an error object, or an SSE error event that ends a stream; from one that is gone the line is cut.
@@ -155,21 +158,16 @@ class Reply:
             headers = encode_headers([("x-request-id", self._request_id), *error_headers(error)])
             await self.whole(error.http_status, headers, error_body(error))
         elif self._is_stream:
-            await self._body(error_event(error))
-            await self._body(b"", more=False)
+            await self._end(error_event(error))
 
-    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self._has_started = True
-        await self._write({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def _body(self, body: bytes, *, more: bool = True) -> None:
-        self._has_ended = not more
-        await self._write({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def _write(self, message: HTTPSendMessage) -> None:
+    async def _end(self, body: bytes, *before: HTTPSendMessage) -> None:
+        """Send the last bytes, and what comes before them."""
+        self._has_ended = True
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await self._send(message)
+                for message in before:
+                    await self._send(message)
+                await self._send({"type": "http.response.body", "body": body, "more_body": False})
         except TimeoutError as timeout:
             raise ClientGone(NOT_READING) from timeout
 
@@ -178,6 +176,10 @@ class Reply:
         abort = ((self._scope.get("extensions") or {}).get(ABORT) or {}).get("abort")
         if callable(abort):
             abort()
+
+
+def _start(status: int, headers: list[tuple[bytes, bytes]]) -> HTTPSendMessage:
+    return {"type": "http.response.start", "status": status, "headers": headers}
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
