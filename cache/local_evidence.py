@@ -7,12 +7,13 @@ to serving exact hits only. Everything is bounded: samples and vetoes per tenant
 """
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
-from cache.calibration import NEVER, ScoreTable, lower_bound, upper_bound
+from cache.calibration import DEFAULT_RATE, NEVER, ScoreTable, lower_bound, upper_bound
 
 SCHEMA = 1
 LEAST_JUDGED = 300
@@ -120,9 +121,12 @@ class LocalEvidence:
             found = self._standings[key] = self._standing(tenant, max_false_hit_rate, exact_only_until_calibrated)
         return found
 
-    def reports(self, rates: dict[str, float] | None = None, default_rate: float = 0.005) -> list[TenantReport]:
-        """Return one report for every tenant seen, under each tenant's own rate where it is given."""
-        return [self._report(name, (rates or {}).get(name, default_rate)) for name in sorted(self._tenants)]
+    def reports(
+        self, rates: Mapping[str, float] | None = None, waiting: frozenset[str] = frozenset()
+    ) -> list[TenantReport]:
+        """Return one report for every tenant seen, under its own rate; `waiting` are exact-only until calibrated."""
+        known = rates or {}
+        return [self._report(name, known.get(name, DEFAULT_RATE), name in waiting) for name in sorted(self._tenants)]
 
     def forget(self, tenant: str) -> None:
         """Drop everything about a tenant."""
@@ -207,8 +211,9 @@ class LocalEvidence:
             return 0.0
         return upper_bound(wrong, judged) * _share(kept, judged)
 
-    def _report(self, name: str, rate: float) -> TenantReport:
-        kept, standing = self._tenants[name], self.standing(name, rate)
+    def _report(self, name: str, rate: float, is_waiting: bool) -> TenantReport:
+        kept = self._tenants[name]
+        standing = self.standing(name, rate, exact_only_until_calibrated=is_waiting)
         wrong, judged = _wrong_at(kept, -1.0)
         return TenantReport(
             tenant=name,

@@ -162,6 +162,15 @@ class SemanticCache:
         await loop.run_in_executor(self._search_thread, self._index.remove, entry_ids)
         return await self._store.delete(tenant, entry_ids)
 
+    async def keep(self, entry: Entry) -> bool:
+        """Put an entry into the store and, when it was made by the encoder in use, into the index."""
+        gone = await self._store.put(entry)
+        await self._index_changes(entry, gone)
+        if entry.entry_id in gone:
+            return False
+        self._count("stored")
+        return True
+
     async def close(self) -> None:
         """Stop the checks, the encoder, the search thread and the store."""
         await self.verification.close()
@@ -258,19 +267,15 @@ class SemanticCache:
             created_at_s=now_s,
             expires_at_s=now_s + policy.tenant_policy.cache.ttl_s,
         )
-        gone = await self._store.put(entry)
-        await self._index_changes(entry, gone)
-        if entry.entry_id in gone:
-            return None
-        self._count("stored")
-        return entry.entry_id
+        return entry.entry_id if await self.keep(entry) else None
 
     async def _index_changes(self, entry: Entry, gone: tuple[str, ...]) -> None:
         loop = asyncio.get_running_loop()
         try:
             if gone:
                 await loop.run_in_executor(self._search_thread, self._index.remove, gone)
-            if entry.vector is not None and entry.entry_id not in gone:
+            is_fitting = entry.encoder == self._embedder.fingerprint and entry.entry_id not in gone
+            if entry.vector is not None and is_fitting:
                 await loop.run_in_executor(
                     self._search_thread, self._index.add, entry.scope, entry.entry_id, entry.vector
                 )

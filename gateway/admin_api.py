@@ -21,6 +21,7 @@ from core.errors import HeadgateError, InvalidRequest
 from core.identity import new_request_id
 from gateway.admin.access import OPEN, VIEWER, AdminGate
 from gateway.admin.budget_routes import BudgetAdministration, budget_router
+from gateway.admin.cache_routes import CacheAdministration, cache_router
 from gateway.admin.changes import Changes
 from gateway.admin.key_routes import KeyAdministration, key_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
@@ -41,6 +42,7 @@ class AdminApi:
     keys: KeyAdministration
     policies: PolicyAdministration
     budgets: BudgetAdministration
+    cache: CacheAdministration
     changes: Changes
     probe: StoreProbe
     exposition: Callable[[], tuple[bytes, str]]
@@ -65,6 +67,7 @@ def admin_app(api: AdminApi) -> Litestar:
             key_router(api.keys),
             policy_router(api.policies),
             budget_router(api.budgets),
+            cache_router(api.cache),
             state_router(api.probe, api.changes),
         ],
         guards=[AdminGate(api.authenticator)],

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from litestar import Litestar
 from backends.dispatch import Dispatcher
 from backends.registry import Deployment, Registry
 from backends.remote import RemoteBackend, http_transport
+from cache.control import CacheControl
 from cache.embedder import Embedder
+from cache.evidence_file import load_evidence, save_evidence
 from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
@@ -158,7 +161,10 @@ def build(settings: Settings) -> Gateway:
     metrics = _metrics(watcher)
     embedder, index = load_minilm(), FaissIndex()
     stores = open_stores(settings, clock, index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
-    cache = SemanticCache(Fingerprinter(pepper), stores.entries, index, embedder, clock, Guard(bundled_lexicon()))
+    guard = Guard(bundled_lexicon())
+    evidence_file = settings.beside("cache-evidence").with_suffix(".json")
+    evidence = load_evidence(evidence_file, guard.table, embedder.fingerprint)
+    cache = SemanticCache(Fingerprinter(pepper), stores.entries, index, embedder, clock, guard, evidence)
     sinks, close_sinks = _sinks(settings, metrics)
     pipeline = Pipeline(
         policies=lambda: watcher.current,
@@ -190,6 +196,7 @@ def build(settings: Settings) -> Gateway:
         failures=failures,
         watcher=watcher,
         treasury=stores.treasury,
+        cache=CacheControl(cache, stores.entries, stores.catalogue, clock),
         probe=lambda keys: stores.probe(keys, watcher),
         exposition=lambda: exposition(metrics, api, stores),
     )
@@ -206,7 +213,7 @@ def build(settings: Settings) -> Gateway:
         watcher=watcher,
         tokens=tokens,
         api=api,
-        closers=(close_sinks, admin.close),
+        closers=(close_sinks, admin.close, partial(save_evidence, evidence_file, evidence)),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
+from cache.catalogue import Catalogue, RedisCatalogue, SqliteCatalogue
 from cache.entry_store import EntryStore
 from cache.faiss_index import FaissIndex
 from cache.sqlite_store import SqliteEntryStore
@@ -39,6 +40,7 @@ class Stores:
     admission: Admission
     keys: KeyStore
     entries: EntryStore
+    catalogue: Catalogue
     fills_index: bool
     probe: Callable[[KeyStore, PolicyWatcher], StoreProbe]
     is_away: Callable[[], bool]
@@ -71,6 +73,7 @@ def _open_sqlite(settings: Settings, clock: Clock, on_alert: OnAlert) -> Stores:
         admission=Admission(ledger, clock),
         keys=keys,
         entries=SqliteEntryStore(settings.beside("cache"), clock),
+        catalogue=SqliteCatalogue(settings.beside("cache")),
         fills_index=False,
         probe=lambda store, watcher: sqlite_probe(store, lambda: ledger.is_failing, watcher),
         is_away=lambda: ledger.is_failing,
@@ -124,6 +127,7 @@ def _open_redis(
         admission=Admission(ledger, clock, rates),
         keys=keys,
         entries=entries,
+        catalogue=RedisCatalogue(changes),
         fills_index=True,
         probe=lambda _, watcher: redis_probe(
             keys.age_s, lambda: ledger.is_away, lambda: ledger.waiting_settlements, watcher

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from litestar import Litestar
 
+from cache.control import CacheControl
 from core.clock import Clock
 from gateway.admin.budget_routes import BudgetAdministration
+from gateway.admin.cache_routes import CacheAdministration
 from gateway.admin.changes import Changes
 from gateway.admin.key_routes import KeyAdministration
 from gateway.admin.policy_routes import PolicyAdministration
@@ -42,6 +44,7 @@ def build_admin(
     failures: FailureLimiter,
     watcher: PolicyWatcher,
     treasury: Treasury,
+    cache: CacheControl,
     probe: Callable[[KeyStore], StoreProbe],
     exposition: Callable[[], tuple[bytes, str]],
 ) -> Admin:
@@ -56,6 +59,7 @@ def build_admin(
         failures: wrong keys by address, shared with the public listener.
         watcher: the policies in force.
         treasury: the ledger.
+        cache: the cache under control.
         probe: makes what asks whether the stores answer, of a key store that threads may use.
         exposition: returns the metrics and their content type.
 
@@ -74,6 +78,7 @@ def build_admin(
         budgets=BudgetAdministration(
             TreasuryBudgets(treasury, lambda: watcher.current), lambda: watcher.current, changes
         ),
+        cache=CacheAdministration(cache, lambda: watcher.current, changes),
         changes=changes,
         probe=probe(changing),
         exposition=exposition,
