@@ -35,6 +35,7 @@ class Bytes:
         self._clock = clock
         self._step_s = step_s
         self.left = False
+        self.read_to_end = False
 
     @asynccontextmanager
     async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
@@ -50,6 +51,15 @@ class Bytes:
         for piece in self._pieces:
             self._clock.advance(self._step_s)
             yield piece
+        self.read_to_end = True
+
+
+def an_answer(backend: Bytes) -> tuple[LiveAnswer, Deployment]:
+    """A streamed answer of a deployment behind `backend`, not yet begun."""
+    deployment = Deployment("s1", "m", Price(1_000, 1_000), backend)
+    body = b'{"model": "auto", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    step = PlannedStep("s1", "small", 10, None, 0, 0)
+    return LiveAnswer(1, step, deployment, parse_chat_request(body, "req_1"), NEVER, ManualClock(), 0.0), deployment
 
 
 async def read(
@@ -92,8 +102,21 @@ async def test_what_follows_done_is_neither_relayed_nor_looked_at() -> None:
     assert (relayed, failure) == ([frame("a"), DONE], None)
 
 
+@pytest.mark.parametrize(("pieces", "read_to_end"), [([frame("a"), DONE], True), ([frame("a"), frame("b")], False)])
+async def test_a_complete_stream_is_read_to_its_end_so_that_its_connection_lives(
+    pieces: list[bytes], read_to_end: bool
+) -> None:
+    backend = Bytes(pieces, ManualClock())
+    answer, deployment = an_answer(backend)
+    async with opened(answer, deployment, CALL, NEVER):
+        chunks = answer.chunks()
+        for piece in pieces:
+            assert await anext(chunks) == piece
+        assert not backend.read_to_end
+    assert backend.read_to_end is read_to_end
+
+
 async def test_an_upstream_that_sends_on_after_done_is_left() -> None:
-    clock = ManualClock()
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -103,10 +126,7 @@ async def test_an_upstream_that_sends_on_after_done_is_left() -> None:
             sent += 1
             yield frame("more")
 
-    deployment = Deployment("s1", "m", Price(1_000, 1_000), Bytes(endless(), clock))
-    body = b'{"model": "auto", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
-    step = PlannedStep("s1", "small", 10, None, 0, 0)
-    answer = LiveAnswer(1, step, deployment, parse_chat_request(body, "req_1"), NEVER, clock, 0.0)
+    answer, deployment = an_answer(Bytes(endless(), ManualClock()))
     async with opened(answer, deployment, CALL, NEVER):
         assert [chunk async for chunk in answer.chunks()] == [frame("a"), DONE]
         assert sent == 0
