@@ -150,7 +150,8 @@ class Controller:
             for gateway in self._run.incarnations:
                 if gateway.process.poll() is None:
                     gateway.process.kill()
-                    gateway.process.wait()
+                with gateway.process:  # closes its pipes and waits
+                    pass
             self._server.close()
             shutil.rmtree(self._run.folder)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.clock import ManualClock
 from core.rules import WindowKind
-from policies.windows import Calendar, window_at
+from policies.windows import PARTS, Calendar, rolling_part, window_at
 
 LORD_HOWE = "Australia/Lord_Howe"
 KINDS: tuple[WindowKind, ...] = ("minute", "hour", "day", "week", "month")
@@ -83,3 +83,27 @@ def test_the_calendar_turns_the_page_when_a_window_ends() -> None:
     assert calendar.window("month", berlin, calendar.now()).window_id == "2026-11"
     clock.advance(1)
     assert calendar.window("month", berlin, calendar.now()).window_id == "2026-12"
+
+
+@pytest.mark.parametrize(
+    ("kind", "length_s"), [("minute", 60), ("hour", 3600), ("day", 86_400), ("week", 604_800), ("month", 2_592_000)]
+)
+def test_a_part_of_a_rolling_window_counts_for_its_length_and_at_most_a_sixtieth_longer(
+    kind: WindowKind, length_s: int
+) -> None:
+    clock = ManualClock(at("2026-11-20T10:00:00.5Z"))
+    part = Calendar(clock).part(kind, clock.now())
+    assert part.window_id == str(int(clock.now().timestamp()) // (length_s // PARTS))
+    counts_for_s = (part.ends_at - clock.now()).total_seconds()
+    assert length_s < counts_for_s <= length_s + length_s // PARTS
+    assert rolling_part(kind, int(part.window_id)) == part
+
+
+def test_the_next_part_begins_on_the_second() -> None:
+    clock = ManualClock(at("2026-11-20T10:00:59Z"))
+    calendar = Calendar(clock)
+    first = calendar.part("hour", clock.now())
+    clock.advance(0.9)
+    assert calendar.part("hour", clock.now()) == first
+    clock.advance(0.1)
+    assert int(calendar.part("hour", clock.now()).window_id) == int(first.window_id) + 1
