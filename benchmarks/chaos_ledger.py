@@ -156,11 +156,11 @@ class Controller:
             shutil.rmtree(self._run.folder)
 
     def _storm(self, slots: list[Gateway]) -> None:
-        """Kill and hang in turn until enough requests were made."""
+        """Kill and hang in turn, each at least once, until enough requests were made."""
         chance = self._chance
-        kill_at_s = time.monotonic() + 3.0
-        store_at_s = time.monotonic() + 5.0
-        while self._made() < self._requests:
+        kill_at_s = time.monotonic() + 1.5
+        store_at_s = time.monotonic() + 2.5
+        while self._made() < self._requests or not (self._run.outages and len(self._run.incarnations) > GATEWAYS):
             time.sleep(0.5)
             self._audit()
             now_s = time.monotonic()

@@ -41,6 +41,8 @@ def test_the_books_survive_kills_hangs_and_wrong_clocks() -> None:
     assert verdict(findings) == []
     assert findings["requests"] >= 40_000
     assert findings["conservation"]["audits"] > 0
+    assert findings["gateway_kills"] > 0
+    assert findings["redis_kills"] + findings["redis_hangs"] > 0
 
 
 @asynccontextmanager
