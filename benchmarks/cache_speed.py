@@ -54,6 +54,7 @@ from policies.redis_wire import Wire
 
 BASE = 20_000
 ASKED = 500
+ASKED_FOR_RECALL = 2_000
 LOWEST_THRESHOLD = 0.6
 """The least similarity at which any kind of agreement is served; see `cache.guard`."""
 Case = dict[str, Any]
@@ -68,9 +69,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)
         encoded(options.folder, BASE)
-        report: Case = {"hardware": _hardware(), "command": " ".join(["python", *sys.argv]), "cases": _run_all(options)}
+        report: Case = {"hardware": _hardware(), "command": _command(), "cases": _run_all(options)}
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _command() -> str:
+    """Return the command without the paths of this machine."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    return (
+        f"OMP_NUM_THREADS=1 taskset -c {','.join(map(str, sorted(os.sched_getaffinity(0))))} python {' '.join(words)}"
+    )
 
 
 def _run_all(options: argparse.Namespace) -> dict[str, Case]:
@@ -150,7 +159,7 @@ def partition(options: argparse.Namespace) -> Case:
     memory = (_resident_bytes() - before) / size
     asked = queries(rows, base, ASKED)
     search = _timed_now([partial(index.search, "p", one, 4) for one in asked])
-    recall = _recall(index, rows, asked)
+    recall = _recall(index, rows, queries(rows, base, ASKED_FOR_RECALL, seed=6))
     extra = queries(rows, base, 500, seed=9)
     insert = _timed_now([partial(index.add, "p", f"new{at}", one) for at, one in enumerate(extra)])
     evict = _timed_now([partial(index.remove, [f"{at:024x}"]) for at in range(500)])
