@@ -1,12 +1,14 @@
 """Replay a labelled request stream through the cache and count right hits, wrong hits and recall per category.
 
-    python benchmarks/cache_quality.py [--json FILE]                 in process, with the real encoder and FAISS
-    python benchmarks/cache_quality.py --url URL --key K [...]       through a running gateway over HTTP
+    python -m benchmarks.cache_quality [--json FILE]                 in process, with the real encoder and FAISS
+    python -m benchmarks.cache_quality --serve [--json FILE]         through a gateway of its own over HTTP
+    python -m benchmarks.cache_quality --url URL --key K [...]       through a running gateway over HTTP
 
 A hit is right when the request that made the entry has the same class and the same scope; wrong when its scope differs,
 when its class is listed as different, or when the question depends on the moment; otherwise unjudged. Recall is right
 hits over requests that were asked before (same class, same scope). Over HTTP the deployments behind the gateway must
-give every call a text of its own, by which a hit is traced to the request that made it.
+give every call a text of its own, by which a hit is traced to the request that made it. The targets are printed with
+the table; the exit code is 1 when one is missed.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import asyncio
 import json
 import platform
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -23,6 +26,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.answering_upstream import running_upstream
 from cache.entry_store import MemoryEntryStore
 from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
@@ -36,7 +40,9 @@ from core.clock import SystemClock
 from core.identity import Caller
 from core.money import Usage
 from core.rules import AutoTarget, CacheRules, EffectivePolicy, Limits, Routing, TenantPolicy, TierTarget
+from tests.e2e.gateway_process import REMOTE, RunningGateway, run_gateway, write_configuration
 
+NEVER_WRONG = frozenset({"number", "negation", "date", "constraint", "direction"})
 DATA = Path(__file__).resolve().parents[2] / "shared/data/cache"
 Row = dict[str, Any]
 Ask = Callable[[int, Row], Awaitable[tuple[str, int | None]]]
@@ -67,15 +73,24 @@ class Report:
     pairs: dict[str, dict[str, float]] = field(default_factory=dict)
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     wrong_examples: list[tuple[int, int]] = field(default_factory=list)
+    way: str = "in process"
+    targets: dict[str, bool] = field(default_factory=dict)
 
 
 def main() -> None:
     options = _options()
-    rows, pairs = load_rows(options.data / "dev_stream.jsonl"), load_rows(options.data / "dev_pairs.jsonl")
-    report = asyncio.run(_over_http(options, rows) if options.url else _in_process(options, rows, pairs))
+    rows = load_rows(stream_file(options.data))
+    if options.serve:
+        report = _through_own_gateway(options, rows)
+    elif options.url:
+        report = asyncio.run(_over_http(options, rows))
+    else:
+        report = asyncio.run(_in_process(options, rows))
+    report.targets = _targets(report)
     _show(report)
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    sys.exit(0 if all(report.targets.values()) else 1)
 
 
 def stream_file(data: Path) -> Path:
@@ -89,7 +104,7 @@ def load_rows(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-async def _in_process(options: argparse.Namespace, rows: list[Row], pairs: list[Row]) -> Report:
+async def _in_process(options: argparse.Namespace, rows: list[Row]) -> Report:
     clock, embedder, guard = SystemClock(), load_minilm(), Guard(bundled_lexicon())
     cache = SemanticCache(
         Fingerprinter(b"benchmark secret"), MemoryEntryStore(clock), FaissIndex(), embedder, clock, guard
@@ -108,9 +123,35 @@ async def _in_process(options: argparse.Namespace, rows: list[Row], pairs: list[
         return "miss", None
 
     report = await _replay(rows, ask)
-    report.pairs = await _judge_pairs(pairs, guard, embedder)
+    if options.data.is_dir():
+        report.pairs = await _judge_pairs(load_rows(options.data / "dev_pairs.jsonl"), guard, embedder)
     await cache.close()
     return report
+
+
+def _through_own_gateway(options: argparse.Namespace, rows: list[Row]) -> Report:
+    """Start a gateway whose deployments all point at an upstream that answers every call with a text of its own."""
+    with tempfile.TemporaryDirectory() as name, running_upstream() as base_url:
+        folder = Path(name)
+        operator = REMOTE.format(base_url=base_url, small="counting", large="counting")
+        rules = f"cache: {{max_false_hit_rate: {options.max_false_hit_rate}}}\n"
+        write_configuration(folder, operator, {tenant: f"tenant: {tenant}\n{rules}" for tenant in ("t0", "t1")})
+        with run_gateway(folder) as gateway:
+            _wait_for_encoder(gateway)
+            options.url, options.key, options.other_key = gateway.url, gateway.key("t0"), gateway.key("t1")
+            return asyncio.run(_over_http(options, rows))
+
+
+def _wait_for_encoder(gateway: RunningGateway) -> None:
+    """Ask two wordings of one question until the second is a semantic hit; until then the encoder is loading."""
+    key, number = gateway.key("t0"), 0
+    with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {key}"}, timeout=60) as client:
+        outcome = ""
+        while outcome != "semantic":
+            number += 1
+            for text in (f"What is the capital of island {number}?", f"Which city is the capital of island {number}?"):
+                body = {"model": "large", "messages": [{"role": "user", "content": text}]}
+                outcome = client.post("/v1/chat/completions", json=body).headers["x-headgate-cache"]
 
 
 async def _over_http(options: argparse.Namespace, rows: list[Row]) -> Report:
@@ -130,7 +171,9 @@ async def _over_http(options: argparse.Namespace, rows: list[Row]) -> Report:
                 return "miss", None
             return outcome, made_by[text]
 
-        return await _replay(rows, ask)
+        report = await _replay(rows, ask)
+    report.way = "over HTTP"
+    return report
 
 
 async def _replay(rows: list[Row], ask: Ask) -> Report:
@@ -213,6 +256,16 @@ def policy_of(row: Row, max_false_hit_rate: float) -> EffectivePolicy:
     return EffectivePolicy(tenant, alias, TierTarget("large") if row.get("alt_model") else AutoTarget())
 
 
+def _targets(report: Report) -> dict[str, bool]:
+    """Return what the project promises of this stream, and whether it was kept."""
+    zero = {name for name in report.stream if name.startswith("scope_") or name in NEVER_WRONG}
+    return {
+        "false hits at most 0.5 % of requests": report.false_hit_ratio <= 0.005,
+        "recall at least 55 % of the safe hits": report.recall >= 0.55,
+        f"no false hit in {', '.join(sorted(zero))}": not any(report.stream[name].wrong for name in zero),
+    }
+
+
 def _quantiles(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     return {name: round(ordered[int(share * (len(ordered) - 1))], 3) for name, share in (("p50", 0.5), ("p95", 0.95))}
@@ -230,15 +283,20 @@ def _show(report: Report) -> None:
         f"hits {report.hit_ratio:.1%} of requests, false hits {report.false_hit_ratio:.2%} of requests, recall"
         f" {report.recall:.1%} of safe hits; ms {report.latency_ms}"
     )
+    for target, is_kept in report.targets.items():
+        print(f"{'PASS' if is_kept else 'FAIL'}  {target}")
     for name, pair in report.pairs.items():
         print(f"pairs {name:44}{pair['served']:6.0f} of {pair['pairs']:5.0f} served")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with dev_stream.jsonl and dev_pairs.jsonl")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="a stream, or the folder of dev_stream.jsonl and dev_pairs.jsonl"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to FILE")
     parser.add_argument("--max-false-hit-rate", type=float, default=0.005)
+    parser.add_argument("--serve", action="store_true", help="start a gateway and an upstream of its own, over HTTP")
     parser.add_argument("--url", help="address of a running gateway; without it the cache runs in process")
     parser.add_argument("--key", help="key of the first tenant (with --url)")
     parser.add_argument("--other-key", help="key of the second tenant (with --url)")
