@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = ("init", "serve", "demo", "keys", "budget", "cache", "audit", "policy", "prices", "route", "models")
+COMMANDS = ("init", "serve", "demo", "keys", "budget", "caching", "audit", "policy", "prices", "route", "models")
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2

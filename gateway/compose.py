@@ -299,6 +299,7 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
         backend=RemoteBackend(lambda: deployment.base_url, http_transport(), clock, api_key),
         context_tokens=deployment.context_tokens,
         max_output_tokens=deployment.max_output_tokens,
+        ask_usage=deployment.ask_usage,
     )
 
 

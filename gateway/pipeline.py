@@ -10,7 +10,7 @@ and the trace is recorded.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from backends.attempt import LiveAnswer
@@ -21,10 +21,10 @@ from core.cached import Bypass, CachedAnswer, ExactHit, Found, Miss, NearHit, Se
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
-from core.errors import ClientGone, HeadgateError, NotCached
+from core.errors import BudgetExhausted, HeadgateError, NotCached, reason_of
 from core.identity import Caller
 from core.money import usd_text
-from core.plan import Complexity, Plan, Reason
+from core.plan import Complexity, Plan, Reason, Standing
 from core.rules import AutoTarget, EffectivePolicy, Sla
 from core.trace import TraceSink
 from gateway.answer import Answer, Headers
@@ -81,11 +81,9 @@ class Pipeline:
                 if request.demands.cache.only_if_cached:
                     raise NotCached("No cached answer may be served for this request.")
                 complexity = draft.complexity = await self._classify(request, policy, found)
-                plan = draft.plan = make_plan(
-                    request, policy, complexity, standing, self.dispatcher.registry.snapshot()
-                )
-                deadline = self._deadline(plan, policy, request, draft.received_s)
-                async with self._hold(caller, request, policy, plan) as reservation:
+                async with AsyncExitStack() as held:
+                    plan, reservation = await self._reserve(held, caller, policy, complexity, standing, draft)
+                    deadline = self._deadline(plan, policy, request, draft.received_s)
                     try:
                         async with self.dispatcher.open(
                             plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
@@ -97,8 +95,8 @@ class Pipeline:
         except HeadgateError as error:
             draft.error = error
             raise
-        except asyncio.CancelledError:
-            draft.error = ClientGone("The client closed the connection.")
+        except asyncio.CancelledError as cancelled:
+            draft.error = reason_of(cancelled)
             raise
         except Exception:
             draft.error = HeadgateError("The gateway failed to handle this request.")
@@ -123,18 +121,41 @@ class Pipeline:
             return None
         return await self.classifier.classify(request, found.vector)
 
-    def _hold(
-        self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, plan: Plan
-    ) -> AbstractAsyncContextManager[Reservation]:
-        """Hold the plan's worst case on every budget that its tiers touch."""
-        tiers = frozenset(step.tier for step in plan.steps)
-        return hold(self.ledger, request.request_id, caller, policy.tenant_policy, plan.worst_case_nano_usd, tiers)
+    async def _reserve(
+        self,
+        held: AsyncExitStack,
+        caller: Caller,
+        policy: EffectivePolicy,
+        complexity: Complexity | None,
+        standing: Standing,
+        draft: TraceDraft,
+    ) -> tuple[Plan, Reservation]:
+        """Plan and hold the plan's worst case on every budget that its tiers touch, until `held` ends.
+
+        When others took the money since the standing was read, a second plan on a fresh one may step down a tier.
+
+        Raises:
+            BudgetExhausted: nothing that may answer fits.
+        """
+        request, rules, snapshot = draft.request, policy.tenant_policy, self.dispatcher.registry.snapshot()
+        for is_last in (False, True):
+            plan = draft.plan = make_plan(request, policy, complexity, standing, snapshot)
+            tiers = frozenset(step.tier for step in plan.steps)
+            holding = hold(self.ledger, request.request_id, caller, rules, plan.worst_case_nano_usd, tiers)
+            try:
+                return plan, await held.enter_async_context(holding)
+            except BudgetExhausted:
+                if is_last:
+                    raise
+                standing = await self.ledger.standing(caller, rules)
+        raise AssertionError("the second refusal was raised")
 
     def _deadline(self, plan: Plan, policy: EffectivePolicy, request: ChatRequest, received_s: float) -> Deadline:
         """Combine the SLA of the planned tier with the client's own limit; only streams have a first token to await."""
         sla = policy.tenant_policy.sla.get(plan.tier, NO_SLA)
         promised = Deadline.after(received_s, sla.ttft_ms if request.stream else None, sla.total_ms)
-        wish_ms = request.demands.deadline_ms
+        wishes_ms = (request.demands.deadline_ms, None if request.stream else request.demands.read_timeout_ms)
+        wish_ms = min((wish for wish in wishes_ms if wish is not None), default=None)
         return promised.tightened_by_caller(None if wish_ms is None else received_s + wish_ms / 1000)
 
     def _replayed(

@@ -47,6 +47,7 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     api_key_env: Annotated[str | None, says("The environment variable that holds the provider's key.")] = None
     price: Annotated[object, says("Figures, `table`, or {table: NAME}.")] = None
     region: Annotated[str | None, says("A note for people.")] = None
+    ask_usage: Annotated[bool, says("Ask streams for usage; false where `stream_options` is refused.")] = True
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
     max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
 
@@ -120,6 +121,7 @@ class RemoteDeployment:
     price: Price
     context_tokens: int | None
     max_output_tokens: int | None
+    ask_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,7 @@ def _deployment(
         price=parse_price(entry.price, file, f"{key}.price", table=table, model=entry.model),
         context_tokens=entry.context_tokens,
         max_output_tokens=entry.max_output_tokens,
+        ask_usage=entry.ask_usage,
     )
 
 

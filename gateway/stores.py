@@ -102,7 +102,8 @@ def _open_redis(
     ledger = SlicedLedger(inner, url, clock)
     rates = RedisRates(inner, clock, replicas=settings.replicas)
     keys = RedisKeyStore(keys_redis.connect(url), clock)
-    entries = redis_store.RedisEntryStore(redis_store.connect(url), clock)
+    entries_wire = Wire(url, TIMEOUT_S)
+    entries = redis_store.RedisEntryStore(entries_wire, clock)
     changes = redis_store.connect(url, FOLLOWER_TIMEOUT_S)
     snapshot = SnapshotFile(settings.beside("index").with_suffix(".snapshot"), encoder)
     follower = Follower(changes, entries, index, encoder, clock, snapshot)
@@ -119,6 +120,7 @@ def _open_redis(
     async def close() -> None:
         keys.close()
         await changes.aclose()
+        await entries_wire.aclose()
         await wire.aclose()
 
     return Stores(

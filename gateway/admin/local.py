@@ -37,7 +37,8 @@ class LocalKeys:
 
 @contextmanager
 def open_keys(settings: Settings, clock: Clock) -> Iterator[LocalKeys]:
-    """Open the key store that the settings name, and close it again."""
+    """Open the key store that the settings name, and close it again; files it makes are the owner's alone."""
+    os.umask(0o077)
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)
     with closing(_key_store(settings, clock)) as store, open_audit(settings, pepper, clock) as audit:

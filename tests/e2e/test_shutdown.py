@@ -127,3 +127,4 @@ def assert_clean(gateway: RunningGateway) -> None:
     assert [line for line in gateway.log().splitlines() if '"level":"error"' in line] == []
     (row,) = gateway.request_rows(1)
     assert row["cost_nano_usd"] > 0
+    assert (row["status"], row["error_code"]) == (503, "service_unavailable")
