@@ -50,6 +50,6 @@ async def test_of_sqlite(tmp_path: Path) -> None:
 async def test_of_redis(server: RedisServer) -> None:
     async with connect(server.url, timeout_s=5.0) as client:
         await check(RedisEntryStore(client, CLOCK, timeout_s=5.0), RedisCatalogue(client))
-        server.close()
+        server.kill()
         with pytest.raises(OSError, match="does not answer"):
             await RedisCatalogue(client, timeout_s=0.5).tenants()
