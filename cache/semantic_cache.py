@@ -197,7 +197,7 @@ class SemanticCache:
         standing = self.evidence.standing(
             caller.tenant,
             rules.max_false_hit_rate,
-            exact_only_until_calibrated=getattr(rules, "exact_only_until_calibrated", False),
+            exact_only_until_calibrated=rules.exact_only_until_calibrated,
         )
         neighbours = await self._neighbours(keys.scope, vector)
         near: NearRecord | None = None

@@ -76,6 +76,7 @@ class CacheRules:
     shadow_ratio: float = 0.0
     ttl_s: int = 86_400
     expose_details: bool = True
+    exact_only_until_calibrated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class TenantPolicy:
     """One tenant's rules; `version` is a digest of everything that can change an answer or a price.
 
     `models` maps names that apps send to a target: `auto`, a tier or a deployment.
-    `tiers` and `deployments` list what the tenant may name directly.
+    `tiers` and `deployments` list what the tenant may name directly. `limits` are the tenant's, `key_limits` those of
+    each key.
     """
 
     tenant: str
@@ -101,6 +103,7 @@ class TenantPolicy:
     on_store_outage: OnStoreOutage
     when_loading: WhenLoading
     fallback: bool
+    key_limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)

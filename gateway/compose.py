@@ -51,6 +51,7 @@ from router.complexity import PairModel
 
 logger = logging.getLogger("headgate.compose")
 REAP_EVERY_S = 10.0
+SAVE_EVERY_S = 60.0
 POLL_S = 0.1
 SETTLE_S = 5.0
 DEMO_KEY_LIFE = timedelta(hours=24)
@@ -73,13 +74,14 @@ class Gateway:
     watcher: PolicyWatcher
     tokens: TokenVerifier | None
     api: PublicApi
+    save_evidence: Callable[[], None]
     closers: tuple[Callable[[], None], ...]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start engines and background work; on the way out settle, flush and stop everything, in that order."""
         async with AsyncExitStack() as stack:
-            for close in self.closers:
+            for close in (self.save_evidence, *self.closers):
                 stack.callback(close)
             stack.push_async_callback(self.stores.close)
             stack.push_async_callback(self.cache.close)
@@ -128,8 +130,15 @@ class Gateway:
         if not self.stores.fills_index:
             yield "load cache", self.cache.load()
         yield "watch policies", self.watcher.run()
+        yield "save evidence", self._save_evidence()
         if self.tokens is not None:
             yield "follow identity provider", self.tokens.run()
+
+    async def _save_evidence(self) -> None:
+        """Keep what the cache learned from time to time, so that a crash loses a minute of it at most."""
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            await asyncio.to_thread(self.save_evidence)
 
     async def _reap(self) -> None:
         """Close expired holds from time to time; a store that is away is tried again."""
@@ -176,6 +185,7 @@ def build(settings: Settings) -> Gateway:
         sink=sinks,
         clock=clock,
         tiers=tuple(settings.tiers),
+        store_is_away=stores.is_away,
     )
     tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(
@@ -213,7 +223,8 @@ def build(settings: Settings) -> Gateway:
         watcher=watcher,
         tokens=tokens,
         api=api,
-        closers=(close_sinks, admin.close, partial(save_evidence, evidence_file, evidence)),
+        save_evidence=partial(save_evidence, evidence_file, evidence),
+        closers=(close_sinks, admin.close),
     )
 
 

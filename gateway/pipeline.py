@@ -58,6 +58,7 @@ class Pipeline:
     sink: TraceSink
     clock: Clock
     tiers: tuple[str, ...]
+    store_is_away: Callable[[], bool]
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
@@ -72,7 +73,9 @@ class Pipeline:
             policy = draft.policy = narrowed(policy, caller)
             tokens = expected_tokens(request, policy)
             async with AsyncExitStack() as slot:
-                standing = await slot.enter_async_context(self.admission.admit(caller, policy.tenant_policy, tokens))
+                rules = policy.tenant_policy
+                admitting = self.admission.admit(caller, rules, tokens, rules.key_limits)
+                standing = await slot.enter_async_context(admitting)
                 found = draft.found = await self._lookup(caller, request, policy)
                 if isinstance(found, ExactHit | SemanticHit):
                     standing.used.tokens = 0
@@ -195,7 +198,9 @@ class Pipeline:
 
     def _headers(self, draft: TraceDraft, tier: str, deployment: str, reason: str, upstream_s: float) -> Headers:
         overhead_ms = (self.clock.monotonic_s() - draft.received_s - upstream_s) * 1000
+        away = (("x-headgate-store", "away"),) if self.store_is_away() else ()
         return (
+            *away,
             ("x-request-id", draft.request.request_id),
             ("x-headgate-cache", cache_outcome(draft.found)),
             ("x-headgate-tier", tier),

@@ -71,6 +71,7 @@ def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
             for at, entry in enumerate(written.budgets)
         ),
         limits=Limits(**msgspec.structs.asdict(written.limits)),
+        key_limits=Limits(**msgspec.structs.asdict(written.key_limits)),
         service_class=written.service_class,
         sla=MappingProxyType({tier: _sla(tier, entry, known, refuse) for tier, entry in written.sla.items()}),
         routing=_routing(written.routing, refuse),

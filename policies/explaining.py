@@ -47,6 +47,7 @@ def values(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
     if not policy.budgets:
         yield ("budgets",), "none"
     yield from _fields("limits", asdict(policy.limits))
+    yield from _fields("key_limits", asdict(policy.key_limits))
     yield ("service_class",), policy.service_class
     for tier, sla in policy.sla.items():
         for path, value in _fields("sla", asdict(sla)):

@@ -81,6 +81,9 @@ class CacheEntry(Struct, frozen=True, forbid_unknown_fields=True):
     shadow_ratio: Annotated[Ratio, says("Share of hits that are verified in the background.")] = 0.0
     ttl_s: Annotated[AtLeastOne, says("Life of an entry in seconds; hits do not renew it.")] = 86_400
     expose_details: Annotated[bool, says("Headers with entry, score and saving on hits.")] = True
+    exact_only_until_calibrated: Annotated[bool, says("Match exactly until the tenant's own evidence suffices.")] = (
+        False
+    )
 
 
 class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +105,8 @@ class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
     budgets: Annotated[list[BudgetEntry], says("Limits in USD per window; several may apply.")] = msgspec.field(
         default_factory=list
     )
-    limits: Annotated[LimitsEntry, says("Rate limits.")] = LimitsEntry()
+    limits: Annotated[LimitsEntry, says("Rate limits of the tenant.")] = LimitsEntry()
+    key_limits: Annotated[LimitsEntry, says("Rate limits that each key has for itself.")] = LimitsEntry()
     service_class: Annotated[ServiceClass, says("Who waits when engines are busy.")] = "interactive"
     sla: Annotated[dict[str, SlaEntry], says("Latency limits by tier.")] = msgspec.field(default_factory=dict)
     routing: Annotated[RoutingEntry, says("How the tier is chosen; replaced as a whole when inherited.")] = (

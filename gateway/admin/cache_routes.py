@@ -176,9 +176,7 @@ class CacheAdministration:
         """Return hit rates and bounds."""
         policies = self.policies().policies
         rates = {name: policy.cache.max_false_hit_rate for name, policy in policies.items()}
-        waiting = frozenset(
-            name for name, policy in policies.items() if getattr(policy.cache, "exact_only_until_calibrated", False)
-        )
+        waiting = frozenset(name for name, policy in policies.items() if policy.cache.exact_only_until_calibrated)
         rows = [
             TenantRow(
                 tenant=one.tenant,

@@ -114,6 +114,7 @@ def test_while_redis_is_away_each_tenant_gets_what_its_policy_says(
     finally:
         redis.start()
     assert served.status_code == 200
+    assert served.headers["x-headgate-store"] == "away"
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
     assert json.loads(refused.content)["error"]["code"] == "service_unavailable"
