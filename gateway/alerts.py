@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 
 import httpx
 
@@ -19,9 +20,12 @@ MAX_UNDER_WAY = 100
 class Alerts:
     """What a ledger calls when a budget passes one of its percentages; it never blocks and never raises."""
 
-    def __init__(self, metrics: Metrics, webhook: AlertWebhook | None) -> None:
+    def __init__(
+        self, metrics: Metrics, webhook: AlertWebhook | None, environment: Mapping[str, str] = os.environ
+    ) -> None:
         self._metrics = metrics
         self._webhook = webhook
+        self._environment = environment
         self._under_way: set[asyncio.Task[None]] = set()
 
     def __call__(self, alert: Alert) -> None:
@@ -42,8 +46,12 @@ class Alerts:
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
+    async def drain(self) -> None:
+        """Wait until every call under way has ended."""
+        await asyncio.gather(*self._under_way)
+
     async def _send(self, webhook: AlertWebhook, told: dict[str, object]) -> None:
-        key = os.environ.get(webhook.key_env) if webhook.key_env else None
+        key = self._environment.get(webhook.key_env) if webhook.key_env else None
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:

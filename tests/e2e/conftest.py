@@ -18,6 +18,12 @@ fallback: false
 cache: {semantic: false}
 """
 OTHER = "tenant: other\n"
+THIN = """
+tenant: thin
+budgets: [{window: month, limit_usd: "0.0004"}]
+max_output_tokens: 5
+cache: {semantic: false}
+"""
 POOR = """
 tenant: poor
 budgets: [{window: month, limit_usd: "0.000000001"}]
@@ -34,7 +40,7 @@ def upstream() -> Iterator[RunningUpstream]:
 def gateway(upstream: RunningUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     folder: Path = tmp_path_factory.mktemp("gateway")
     operator = REMOTE.format(base_url=upstream.base_url, small="scripted", large="scripted-large")
-    write_configuration(folder, operator, {"acme": ACME, "other": OTHER, "poor": POOR})
+    write_configuration(folder, operator, {"acme": ACME, "other": OTHER, "poor": POOR, "thin": THIN})
     with run_gateway(folder) as running:
         yield running
 

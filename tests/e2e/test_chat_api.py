@@ -379,3 +379,14 @@ def wait_until(fact: Callable[[], bool], timeout_s: float = 10.0) -> None:
     give_up_at_s = time.monotonic() + timeout_s
     while not fact():
         assert time.monotonic() < give_up_at_s, "waited in vain"
+
+
+def test_hits_are_served_although_the_budget_is_used_up(gateway: RunningGateway, upstream: RunningUpstream) -> None:
+    key = gateway.key("thin")
+    first = post(gateway, key, ask("thin question"))
+    assert first.status_code == 200
+    refused = post(gateway, key, ask("another question that costs"))
+    assert error_of(refused)["code"] == "insufficient_quota"
+    hit = post(gateway, key, ask("thin question"))
+    assert (hit.status_code, hit.headers["x-headgate-cache"], hit.headers["x-headgate-cost-usd"]) == (200, "exact", "0")
+    assert len(upstream.seen()) == 1
