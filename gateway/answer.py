@@ -13,3 +13,15 @@ class Answer:
     stream: bool
     headers: Headers
     chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """Who answers: what a leader tells the followers of an identical request before the first bytes."""
+
+    tier: str
+    deployment: str
+    reason: str
+
+
+Published = AnswerHead | bytes

@@ -25,6 +25,7 @@ from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
 from cache.minilm import bundled_lexicon, load_minilm
 from cache.semantic_cache import SemanticCache
+from cache.single_flight import SingleFlight
 from core.clock import Clock, SystemClock
 from core.errors import ConfigurationError, HeadgateError
 from core.plan import Readiness
@@ -186,6 +187,7 @@ def build(settings: Settings) -> Gateway:
         clock=clock,
         tiers=tuple(settings.tiers),
         store_is_away=stores.is_away,
+        flights=SingleFlight(),
     )
     tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(

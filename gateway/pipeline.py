@@ -13,23 +13,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from backends.attempt import LiveAnswer
 from backends.dispatch import Dispatcher, broken_off
 from backends.protocol import AttemptError
+from backends.sse import data_of
 from cache.semantic_cache import SemanticCache
+from cache.single_flight import Alone, Follower, Leader, LeaderFailed, SingleFlight
 from core.cached import Bypass, CachedAnswer, ExactHit, Found, Miss, NearHit, SemanticHit
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
-from core.errors import BudgetExhausted, HeadgateError, NotCached, reason_of
+from core.errors import BudgetExhausted, HeadgateError, NotCached, UpstreamFailed, reason_of
 from core.identity import Caller
 from core.money import usd_text
 from core.plan import Complexity, Plan, Reason, Standing
 from core.rules import AutoTarget, EffectivePolicy, Sla
 from core.trace import TraceSink
-from gateway.answer import Answer, Headers
+from gateway.answer import Answer, AnswerHead, Headers, Published
 from gateway.replay import replay
-from gateway.trace_draft import TraceDraft, cache_outcome
+from gateway.trace_draft import TraceDraft
 from policies.access import check_scopes, narrowed
 from policies.admission import Admission, Admitted
 from policies.ledger import BudgetLedger
@@ -59,6 +63,7 @@ class Pipeline:
     clock: Clock
     tiers: tuple[str, ...]
     store_is_away: Callable[[], bool]
+    flights: SingleFlight[Published]
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
@@ -83,18 +88,22 @@ class Pipeline:
                     return
                 if request.demands.cache.only_if_cached:
                     raise NotCached("No cached answer may be served for this request.")
-                complexity = draft.complexity = await self._classify(request, policy, found)
-                async with AsyncExitStack() as held:
-                    plan, reservation = await self._reserve(held, caller, policy, complexity, standing, draft)
-                    deadline = self._deadline(plan, policy, request, draft.received_s)
-                    try:
-                        async with self.dispatcher.open(
-                            plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
-                        ) as live:
-                            relay = _Relay(caller, policy, plan, standing, live, slot.aclose)
-                            yield self._relayed(relay, draft)
-                    finally:
-                        reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
+                async with self.flights.join(self.cache.flight_key(caller, request, policy)) as place:
+                    if isinstance(place, Follower):
+                        yield await self._followed(place, standing, draft)
+                        return
+                    complexity = draft.complexity = await self._classify(request, policy, found)
+                    async with AsyncExitStack() as held:
+                        plan, reservation = await self._reserve(held, caller, policy, complexity, standing, draft)
+                        deadline = self._deadline(plan, policy, request, draft.received_s)
+                        try:
+                            async with self.dispatcher.open(
+                                plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
+                            ) as live:
+                                relay = _Relay(caller, policy, plan, standing, live, place, slot.aclose)
+                                yield self._relayed(relay, draft)
+                        finally:
+                            reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
         except HeadgateError as error:
             draft.error = error
             raise
@@ -177,6 +186,20 @@ class Pipeline:
         chunks = replay(answer, request, int(draft.received_at.timestamp()))
         return Answer(request.stream, headers, self._timed(chunks, draft))
 
+    async def _followed(self, place: Follower[Published], standing: Admitted, draft: TraceDraft) -> Answer:
+        """Follow an identical request that is under way: its bytes as they come, at no cost."""
+        items = place.items()
+        try:
+            head = await anext(items)
+        except LeaderFailed as failure:
+            raise UpstreamFailed("The identical request that was under way failed.") from failure
+        assert isinstance(head, AnswerHead), "a leader publishes its head first"
+        standing.used.tokens = 0
+        draft.joined = head
+        headers = self._headers(draft, head.tier, head.deployment, "cache", upstream_s=0.0)
+        headers += (("x-headgate-cost-usd", "0"), *standing.limit_headers.items())
+        return Answer(draft.request.stream, headers, self._timed(_following(items), draft))
+
     def _relayed(self, relay: "_Relay", draft: TraceDraft) -> Answer:
         live, plan = relay.live, relay.plan
         waited_s = draft.attempts.elapsed_s + live.elapsed_s
@@ -202,7 +225,7 @@ class Pipeline:
         return (
             *away,
             ("x-request-id", draft.request.request_id),
-            ("x-headgate-cache", cache_outcome(draft.found)),
+            ("x-headgate-cache", draft.cache),
             ("x-headgate-tier", tier),
             ("x-headgate-deployment", deployment),
             ("x-headgate-reason", reason),
@@ -219,14 +242,20 @@ class Pipeline:
         except AttemptError as failure:
             draft.error = broken_off(failure)
             raise draft.error from failure
+        except LeaderFailed as failure:
+            draft.error = UpstreamFailed("The answer was cut: the identical request that led it ended.")
+            raise draft.error from failure
 
     async def _finished(self, relay: "_Relay", draft: TraceDraft) -> AsyncIterator[bytes]:
-        """Relay an answer; just before its last bytes leave, store it and give the concurrency slot back.
+        """Relay an answer, to followers too; just before its last bytes leave, store it and give the slot back.
 
         So a client that asks again at once finds its answer and its slot. What another tier than the planned one gave
         is not stored: it must not be served when the planned one is back.
         """
-        live, plan = relay.live, relay.plan
+        live, plan, place = relay.live, relay.plan, relay.place
+        leader = place if isinstance(place, Leader) else None
+        if leader is not None:
+            leader.publish(AnswerHead(live.step.tier, live.step.deployment, plan.reason.value))
         is_planned = plan.degraded_from is None and plan.reason is not Reason.BUDGET and live.step.tier == plan.tier
         is_open = True
         async for chunk in live.chunks():
@@ -237,7 +266,11 @@ class Pipeline:
                 usage = live.usage
                 relay.standing.used.tokens = None if usage is None else usage.input_tokens + usage.output_tokens
                 await relay.leave()
+            if leader is not None:
+                leader.publish(chunk, len(chunk))
             yield chunk
+        if leader is not None:
+            leader.complete()
 
     async def _store(self, relay: "_Relay", draft: TraceDraft) -> None:
         """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""
@@ -270,6 +303,7 @@ class _Relay:
     plan: Plan
     standing: Admitted
     live: LiveAnswer
+    place: Leader[Published] | Alone
     leave: Callable[[], Awaitable[None]]
 
 
@@ -278,3 +312,22 @@ def expected_tokens(request: ChatRequest, policy: EffectivePolicy) -> int:
     limits = [limit for limit in (request.max_tokens, policy.tenant_policy.max_output_tokens) if limit is not None]
     output = min([*limits, EXPECTED_OUTPUT_TOKENS])
     return request.estimated_input_tokens() + output * request.n
+
+
+async def _following(items: AsyncIterator[Published]) -> AsyncIterator[bytes]:
+    """Yield a leader's bytes; what its usage chunk says of cost is the leader's, a follower pays nothing."""
+    async for item in items:
+        if isinstance(item, bytes):
+            yield without_cost(item) if b'"headgate"' in item else item
+
+
+def without_cost(frame: bytes) -> bytes:
+    """Return an SSE frame with the cost in its `headgate` field set to 0, or as it is when it has none."""
+    try:
+        fields = msgspec.json.decode(data_of(frame), type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return frame
+    if "headgate" not in fields:
+        return frame
+    fields["headgate"] = msgspec.Raw(b'{"cost_usd":"0"}')
+    return b"data: " + msgspec.json.encode(fields) + b"\n\n"

@@ -14,6 +14,7 @@ from core.identity import Caller
 from core.plan import Complexity, Plan
 from core.rules import EffectivePolicy, Sla
 from core.trace import CacheOutcome, RequestTrace
+from gateway.answer import AnswerHead
 
 OK = 200
 NO_SLA = Sla()
@@ -36,7 +37,13 @@ class TraceDraft:
     attempts: AttemptLog = field(default_factory=AttemptLog)
     first_sent_s: float | None = None
     degraded_from: str | None = None
+    joined: AnswerHead | None = None
     error: HeadgateError | None = None
+
+    @property
+    def cache(self) -> CacheOutcome:
+        """Return the token of `x-headgate-cache`."""
+        return "joined" if self.joined is not None else cache_outcome(self.found)
 
     def freeze(self, now_s: float) -> RequestTrace:
         """Return the finished record."""
@@ -55,12 +62,14 @@ class TraceDraft:
             stream=self.request.stream,
             status=OK if self.error is None else self.error.http_status,
             error_code=None if self.error is None else self.error.code,
-            cache=cache_outcome(self.found),
+            cache=self.cache,
             cache_detail=cache_detail(self.found),
             similarity=self.found.similarity if isinstance(self.found, SemanticHit | NearHit) else None,
-            tier=hit.answer.tier if hit else (last.tier if last else None),
-            deployment=hit.answer.deployment if hit else (last.deployment if last else None),
-            reason="cache" if hit else (None if self.plan is None else self.plan.reason.value),
+            tier=self.joined.tier if self.joined else hit.answer.tier if hit else (last.tier if last else None),
+            deployment=self.joined.deployment
+            if self.joined
+            else (hit.answer.deployment if hit else (last.deployment if last else None)),
+            reason="cache" if hit or self.joined else (None if self.plan is None else self.plan.reason.value),
             degraded_from=self.degraded_from or (None if self.plan is None else self.plan.degraded_from),
             p_small_suffices=None if self.complexity is None else self.complexity.p_small_suffices,
             complexity_source=None if self.complexity is None else self.complexity.source,

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -390,3 +391,34 @@ def test_hits_are_served_although_the_budget_is_used_up(gateway: RunningGateway,
     hit = post(gateway, key, ask("thin question"))
     assert (hit.status_code, hit.headers["x-headgate-cache"], hit.headers["x-headgate-cost-usd"]) == (200, "exact", "0")
     assert len(upstream.seen()) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_identical_requests_in_flight_share_one_answer(
+    gateway: RunningGateway, upstream: RunningUpstream, key: str, stream: bool
+) -> None:
+    upstream.obey("headers=700" if not stream else "ttft=700;gap=20")
+    body = ask(
+        f"all at once {stream}", stream=stream, **({"stream_options": {"include_usage": True}} if stream else {})
+    )
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda _: post(gateway, key, body), range(5)))
+    assert len(upstream.seen()) == 1
+    outcomes = sorted(answer.headers["x-headgate-cache"] for answer in answers)
+    assert outcomes == ["joined"] * 4 + ["miss"]
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 5
+    for answer in answers:
+        assert f"all at once {stream}".split()[0] in answer.text
+        if stream:
+            assert answer.text.endswith("data: [DONE]\n\n")
+            free = '"cost_usd":"0"' in answer.text
+            assert free == (answer.headers["x-headgate-cache"] == "joined")
+
+
+def test_a_leader_that_fails_does_not_fail_the_others(
+    gateway: RunningGateway, upstream: RunningUpstream, key: str
+) -> None:
+    upstream.obey("headers=500;status=500;times=1")
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: post(gateway, key, ask("one of us fails")), range(3)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 502]
