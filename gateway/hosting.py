@@ -44,7 +44,10 @@ class Hosting:
             await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
 
     def deployment(self, hosted: HostedDeployment) -> Deployment:
-        """Return the registry's view of one hosted deployment; the engine's address is asked for each call."""
+        """Return the registry's view of one hosted deployment; the engine's address is asked for each call.
+
+        A price of the operator's file, measured ones included, goes before the recipe's.
+        """
         supervisor, recipe = self.supervisors[hosted.name], self.recipes[hosted.name]
         return Deployment(
             name=hosted.name,

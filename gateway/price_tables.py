@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.errors import ConfigurationError
+from policies.measured_price import MeasuredPrice, Sample
 from policies.price_import import Imported, written_usd
 from policies.price_table import PriceRow
 
@@ -56,6 +57,33 @@ def print_imported(imported: Imported, title: str) -> None:
     if imported.left_out:
         names = ", ".join(imported.left_out[:10]) + (" and more" if len(imported.left_out) > 10 else "")
         console.print(f"left out, since their prices have parts that a row cannot say: {escape(names)}")
+
+
+def print_measured(measured: MeasuredPrice, where: str) -> None:
+    """Print a measurement and the prices that follow from it."""
+    console = Console()
+    table = Table(title=escape(measured.recipe), title_justify="left")
+    table.add_column("a million tokens", no_wrap=True)
+    table.add_column("CPU seconds", justify="right", no_wrap=True)
+    table.add_column("USD", justify="right", no_wrap=True)
+    table.add_row("input", f"{measured.cpu_s_per_m_input:f}", f"{measured.input_usd_per_m:f}")
+    table.add_row("output", f"{measured.cpu_s_per_m_output:f}", f"{measured.output_usd_per_m:f}")
+    console.print(table)
+    console.print(
+        f"{escape(measured.engine)}, {measured.precision}, {measured.concurrency} requests at a time, "
+        f"{measured.cores} cores at {measured.hourly_usd:f} USD an hour; {escape(where)}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def measured_json(measured: MeasuredPrice, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return a measurement and the stretches of work behind it as JSON values."""
+    rows = [
+        {"input_tokens": one.input_tokens, "output_tokens": one.output_tokens, "cpu_s": float(one.cpu_s)}
+        for one in samples
+    ]
+    return {**measured.figures(), "samples": rows}
 
 
 def print_errors(errors: Sequence[ConfigurationError]) -> None:

@@ -14,9 +14,10 @@ from msgspec import Meta, Struct
 
 from core.errors import ConfigurationError
 from core.money import Price
+from gateway.measured_prices import measured_price
 from policies.loading import Known, PolicySet, load_policies
 from policies.price_table import load_price_table
-from policies.prices import TABLE, parse_price
+from policies.prices import MEASURED, TABLE, parse_price
 from policies.safe_yaml import parse_document, parse_yaml, read_text
 from policies.schema import convert, says
 from policies.tokens import OidcEntry
@@ -45,7 +46,7 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     base_url: Annotated[str | None, says("Up to and with /v1; no credentials in it.")] = None
     model: Annotated[str | None, says("The model's name there.")] = None
     api_key_env: Annotated[str | None, says("The environment variable that holds the provider's key.")] = None
-    price: Annotated[object, says("Figures, `table`, or {table: NAME}.")] = None
+    price: Annotated[object, says("Figures, `table`, {table: NAME}, or `measured` with a recipe.")] = None
     region: Annotated[str | None, says("A note for people.")] = None
     ask_usage: Annotated[bool, says("Ask streams for usage; false where `stream_options` is refused.")] = True
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
@@ -190,13 +191,16 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
     base = path.resolve().parent
     prices_file = None if written.prices is None else base / written.prices
     table = _price_table(written, prices_file)
-    deployments = {name: _deployment(name, entry, file, table) for name, entry in written.deployments.items()}
+    state_file = base / _state_path(written.state, file)
+    deployments = {
+        name: _deployment(name, entry, file, table, state_file.parent) for name, entry in written.deployments.items()
+    }
     return Settings(
         file=path,
         listen=_address(written.listen, file, "listen"),
         admin_listen=_address(written.admin.listen, file, "admin.listen"),
         admin_key_file=base / written.admin.key_file,
-        state_file=base / _state_path(written.state, file),
+        state_file=state_file,
         redis_url=written.state if _is_redis(written.state) else None,
         replicas=written.replicas,
         policies=base / written.policies,
@@ -222,6 +226,18 @@ def prices_path(path: Path) -> Path | None:
     raw = parse_yaml(read_text(path), str(path))
     written = raw.get("prices") if isinstance(raw, dict) else None
     return None if written is None else path.resolve().parent / convert(written, str, str(path), "prices")
+
+
+def state_folder(path: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of the state, whether or not the rest of the operator's file can be used yet.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or `state` is no store.
+    """
+    file, text = str(path), read_text(path)
+    raw = parse_document(text, file, _environment(parse_yaml(text, file), file, environ)).content
+    written = raw.get("state", DEFAULT_STATE) if isinstance(raw, dict) else DEFAULT_STATE
+    return (path.resolve().parent / _state_path(convert(written, str, file, "state"), file)).parent
 
 
 def load_policy_set(settings: Settings) -> PolicySet:
@@ -288,7 +304,7 @@ def _webhook(entry: AlertsEntry | None, file: str) -> AlertWebhook | None:
 
 
 def _deployment(
-    name: str, entry: DeploymentEntry, file: str, table: Mapping[str, Price]
+    name: str, entry: DeploymentEntry, file: str, table: Mapping[str, Price], state_dir: Path
 ) -> HostedDeployment | RemoteDeployment:
     key = f"deployments.{name}"
     if name == "auto":
@@ -296,8 +312,9 @@ def _deployment(
     if (entry.recipe is None) == (entry.backend is None):
         raise ConfigurationError(file, key, "needs exactly one of `recipe` and `backend`", "keep one of them")
     if entry.recipe is not None:
-        price = None if entry.price is None else parse_price(entry.price, file, f"{key}.price", table=table)
-        return HostedDeployment(name, entry.recipe, price)
+        return HostedDeployment(
+            name, entry.recipe, _hosted_price(entry.recipe, entry.price, file, key, table, state_dir)
+        )
     if entry.model is None:
         raise ConfigurationError(file, f"{key}.model", "the key is missing", "name the model as the upstream knows it")
     return RemoteDeployment(
@@ -310,6 +327,17 @@ def _deployment(
         max_output_tokens=entry.max_output_tokens,
         ask_usage=entry.ask_usage,
     )
+
+
+def _hosted_price(
+    recipe: str, raw: object, file: str, key: str, table: Mapping[str, Price], state_dir: Path
+) -> Price | None:
+    """Return the price that overrides the recipe's, None without one."""
+    if raw is None:
+        return None
+    if raw == MEASURED:
+        return measured_price(recipe, state_dir, file, f"{key}.price")
+    return parse_price(raw, file, f"{key}.price", table=table)
 
 
 def _base_url(value: str | None, file: str, key: str) -> str:

@@ -2,7 +2,8 @@
 
 A price is written out, or taken from the price table: `price: table` takes the row of the deployment's `model`,
 `price: {table: NAME}` another one. `Price.source` tells where the figures come from: `configuration`, what the file
-says itself, or `table:WHERE@DATE`; an engine whose marginal cost is measured puts its own there.
+says itself, or `table:WHERE@DATE`, or `measured TIME on ENGINE`: `price: measured` of a hosted deployment takes what
+`headgate prices measure` found (`policies.measured_price`).
 """
 
 import re
@@ -20,6 +21,7 @@ from policies.schema import convert, nearest
 MAX_USD = 1_000_000
 """No price per million tokens or per request is larger; a figure above is a slip in the unit."""
 TABLE = "table"
+MEASURED = "measured"
 _DATE = re.compile(r"@(\d{4}-\d{2}-\d{2})\Z")
 
 
@@ -59,6 +61,9 @@ def parse_price(
     if raw is None:
         mend = 'add input_usd_per_m and output_usd_per_m (write "0" for a model that costs nothing)'
         raise ConfigurationError(file, key, "a deployment without a price cannot be budgeted", mend)
+    if raw == MEASURED:
+        problem, mend = "only a deployment with a recipe can be measured", "write the figures out, or `table`"
+        raise ConfigurationError(file, key, problem, mend)
     if raw == TABLE:
         if model is None:
             raise ConfigurationError(file, key, "a recipe names no row of the price table", "write {table: NAME}")
@@ -66,7 +71,11 @@ def parse_price(
     if isinstance(raw, Mapping) and TABLE in raw:
         return _listed(convert(raw, TableEntry, file, key).table, file, f"{key}.{TABLE}", table)
     entry = convert(raw, PriceEntry, file, key)
-    if entry.source.startswith(f"{TABLE}:") or not entry.source.isprintable() or len(entry.source) > 200:
+    if (
+        entry.source.startswith((f"{TABLE}:", f"{MEASURED} "))
+        or not entry.source.isprintable()
+        or len(entry.source) > 200
+    ):
         raise ConfigurationError(file, f"{key}.source", "not a short note of your own", "name a page or a contract")
     return exact_price(entry, file, key)
 

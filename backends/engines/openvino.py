@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -155,6 +156,14 @@ class OpenVinoLauncher:
                 f"says {self._spec.precision}, but {model_dir} holds {found} weights",
                 f"write `precision: {found}`, or convert the model again",
             )
+
+
+def engine_version() -> str:
+    """Return the engine's name and version, for what was measured on it."""
+    try:
+        return f"openvino-genai {version('openvino-genai')}"
+    except PackageNotFoundError:
+        return "openvino-genai of an unknown version"
 
 
 def stored_precision(model_xml: Path) -> Precision:

@@ -106,6 +106,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._url: str | None = None
+        self._group: int | None = None
         self._failures = 0
         self._restarts = 0
         self._last_error: str | None = None
@@ -137,6 +138,11 @@ class Supervisor:
     def metrics_url(self) -> str | None:
         """Return where the engine shows its own metrics while it is ready, else None."""
         return f"{self._url}/metrics" if self._url and self._state is EngineState.READY else None
+
+    @property
+    def group(self) -> int | None:
+        """Return the id of the engine's process group while it runs, else None."""
+        return self._group
 
     @property
     def failures(self) -> int:
@@ -234,6 +240,7 @@ class Supervisor:
         try:
             record_group(self._record, process.group, marker)
             self._url = f"http://127.0.0.1:{port}"
+            self._group = process.group
             async with EngineProbe(self._url, self._timings.probe_timeout_s) as probe:
                 await self._become_ready(process, probe)
                 await self._watch(process, probe)
@@ -244,7 +251,7 @@ class Supervisor:
             self._fail(str(fault))  # before the group is ended, so that nobody is sent to a dead engine meanwhile
             raise _Ended from fault
         finally:
-            self._url = None
+            self._url = self._group = None
             await process.end()
             forget_group(self._record)
             if self._memory is not None:

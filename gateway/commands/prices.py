@@ -1,7 +1,8 @@
-"""`headgate prices list | check | import`: the price table, and an operator's own prices over it."""
+"""`headgate prices list | check | import | measure`: the price table, an operator's own prices, and measured ones."""
 
 import argparse
 from datetime import date
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from gateway.commands.options import Subparsers, add_config, add_json
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
     """Register the commands."""
-    parser = subparsers.add_parser("prices", help="list, check and import prices of hosted models")
+    parser = subparsers.add_parser("prices", help="list, check, import and measure prices of models")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
         "list",
@@ -32,6 +33,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     add_json(check)
     check.set_defaults(run=run_check)
     _add_import(actions)
+    _add_measure(actions)
 
 
 def _add_import(actions: "Subparsers[Any]") -> None:
@@ -51,6 +53,42 @@ def _add_import(actions: "Subparsers[Any]") -> None:
     add_config(importing)
     add_json(importing)
     importing.set_defaults(run=run_import)
+
+
+def _add_measure(actions: "Subparsers[Any]") -> None:
+    measuring = actions.add_parser(
+        "measure",
+        help="measure what a token costs on a hosted engine",
+        description="Start the recipe's engine by itself, put work on it for some seconds, read its CPU time, and "
+        "write the marginal cost of a token for `price: measured`. Measure while the machine is quiet. Linux only.",
+        epilog="example: headgate prices measure bundled-small-int4 --hourly-usd 0.08",
+    )
+    measuring.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or the path of a .yaml file")
+    measuring.add_argument(
+        "--hourly-usd", type=_usd, metavar="USD", help="an hour of the whole machine (default: the recipe's hourly_usd)"
+    )
+    measuring.add_argument(
+        "--concurrency", type=_count, default=8, metavar="N", help="requests at a time, 1 to 64 (default: %(default)s)"
+    )
+    measuring.add_argument(
+        "--out", type=Path, metavar="FILE", help="what to write (default: prices/RECIPE.yaml beside the state)"
+    )
+    add_config(measuring)
+    add_json(measuring)
+    measuring.set_defaults(run=run_measure)
+
+
+def _usd(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount; write for example 0.08") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 64")
+    return int(text)
 
 
 def _day(text: str) -> date:
@@ -122,6 +160,46 @@ def run_import(arguments: argparse.Namespace) -> int:
         return 0
     print_imported(imported, f"{'would go' if arguments.dry_run else 'went'} into {into}:")
     return 0
+
+
+def run_measure(arguments: argparse.Namespace) -> int:
+    """Measure one recipe, write the file in one step, and print the figures."""
+    import asyncio
+    from tempfile import TemporaryDirectory
+
+    from backends.engines.recipes import load_recipe
+    from core.clock import SystemClock
+    from core.errors import ConfigurationError
+    from gateway.files import write_whole
+    from gateway.measured_prices import measured_file
+    from gateway.price_measuring import Effort, measure
+    from gateway.price_tables import measured_json, print_measured
+    from policies.measured_price import measured_text, parse_measured
+    from policies.safe_yaml import load_yaml
+
+    recipe = load_recipe(arguments.recipe, load_yaml)
+    hourly_usd = recipe.hourly_usd if arguments.hourly_usd is None else arguments.hourly_usd
+    if hourly_usd is None:
+        mend = "add for example --hourly-usd 0.08, or hourly_usd to the recipe"
+        raise ConfigurationError(f"recipe {recipe.name}", "hourly_usd", "nobody says what an hour costs", mend)
+    out = arguments.out or measured_file(_state_folder(arguments.config), recipe.name)
+    with TemporaryDirectory(prefix="headgate-measure-") as folder:
+        effort = Effort(concurrency=arguments.concurrency)
+        measured, samples = asyncio.run(measure(recipe, hourly_usd, effort, Path(folder), SystemClock()))
+    write_whole(
+        out, measured_text(measured), check=lambda path: parse_measured(load_yaml(path), str(path), "try again")
+    )
+    if arguments.json:
+        _print_json(measured_json(measured, samples))
+    else:
+        print_measured(measured, f"went into {out}")
+    return 0
+
+
+def _state_folder(config: Path) -> Path:
+    from gateway.settings import state_folder
+
+    return state_folder(config) if config.exists() else Path("var")
 
 
 def _own_file(config: Path) -> Path:
