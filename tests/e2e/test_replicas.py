@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.gateway_process import REMOTE, RunningGateway, run_gateway, write_configuration
+from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration
 from tests.e2e.test_chat_api import ask, post, wait_until
 from tests.redis_server import BINARY, WHY_NOT, RedisServer
 from tests.upstream.process import RunningUpstream
@@ -74,6 +74,9 @@ def test_a_key_made_at_one_replica_works_and_is_revoked_at_the_other(replicas: l
     first, second = replicas
     key = first.key("acme")
     wait_until(lambda: accepted(second, key))
+    headgate("keys", "revoke", key.split("_")[1], folder=first.folder)
+    wait_until(lambda: not accepted(second, key))
+    assert not accepted(first, key)
 
 
 def test_an_answer_stored_by_one_replica_is_a_hit_at_the_other(
