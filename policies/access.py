@@ -66,6 +66,7 @@ class KeyChecker:
         self._failures = FailureLimiter(clock) if failures is None else failures
         self._found: OrderedDict[str, KeyRecord] = OrderedDict()
         self._missing: OrderedDict[str, None] = OrderedDict()
+        self._stale: set[str] = set()
         self._revision = store.revision()
         self._checked_at_s = clock.monotonic_s()
         self._nobody = KeyRecord("", "", secrets.token_bytes(32), frozenset(), clock.now())
@@ -91,11 +92,18 @@ class KeyChecker:
         raise InvalidApiKey
 
     def _record(self, key_id: str, *, may_look: bool) -> KeyRecord | None:
-        """Return the record; what was looked up is remembered, so that repeating a guess costs no look-up."""
+        """Return the record; what was looked up is remembered, so that repeating a guess costs no look-up.
+
+        An id that was known before the records were forgotten may be looked up once more even for an address that
+        guesses: otherwise any change of a key would shut out the known keys behind the same address.
+        """
         self._refresh()
         record = self._found.get(key_id)
-        if record is not None or not key_id or key_id in self._missing or not may_look:
+        if record is not None or not key_id or key_id in self._missing:
             return record
+        if not may_look and key_id not in self._stale:
+            return None
+        self._stale.discard(key_id)
         record = self._store.get(key_id)
         if record is None:
             self._missing[key_id] = None
@@ -114,6 +122,7 @@ class KeyChecker:
         self._checked_at_s = now_s  # only once the store has answered: what it cannot confirm is not trusted
         if revision != self._revision:
             self._revision = revision
+            self._stale = set(self._found)
             self._found.clear()
             self._missing.clear()
 

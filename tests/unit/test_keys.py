@@ -263,3 +263,18 @@ def test_a_pepper_that_others_can_read_or_that_is_none_is_refused(tmp_path: Path
     path.write_text("00")
     with pytest.raises(ConfigurationError, match="holds 1 bytes, not 32"):
         load_pepper(path, {})
+
+
+def test_a_change_of_another_key_does_not_shut_out_known_keys_behind_a_guessing_address() -> None:
+    store, clock = MemoryKeyStore(), ManualClock()
+    authenticator = Authenticator(store, PEPPER, clock, FailureLimiter(clock, per_minute=1))
+    text, record = create_key("acme", PEPPER, clock)
+    store.put(record)
+    assert authenticator.authenticate(f"Bearer {text}", "10.0.0.1").tenant == "acme"
+    with pytest.raises(InvalidApiKey):
+        authenticator.authenticate("Bearer wrong", "10.0.0.1")
+    store.put(create_key("other", PEPPER, clock)[1])
+    clock.advance(1.0)
+    with pytest.raises(RateLimited):
+        authenticator.authenticate("Bearer wrong", "10.0.0.1")
+    assert authenticator.authenticate(f"Bearer {text}", "10.0.0.1").tenant == "acme"
