@@ -20,7 +20,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
 
 BODY = msgspec.json.encode({"model": "auto", "messages": [{"role": "user", "content": "hi"}]})
-SCOPE = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [], "client": None}
+SCOPE: Any = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [], "client": None}
 
 
 class AnyCaller:
@@ -58,7 +58,7 @@ def an_api(pipeline: Scripted) -> PublicApi:
         authenticator=AnyCaller(),
         policies=nothing,
         registry=nothing,
-        metrics=Metrics([], set()),
+        metrics=Metrics(set[str]().__contains__),
         clock=ManualClock(),
         max_body_bytes=10_000,
     )
