@@ -75,6 +75,7 @@ class Door:
                 async with asyncio.timeout(self._timeout_s):
                     reply = await self._client.execute_command(*command)
         except NoScriptError:
+            self._shut_until_s = None  # it answered: the call that brings the script must pass
             raise
         except StoreAway:  # a wire knows by itself when the store is back
             raise
