@@ -1,6 +1,7 @@
 """Prometheus metrics from finished traces; label values come from configuration only, children are cached."""
 
 from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -12,6 +13,7 @@ TTFT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 
 TOTAL_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120)
 OVERHEAD_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 NONE = "none"
+M = TypeVar("M", Counter, Gauge, Histogram)
 OTHER = "other"
 
 
@@ -20,6 +22,7 @@ class Metrics:
 
     def __init__(self, is_tenant: Callable[[str], bool], sla_bounds_s: Iterable[float] = ()) -> None:
         self._registry = CollectorRegistry()
+        self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         self._is_tenant = is_tenant
         limits = tuple(sla_bounds_s)
         self._requests = self._counter("requests", "Requests by outcome.", ("tenant", "status", "cache", "tier"))
@@ -41,30 +44,30 @@ class Metrics:
         """Count one request."""
         tenant = self.tenant_label(trace.tenant)
         tier = trace.tier or NONE
-        self._requests.labels(tenant, str(trace.status), trace.cache, tier).inc()
+        self._child(self._requests, tenant, str(trace.status), trace.cache, tier).inc()
         if trace.usage is not None and trace.attempts:
-            self._tokens.labels(tenant, tier, "input").inc(trace.usage.input_tokens)
-            self._tokens.labels(tenant, tier, "output").inc(trace.usage.output_tokens)
-        self._cost.labels(tenant, tier).inc(trace.cost_nano_usd / NANO_PER_USD)
-        self._saved.labels(tenant, tier).inc(trace.saved_nano_usd / NANO_PER_USD)
+            self._child(self._tokens, tenant, tier, "input").inc(trace.usage.input_tokens)
+            self._child(self._tokens, tenant, tier, "output").inc(trace.usage.output_tokens)
+        self._child(self._cost, tenant, tier).inc(trace.cost_nano_usd / NANO_PER_USD)
+        self._child(self._saved, tenant, tier).inc(trace.saved_nano_usd / NANO_PER_USD)
         if trace.reason is not None:
-            self._routes.labels(tier, trace.reason).inc()
+            self._child(self._routes, tier, trace.reason).inc()
         for attempt in trace.attempts:
-            self._attempts.labels(attempt.deployment, attempt.outcome.value).inc()
+            self._child(self._attempts, attempt.deployment, attempt.outcome.value).inc()
         if trace.sla_violated:
-            self._violations.labels(tenant, tier).inc()
+            self._child(self._violations, tenant, tier).inc()
         if trace.ttft_ms is not None:
-            self._ttft.labels(tier).observe(trace.ttft_ms / 1000)
-        self._total.labels(tier).observe(trace.total_ms / 1000)
-        self._overhead.labels(tier).observe(trace.overhead_ms / 1000)
+            self._child(self._ttft, tier).observe(trace.ttft_ms / 1000)
+        self._child(self._total, tier).observe(trace.total_ms / 1000)
+        self._child(self._overhead, tier).observe(trace.overhead_ms / 1000)
 
     def refused(self, code: str) -> None:
         """Count a request that never got a tenant or a readable body."""
-        self._refusals.labels(code).inc()
+        self._child(self._refusals, code).inc()
 
     def budget_alert(self, tenant: str, percent: int) -> None:
         """Count one alert of a budget."""
-        self._alerts.labels(self.tenant_label(tenant), str(percent)).inc()
+        self._child(self._alerts, self.tenant_label(tenant), str(percent)).inc()
 
     def store_away(self, is_away: bool) -> None:
         """Set the store's gauge."""
@@ -72,7 +75,7 @@ class Metrics:
 
     def tier_ready(self, tier: str, ready: bool) -> None:
         """Set a tier's gauge."""
-        self._ready.labels(tier).set(1 if ready else 0)
+        self._child(self._ready, tier).set(1 if ready else 0)
 
     def tenant_label(self, tenant: str) -> str:
         """Return the tenant's label: its name when it is configured, `other` otherwise."""
@@ -81,6 +84,14 @@ class Metrics:
     def exposition(self) -> tuple[bytes, str]:
         """Return the text exposition and its content type; call it off the event loop."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """Return a metric's child, remembered: there are few, since labels come from configuration."""
+        key = (metric, labels)
+        child: M | None = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"headgate_{name}", text, labels, registry=self._registry)
