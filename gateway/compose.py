@@ -171,10 +171,7 @@ def build(settings: Settings) -> Gateway:
     metrics = _metrics(watcher)
     embedder, index = load_minilm(), FaissIndex()
     stores = open_stores(settings, clock, index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
-    guard = Guard(bundled_lexicon())
-    evidence_file = settings.beside("cache-evidence").with_suffix(".json")
-    evidence = load_evidence(evidence_file, guard.table, embedder.fingerprint)
-    cache = SemanticCache(Fingerprinter(pepper), stores.entries, index, embedder, clock, guard, evidence)
+    cache, keep_evidence = _cache(settings, pepper, stores, index, embedder, clock)
     sinks, close_sinks = _sinks(settings, metrics)
     pipeline = Pipeline(
         policies=lambda: watcher.current,
@@ -225,9 +222,20 @@ def build(settings: Settings) -> Gateway:
         watcher=watcher,
         tokens=tokens,
         api=api,
-        save_evidence=partial(save_evidence, evidence_file, evidence),
+        save_evidence=keep_evidence,
         closers=(close_sinks, admin.close),
     )
+
+
+def _cache(
+    settings: Settings, pepper: bytes, stores: Stores, index: FaissIndex, embedder: Embedder, clock: Clock
+) -> tuple[SemanticCache, Callable[[], None]]:
+    """Return the cache, and what keeps the evidence that it gathers."""
+    guard = Guard(bundled_lexicon())
+    file = settings.beside("cache-evidence").with_suffix(".json")
+    evidence = load_evidence(file, guard.table, embedder.fingerprint)
+    cache = SemanticCache(Fingerprinter(pepper), stores.entries, index, embedder, clock, guard, evidence)
+    return cache, partial(save_evidence, file, evidence)
 
 
 def _token_verifier(settings: Settings, clock: Clock, failures: FailureLimiter) -> TokenVerifier | None:
