@@ -2,11 +2,7 @@
 
 import json
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,6 +13,7 @@ from gateway.settings import AlertWebhook
 from gateway.telemetry.metrics import Metrics
 from policies.budgets import account_of
 from policies.ledger import Alert
+from tests.receiving import receiver
 
 BUDGET = Budget("month", ZoneInfo("UTC"), 1_000_000_000, "reject", alerts_percent=(80,))
 ALERT = Alert(
@@ -30,40 +27,15 @@ ALERT = Alert(
 )
 
 
-@contextmanager
-def receiver() -> Iterator[tuple[str, "list[tuple[str | None, dict[str, object]]]"]]:
-    """Collect the key and the body of every call."""
-    calls: list[tuple[str | None, dict[str, object]]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            calls.append((self.headers["authorization"], json.loads(body)))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Stay silent."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/alerts", calls
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 async def test_an_alert_is_logged_counted_and_posted(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics({"acme"}.__contains__)
-    with receiver() as (url, calls), caplog.at_level(logging.WARNING):
+    with receiver() as (url, posts), caplog.at_level(logging.WARNING):
         alerts = Alerts(metrics, AlertWebhook(url, "ALERT_KEY"), {"ALERT_KEY": "k-1"})
         alerts(ALERT)
         await alerts.drain()
-    ((key, told),) = calls
-    assert key == "Bearer k-1"
+    (post,) = posts
+    told = json.loads(post.body)
+    assert post.authorization == "Bearer k-1"
     assert (told["tenant"], told["percent"], told["spent_usd"], told["limit_usd"]) == ("acme", 80, "0.81", "1")
     assert "budget alert" in caplog.messages
     assert b'headgate_budget_alerts_total{percent="80",tenant="acme"} 1.0' in metrics.exposition()[0]

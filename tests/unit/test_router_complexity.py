@@ -50,7 +50,8 @@ def test_a_foreign_encoder_is_refused(tmp_path: Path) -> None:
 
 def test_a_runtime_variant_of_the_encoder_is_accepted(tmp_path: Path) -> None:
     save_pair(weights(), manifest(), tmp_path)
-    PairModel.load("general", f"{ENCODER}:bf16", directory=tmp_path)
+    model = PairModel.load("general", f"{ENCODER}:bf16", directory=tmp_path)
+    assert model.manifest.encoder == ENCODER
 
 
 def test_other_features_are_refused(tmp_path: Path) -> None:
