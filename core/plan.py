@@ -44,8 +44,33 @@ class Readiness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyForecast:
+    """What one more request may expect of a deployment now, in milliseconds, linear in its tokens.
+
+    Attributes:
+        queue_ms: the wait before the deployment begins with it.
+        base_ms: from then to the first token of an empty prompt.
+        ms_per_input_token: what each token of the prompt adds to that.
+        ms_per_output_token: the gap between tokens (TPOT).
+    """
+
+    queue_ms: float = 0.0
+    base_ms: float = 0.0
+    ms_per_input_token: float = 0.0
+    ms_per_output_token: float = 0.0
+
+    def ttft_ms(self, input_tokens: int) -> float:
+        """Return the expected time to the first token."""
+        return self.queue_ms + self.base_ms + self.ms_per_input_token * input_tokens
+
+    def total_ms(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the expected time to the last token."""
+        return self.ttft_ms(input_tokens) + self.ms_per_output_token * output_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentSnapshot:
-    """One deployment as the planner sees it."""
+    """One deployment as the planner sees it; `forecast` is None until it has answered often enough to have one."""
 
     name: str
     model: str
@@ -55,6 +80,7 @@ class DeploymentSnapshot:
     max_output_tokens: int | None = None
     expected_output_tokens: int = 256
     retry_after_s: float = 1.0
+    forecast: LatencyForecast | None = None
 
 
 @dataclass(frozen=True, slots=True)
