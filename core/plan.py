@@ -11,10 +11,20 @@ from core.rules import WhenExhausted
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """P(the small tier suffices) in [0, 1] and who said so, for example `model:bundled@3f2a` or `prior:no_encoder`."""
+    """How hard a request is, as far as its text tells.
+
+    Attributes:
+        p_small_suffices: P(the small tier suffices) in [0, 1].
+        source: who said so, for example `model:bundled@3f2a` or `prior:no_encoder`.
+        expected_output_tokens: what an answer of the cheapest and of the dearest tier is expected to hold; None where
+            the weights know no lengths, and the deployments' own expectation counts.
+        cut_chars: characters of the text that were too many to be looked at.
+    """
 
     p_small_suffices: float
     source: str
+    expected_output_tokens: tuple[int, int] | None = None
+    cut_chars: int = 0
 
     @property
     def value(self) -> float:

@@ -72,7 +72,7 @@ class PairModel:
             return Complexity(_probability(self._line.at(self._weights.prior)), "prior:no_text")
         score = self.score(text, vector)
         source = self._source + ("" if vector is not None else ";no_vector") + (";cut" if score.cut_chars else "")
-        return Complexity(score.p_small_suffices, source)
+        return Complexity(score.p_small_suffices, source, cut_chars=score.cut_chars)
 
     def score(self, text: str, vector: Vector | None) -> Score:
         """Score one text with its (d,) L2-normalised embedding, or without.

@@ -130,6 +130,7 @@ async def test_without_text_the_base_rate_is_told(model: PairModel, request_: Ch
 async def test_a_cut_is_recorded(model: PairModel) -> None:
     judged = await model.classify(chat("word " * 1_000), axis(0))
     assert judged.source.endswith(";cut")
+    assert judged.cut_chars == 3_000
 
 
 async def test_equal_requests_are_judged_equally(model: PairModel) -> None:
