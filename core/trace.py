@@ -44,7 +44,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """Everything worth telling about one request; no prompt, no completion, no key."""
+    """Everything worth telling about one request; no prompt, no completion, no key.
+
+    `baseline_nano_usd` is what the same tokens cost at the dearest tier without a cache, None where nobody knows.
+    """
 
     request_id: str
     received_at: datetime
@@ -75,6 +78,7 @@ class RequestTrace:
     overhead_ms: float
     sla_violated: bool
     traceparent: str | None = None
+    baseline_nano_usd: int | None = None
 
 
 class TraceSink(Protocol):

@@ -9,28 +9,11 @@ from pathlib import Path
 import msgspec
 
 from core.errors import ConfigurationError
+from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from policies.abilities import Measured
 
 LAST_REQUESTS = 5_000
 _QUERY = "SELECT stream, attempts FROM requests ORDER BY received_at_ms DESC LIMIT ?"
-
-
-class _Usage(msgspec.Struct):
-    output_tokens: int = 0
-
-
-class _Attempt(msgspec.Struct):
-    """The parts of a logged attempt that are measurements; times are milliseconds since the request was received."""
-
-    deployment: str
-    outcome: str
-    started_ms: float
-    ended_ms: float
-    first_byte_ms: float | None = None
-    usage: _Usage | None = None
-
-
-_decoder = msgspec.json.Decoder(list[_Attempt])
 
 
 def measured_deployments(path: Path) -> Mapping[str, Measured]:
@@ -55,16 +38,16 @@ def measured_deployments(path: Path) -> Mapping[str, Measured]:
                 continue
             ttft[attempt.deployment].append(attempt.first_byte_ms - attempt.started_ms)
             writing_ms = attempt.ended_ms - attempt.first_byte_ms
-            if attempt.usage is not None and attempt.usage.output_tokens > 1 and writing_ms > 0:
-                rate[attempt.deployment].append((attempt.usage.output_tokens - 1) / writing_ms * 1000)
+            if attempt.output_tokens is not None and attempt.output_tokens > 1 and writing_ms > 0:
+                rate[attempt.deployment].append((attempt.output_tokens - 1) / writing_ms * 1000)
     return {name: Measured(tuple(ttft[name]), tuple(total[name]), tuple(rate[name])) for name in total}
 
 
-def _rows(path: Path) -> list[tuple[bool, list[_Attempt]]]:
+def _rows(path: Path) -> list[tuple[bool, list[LoggedAttempt]]]:
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as connection:
             rows = connection.execute(_QUERY, (LAST_REQUESTS,)).fetchall()
-        return [(bool(stream), _decoder.decode(attempts)) for stream, attempts in rows]
+        return [(bool(stream), attempts_decoder.decode(attempts)) for stream, attempts in rows]
     except (sqlite3.Error, msgspec.DecodeError) as problem:
         mend = "name the file that ends in -requests.db, beside the state"
         raise ConfigurationError(str(path), "", f"cannot be read as a request log ({problem})", mend) from problem

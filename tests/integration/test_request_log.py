@@ -1,6 +1,5 @@
 """Rows in a real SQLite file: written, bounded, and never in the way of a request."""
 
-import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -8,11 +7,15 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.errors import ConfigurationError
 from core.trace import AttemptOutcome
-from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_log import RequestLog, Retention
+from gateway.telemetry.request_rows import MIGRATIONS, attempts_decoder, row_of
+from gateway.telemetry.sketch import merged
+from policies.sqlite_schema import open_database
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace, an_attempt
 
 
@@ -23,7 +26,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def log(file: Path) -> Iterator[RequestLog]:
-    made = RequestLog(file)
+    made = RequestLog(file, now_s=RECEIVED_AT.timestamp)
     yield made
     made.close()
 
@@ -44,8 +47,8 @@ def test_a_trace_is_a_row_once_the_log_is_closed(log: RequestLog, file: Path) ->
     assert (row["input_tokens"], row["output_tokens"]) == (20, 5)
     assert (row["cost_nano_usd"], row["reserved_nano_usd"]) == (1_500_000_000, 2_000_000_000)
     assert (row["ttft_ms"], row["total_ms"], row["similarity"]) == (61.5, 112.25, 0.5)
-    (attempt,) = json.loads(row["attempts"])
-    assert (attempt["deployment"], attempt["outcome"], attempt["usage"]["output_tokens"]) == ("s1", "complete", 5)
+    (attempt,) = attempts_decoder.decode(row["attempts"])
+    assert (attempt.deployment, attempt.outcome, attempt.output_tokens) == ("s1", "complete", 5)
 
 
 def test_hits_and_refusals_are_rows_too(log: RequestLog, file: Path) -> None:
@@ -57,7 +60,7 @@ def test_hits_and_refusals_are_rows_too(log: RequestLog, file: Path) -> None:
     hit, refusal, failure = rows(file)
     assert (hit["cache"], hit["saved_nano_usd"], hit["cost_nano_usd"]) == ("semantic", 1_500_000_000, 0)
     assert (refusal["status"], refusal["tier"], refusal["input_tokens"]) == (429, None, None)
-    assert json.loads(failure["attempts"])[0]["error"] == "it's\nbroken"
+    assert attempts_decoder.decode(failure["attempts"])[0].error == "it's\nbroken"
 
 
 def test_a_thousand_rows_in_a_burst_are_all_written(log: RequestLog, file: Path) -> None:
@@ -87,7 +90,7 @@ def test_the_same_request_is_one_row(log: RequestLog, file: Path) -> None:
 
 def test_rows_of_an_earlier_start_are_kept(file: Path) -> None:
     for request_id in ("a", "b"):
-        log = RequestLog(file)
+        log = RequestLog(file, now_s=RECEIVED_AT.timestamp)
         log.record(a_trace(request_id=request_id))
         log.close()
     assert [row["request_id"] for row in rows(file)] == ["a", "b"]
@@ -113,7 +116,7 @@ def test_a_number_that_sqlite_cannot_hold_costs_its_group_and_not_the_log(log: R
 
 def test_the_oldest_rows_go_when_there_are_too_many(file: Path) -> None:
     for max_rows, hours in ((100, range(10)), (3, range(10, 11))):
-        log = RequestLog(file, max_rows)
+        log = RequestLog(file, Retention(max_rows=max_rows), now_s=RECEIVED_AT.timestamp)
         for hour in hours:
             log.record(a_trace(request_id=f"{hour:02d}", received_at=RECEIVED_AT + timedelta(hours=hour)))
         log.close()
@@ -146,3 +149,61 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(file: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         RequestLog(file)
     assert str(file) in caught.value.message
+
+
+def cells(file: Path, span_s: int) -> list[sqlite3.Row]:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.row_factory = sqlite3.Row
+        return connection.execute("SELECT * FROM rollup WHERE span_s = ? ORDER BY starts_at_s", (span_s,)).fetchall()
+
+
+def test_every_request_counts_once_in_its_minute_and_its_hour(file: Path) -> None:
+    for start in range(3):
+        log = RequestLog(file, now_s=RECEIVED_AT.timestamp)
+        for n in range(5):
+            at = RECEIVED_AT + timedelta(seconds=30 * n)
+            log.record(a_trace(request_id=f"{start}-{n}", received_at=at, baseline_nano_usd=2_000_000_000))
+            log.record(a_trace(request_id=f"{start}-{n}", received_at=at))
+        log.close()
+    minutes, hours = cells(file, 60), cells(file, 3600)
+    assert sum(cell["requests"] for cell in minutes) == 15
+    assert len(minutes) == 3
+    (hour,) = hours
+    assert (hour["requests"], hour["answered"], hour["output_tokens"]) == (15, 15, 75)
+    assert (hour["cost_nano_usd"], hour["baseline_nano_usd"]) == (15 * 1_500_000_000, 15 * 2_000_000_000)
+    assert sum(merged([hour["ttft"]]).values()) == 15
+
+
+def test_a_group_that_failed_is_not_in_the_sums(log: RequestLog, file: Path) -> None:
+    log.record(a_trace(request_id="a", reserved_nano_usd=2**70))
+    tick = threading.Event()
+    while log.dropped == 0:
+        tick.wait(0.01)
+    log.record(a_trace(request_id="b"))
+    log.close()
+    (minute,) = cells(file, 60)
+    assert minute["requests"] == 1
+
+
+def test_old_rows_go_and_their_hours_stay(file: Path) -> None:
+    for days, now in ((0, RECEIVED_AT), (40, RECEIVED_AT + timedelta(days=40))):
+        log = RequestLog(file, Retention(), now_s=now.timestamp)
+        log.record(a_trace(request_id=f"day-{days}", received_at=RECEIVED_AT + timedelta(days=days)))
+        log.close()
+    assert [row["request_id"] for row in rows(file)] == ["day-40"]
+    assert len(cells(file, 60)) == 1
+    assert len(cells(file, 3600)) == 2
+
+
+def test_rows_of_the_first_schema_are_brought_along(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(open_database(file, "request_log", MIGRATIONS[:1])) as connection:
+        attempts = msgspec.json.encode([an_attempt(), an_attempt(n=2, usage=None)]).decode()
+        values = (*row_of(a_trace())[:-2], attempts)
+        connection.execute(f"INSERT INTO requests VALUES ({','.join('?' * 28)})", values)
+    RequestLog(file, now_s=RECEIVED_AT.timestamp).close()
+    (row,) = rows(file)
+    assert row["cost_nano_usd"] == 1_500_000_000
+    first, second = attempts_decoder.decode(row["attempts"])
+    assert (first.deployment, first.output_tokens, first.ended_ms, first.http_status) == ("s1", 5, 110.0, 200)
+    assert (second.n, second.output_tokens) == (2, None)

@@ -17,7 +17,7 @@ from gateway.request_preview import RequestPreview, preview, read_request
 from gateway.settings import load_policy_set, load_settings
 from gateway.telemetry.request_log import RequestLog
 from policies.abilities import Measured
-from tests.traces import a_trace
+from tests.traces import RECEIVED_AT, a_trace
 
 TODAY = date(2026, 6, 1)
 REMOTE = 'backend: remote, base_url: https://host/v1, model: m, price: {input_usd_per_m: "1", output_usd_per_m: "2"}'
@@ -80,7 +80,7 @@ def test_each_doubt_about_the_operators_file_has_a_line(
 
 def test_measurements_of_the_request_log_are_compared_with_the_sla(tmp_path: Path) -> None:
     config = write(tmp_path, tenant=TENANT + "sla: {large: {total_ms: 1}}\n")
-    log = RequestLog(load_settings(config).beside("requests"))
+    log = RequestLog(load_settings(config).beside("requests"), now_s=RECEIVED_AT.timestamp)
     for number in range(30):
         log.record(a_trace(request_id=f"r{number}"))
     log.close()

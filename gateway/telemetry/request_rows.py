@@ -1,0 +1,146 @@
+"""How the request log lies on disk: a row per request, and the sums of each minute and hour (`rollup`).
+
+Within 400 bytes a row: attempts are arrays without names, and a request is found by the last 16 digits of its id.
+Numbers of nano-USD and milliseconds are as in `core.trace`.
+"""
+
+import msgspec
+
+from core.trace import Attempt, RequestTrace
+
+_FIRST = """
+CREATE TABLE requests (
+  request_id TEXT PRIMARY KEY, received_at_ms INTEGER NOT NULL, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
+  path TEXT NOT NULL, model_alias TEXT NOT NULL, stream INTEGER NOT NULL, status INTEGER NOT NULL, error_code TEXT,
+  cache TEXT NOT NULL, cache_detail TEXT NOT NULL, similarity REAL, tier TEXT, deployment TEXT, reason TEXT,
+  degraded_from TEXT, p_small_suffices REAL, policy_version TEXT, input_tokens INTEGER, output_tokens INTEGER,
+  cost_nano_usd INTEGER NOT NULL, saved_nano_usd INTEGER NOT NULL, reserved_nano_usd INTEGER NOT NULL,
+  ttft_ms REAL, total_ms REAL NOT NULL, overhead_ms REAL NOT NULL, sla_violated INTEGER NOT NULL, attempts TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX requests_by_time ON requests (received_at_ms);
+"""
+_COLUMNS = """
+  request_id, received_at_ms, tenant, key_id, path, model_alias, stream, status, error_code, cache, cache_detail,
+  similarity, tier, deployment, reason, degraded_from, p_small_suffices, policy_version, input_tokens, output_tokens,
+  cost_nano_usd, saved_nano_usd, reserved_nano_usd, ttft_ms, total_ms, overhead_ms, sla_violated, attempts
+"""
+_SECOND = f"""
+ALTER TABLE requests RENAME TO first_requests;
+CREATE TABLE requests (
+  id INTEGER PRIMARY KEY,
+  request_id TEXT NOT NULL, received_at_ms INTEGER NOT NULL, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
+  path TEXT NOT NULL, model_alias TEXT NOT NULL, stream INTEGER NOT NULL, status INTEGER NOT NULL, error_code TEXT,
+  cache TEXT NOT NULL, cache_detail TEXT NOT NULL, similarity REAL, tier TEXT, deployment TEXT, reason TEXT,
+  degraded_from TEXT, p_small_suffices REAL, policy_version TEXT, input_tokens INTEGER, output_tokens INTEGER,
+  cost_nano_usd INTEGER NOT NULL, saved_nano_usd INTEGER NOT NULL, reserved_nano_usd INTEGER NOT NULL,
+  ttft_ms REAL, total_ms REAL NOT NULL, overhead_ms REAL NOT NULL, sla_violated INTEGER NOT NULL,
+  attempts TEXT NOT NULL, baseline_nano_usd INTEGER
+);
+INSERT INTO requests ({_COLUMNS})
+SELECT
+  request_id, received_at_ms, tenant, key_id, path, model_alias, stream, status, error_code, cache, cache_detail,
+  similarity, tier, deployment, reason, degraded_from, p_small_suffices, policy_version, input_tokens, output_tokens,
+  cost_nano_usd, saved_nano_usd, reserved_nano_usd, ttft_ms, total_ms, overhead_ms, sla_violated,
+  (SELECT json_group_array(json_array(
+     value ->> 'n', value ->> 'deployment', value ->> 'tier', value ->> 'model', value ->> 'started_ms',
+     value ->> 'first_byte_ms', value ->> 'ended_ms', value ->> 'outcome', value ->> 'http_status',
+     value ->> '$.usage.input_tokens', value ->> '$.usage.output_tokens', value ->> 'usage_source',
+     value ->> 'cost_nano_usd', value ->> 'error')) FROM json_each(attempts))
+FROM first_requests ORDER BY received_at_ms;
+DROP TABLE first_requests;
+CREATE UNIQUE INDEX requests_by_id ON requests (substr(request_id, -16));
+CREATE INDEX requests_by_time ON requests (received_at_ms);
+CREATE INDEX requests_by_tenant ON requests (tenant);
+CREATE TABLE rollup (
+  span_s INTEGER NOT NULL, starts_at_s INTEGER NOT NULL, tenant TEXT NOT NULL, tier TEXT NOT NULL,
+  deployment TEXT NOT NULL, cache TEXT NOT NULL, reason TEXT NOT NULL,
+  requests INTEGER NOT NULL, answered INTEGER NOT NULL, failed INTEGER NOT NULL, refused INTEGER NOT NULL,
+  late INTEGER NOT NULL, attempts INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+  cost_nano_usd INTEGER NOT NULL, saved_nano_usd INTEGER NOT NULL, baseline_nano_usd INTEGER NOT NULL,
+  ttft BLOB, total BLOB,
+  PRIMARY KEY (span_s, starts_at_s, tenant, tier, deployment, cache, reason)
+) WITHOUT ROWID;
+"""  # noqa: S608 - our own column names
+MIGRATIONS = (_FIRST, _SECOND)
+INSERT = f"INSERT OR IGNORE INTO requests ({_COLUMNS}, baseline_nano_usd) VALUES ({','.join('?' * 29)})"  # noqa: S608
+INSERT_CELL = f"INSERT OR REPLACE INTO rollup VALUES ({','.join('?' * 20)})"  # noqa: S608 - placeholders only
+Row = tuple[str | int | float | None, ...]
+
+
+class LoggedAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt as the log keeps it: an array in this order, milliseconds since the request was received."""
+
+    n: int
+    deployment: str
+    tier: str
+    model: str
+    started_ms: float
+    first_byte_ms: float | None
+    ended_ms: float
+    outcome: str
+    http_status: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    usage_source: str
+    cost_nano_usd: int
+    error: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+attempts_decoder = msgspec.json.Decoder(list[LoggedAttempt])
+
+
+def row_of(trace: RequestTrace) -> Row:
+    """Return the values of a request's row in the order of `INSERT`."""
+    usage = trace.usage
+    return (
+        trace.request_id,
+        int(trace.received_at.timestamp() * 1000),
+        trace.tenant,
+        trace.key_id,
+        trace.path,
+        trace.model_alias[:200],
+        trace.stream,
+        trace.status,
+        trace.error_code,
+        trace.cache,
+        trace.cache_detail,
+        trace.similarity,
+        trace.tier,
+        trace.deployment,
+        trace.reason,
+        trace.degraded_from,
+        trace.p_small_suffices,
+        trace.policy_version,
+        None if usage is None else usage.input_tokens,
+        None if usage is None else usage.output_tokens,
+        trace.cost_nano_usd,
+        trace.saved_nano_usd,
+        trace.reserved_nano_usd,
+        trace.ttft_ms,
+        trace.total_ms,
+        trace.overhead_ms,
+        trace.sla_violated,
+        _encoder.encode([_logged(attempt) for attempt in trace.attempts]).decode(),
+        trace.baseline_nano_usd,
+    )
+
+
+def _logged(attempt: Attempt) -> LoggedAttempt:
+    usage, first_byte_ms = attempt.usage, attempt.first_byte_ms
+    return LoggedAttempt(
+        attempt.n,
+        attempt.deployment,
+        attempt.tier,
+        attempt.model,
+        round(attempt.started_ms, 2),
+        None if first_byte_ms is None else round(first_byte_ms, 2),
+        round(attempt.ended_ms, 2),
+        attempt.outcome.value,
+        attempt.http_status,
+        None if usage is None else usage.input_tokens,
+        None if usage is None else usage.output_tokens,
+        attempt.usage_source,
+        attempt.cost_nano_usd,
+        attempt.error,
+    )
