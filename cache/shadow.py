@@ -1,7 +1,8 @@
 """Verify a share of hits in the background: ask the backend as well, compare the answers, and hand on the judgement.
 
-The gateway injects how to ask, within the tenant's budget and limits; None means that it could not or may not ask. What
-cannot be asked or compared is no evidence. At most `max_waiting` checks are under way; more are dropped, never queued.
+The gateway injects how to ask the tier that made the cached answer, within the tenant's budget; None means that it
+could not or may not ask. What cannot be asked or compared is no evidence. At most `max_waiting` checks are under way;
+more are dropped, never queued.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from core.rules import EffectivePolicy
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[Caller, ChatRequest, EffectivePolicy], Awaitable[str | None]]
+Ask = Callable[[Caller, ChatRequest, EffectivePolicy, str], Awaitable[str | None]]
 Compare = Callable[[str, str], Awaitable[bool | None]]
 Judgement = Callable[[bool], Awaitable[None]]
 SAME_ANSWER_SIMILARITY = 0.85
@@ -99,7 +100,7 @@ class Shadow:
         self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, cached: CachedAnswer, judged: Judgement
     ) -> None:
         try:
-            fresh = await self._ask(caller, request, policy)
+            fresh = await self._ask(caller, request, policy, cached.tier)
         except Exception as problem:
             log.warning("shadow check not made", extra={"error": f"{type(problem).__name__}: {problem}"})
             return

@@ -9,6 +9,8 @@ from core.money import Usage
 
 CacheOutcome = Literal["exact", "semantic", "joined", "miss", "bypass"]
 UsageSource = Literal["reported", "estimated", "none"]
+SHADOW_PATH = "shadow:"
+"""How the path of a trace begins that no client asked for; what it was for follows."""
 
 
 class AttemptOutcome(StrEnum):
@@ -79,6 +81,11 @@ class RequestTrace:
     sla_violated: bool
     traceparent: str | None = None
     baseline_nano_usd: int | None = None
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether the gateway asked by itself: it costs like a request, and is none of any client's."""
+        return self.path.startswith(SHADOW_PATH)
 
 
 class TraceSink(Protocol):

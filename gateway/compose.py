@@ -25,6 +25,7 @@ from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
 from cache.minilm import bundled_lexicon, load_minilm
 from cache.semantic_cache import SemanticCache
+from cache.shadow import AnswerComparison, Shadow
 from cache.single_flight import SingleFlight
 from core.clock import Clock, SystemClock
 from core.errors import ConfigurationError, HeadgateError
@@ -32,6 +33,7 @@ from core.plan import Readiness
 from core.trace import TraceSink
 from gateway.admin.building import build_admin
 from gateway.alerts import Alerts
+from gateway.asking import Asking, hit_check
 from gateway.hosting import Hosting, build_hosting
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
@@ -75,6 +77,7 @@ class Gateway:
     watcher: PolicyWatcher
     tokens: TokenVerifier | None
     api: PublicApi
+    asking: Asking
     save_evidence: Callable[[], None]
     closers: tuple[Callable[[], None], ...]
 
@@ -96,6 +99,7 @@ class Gateway:
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
+                await self.asking.close()
                 late = await drain(SETTLE_S)
                 if late:
                     logger.warning("settlements were not done in time; leases cover them", extra={"count": late})
@@ -173,13 +177,16 @@ def build(settings: Settings) -> Gateway:
     stores = open_stores(settings, clock, index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
     cache, keep_evidence = _cache(settings, pepper, stores, index, embedder, clock)
     sinks, close_sinks = _sinks(settings, metrics)
+    dispatcher = Dispatcher(registry, clock)
+    asking = Asking(stores.ledger, dispatcher, sinks, clock, stores.is_away)
+    cache.verification.shadow = Shadow(hit_check(asking), AnswerComparison(embedder))
     pipeline = Pipeline(
         policies=lambda: watcher.current,
         admission=stores.admission,
         ledger=stores.ledger,
         cache=cache,
         classifier=PairModel.load(settings.pair, embedder.fingerprint),
-        dispatcher=Dispatcher(registry, clock),
+        dispatcher=dispatcher,
         sink=sinks,
         clock=clock,
         tiers=tuple(settings.tiers),
@@ -222,6 +229,7 @@ def build(settings: Settings) -> Gateway:
         watcher=watcher,
         tokens=tokens,
         api=api,
+        asking=asking,
         save_evidence=keep_evidence,
         closers=(close_sinks, admin.close),
     )

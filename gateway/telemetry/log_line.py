@@ -41,6 +41,7 @@ class LogLine:
             extra={
                 "request_id": trace.request_id,
                 "tenant": trace.tenant,
+                "path": trace.path,
                 "status": trace.status,
                 "error": trace.error_code,
                 "cache": trace.cache,

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from core.money import NANO_PER_USD
-from core.trace import RequestTrace
+from core.trace import SHADOW_PATH, RequestTrace
 
 TTFT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 TOTAL_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120)
@@ -26,6 +26,9 @@ class Metrics:
         self._is_tenant = is_tenant
         limits = tuple(sla_bounds_s)
         self._requests = self._counter("requests", "Requests by outcome.", ("tenant", "status", "cache", "tier"))
+        self._shadows = self._counter(
+            "shadow_requests", "Asked by the gateway itself.", ("tenant", "purpose", "status")
+        )
         self._refusals = self._counter("refusals", "Requests refused before a tenant was known.", ("code",))
         self._tokens = self._counter("tokens", "Tokens by kind.", ("tenant", "tier", "kind"))
         self._cost = self._counter("cost_usd", "Settled cost in USD.", ("tenant", "tier"))
@@ -41,25 +44,31 @@ class Metrics:
         self._ready = Gauge("headgate_tier_ready", "Whether a tier can answer.", ("tier",), registry=self._registry)
 
     def record(self, trace: RequestTrace) -> None:
-        """Count one request."""
+        """Count one request; of what the gateway asked by itself, the cost alone and that it happened."""
         tenant = self.tenant_label(trace.tenant)
         tier = trace.tier or NONE
+        self._count_cost(trace, tenant, tier)
+        if trace.is_shadow:
+            self._child(self._shadows, tenant, trace.path.removeprefix(SHADOW_PATH), str(trace.status)).inc()
+            return
         self._child(self._requests, tenant, str(trace.status), trace.cache, tier).inc()
-        if trace.usage is not None and trace.attempts:
-            self._child(self._tokens, tenant, tier, "input").inc(trace.usage.input_tokens)
-            self._child(self._tokens, tenant, tier, "output").inc(trace.usage.output_tokens)
-        self._child(self._cost, tenant, tier).inc(trace.cost_nano_usd / NANO_PER_USD)
-        self._child(self._saved, tenant, tier).inc(trace.saved_nano_usd / NANO_PER_USD)
         if trace.reason is not None:
             self._child(self._routes, tier, trace.reason).inc()
-        for attempt in trace.attempts:
-            self._child(self._attempts, attempt.deployment, attempt.outcome.value).inc()
         if trace.sla_violated:
             self._child(self._violations, tenant, tier).inc()
         if trace.ttft_ms is not None:
             self._child(self._ttft, tier).observe(trace.ttft_ms / 1000)
         self._child(self._total, tier).observe(trace.total_ms / 1000)
         self._child(self._overhead, tier).observe(trace.overhead_ms / 1000)
+
+    def _count_cost(self, trace: RequestTrace, tenant: str, tier: str) -> None:
+        if trace.usage is not None and trace.attempts:
+            self._child(self._tokens, tenant, tier, "input").inc(trace.usage.input_tokens)
+            self._child(self._tokens, tenant, tier, "output").inc(trace.usage.output_tokens)
+        self._child(self._cost, tenant, tier).inc(trace.cost_nano_usd / NANO_PER_USD)
+        self._child(self._saved, tenant, tier).inc(trace.saved_nano_usd / NANO_PER_USD)
+        for attempt in trace.attempts:
+            self._child(self._attempts, attempt.deployment, attempt.outcome.value).inc()
 
     def refused(self, code: str) -> None:
         """Count a request that never got a tenant or a readable body."""

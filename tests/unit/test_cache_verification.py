@@ -27,7 +27,7 @@ class Backend:
         self.broken = broken
         self.asked = 0
 
-    async def ask(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> str | None:
+    async def ask(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, tier: str) -> str | None:
         self.asked += 1
         if self.broken:
             raise ConnectionError("away")
