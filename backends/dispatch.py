@@ -73,23 +73,26 @@ class Dispatcher:
             HeadgateError: no deployment answered; the error fits the last failure.
         """
         failure: AttemptError | None = None
+        tokens = request.estimated_input_tokens()
         for n, step in enumerate(plan.steps, start=1):
             deployment = self.registry[step.deployment]
             answer = LiveAnswer(n, step, deployment, request, deadline, self.clock, received_s, log.cost_nano_usd)
-            try:
-                async with AsyncExitStack() as stack:
-                    try:
-                        await self._begin(stack, answer, step, request, deadline, traceparent)
-                    except AttemptError as problem:
-                        failure = problem
-                    else:
-                        failure = None
-                        yield answer
-                        return
-            finally:
-                attempt = answer.record()
-                log.attempts.append(attempt)
-                self.registry.learn(attempt, streamed=request.stream)
+            with self.registry.flight(step.deployment, tokens, streamed=request.stream) as flight:
+                try:
+                    async with AsyncExitStack() as stack:
+                        try:
+                            await self._begin(stack, answer, step, request, deadline, traceparent)
+                        except AttemptError as problem:
+                            failure = problem
+                        else:
+                            failure = None
+                            self.registry.began(step.deployment, flight)
+                            yield answer
+                            return
+                finally:
+                    attempt = answer.record()
+                    log.attempts.append(attempt)
+                    self.registry.learn(attempt, streamed=request.stream, flight=flight)
             if not failure.retryable or deadline.remaining_s(self.clock, first_token_sent=False) == 0.0:
                 break
         assert failure is not None, "a plan has at least one step"

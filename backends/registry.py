@@ -6,9 +6,11 @@ for as much: a tenant whose SLA no deployment could meet must not take it away f
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from backends.latency import Flight, LatencyTracker
 from backends.protocol import Backend
 from core.clock import Clock
 from core.money import Price
@@ -57,7 +59,8 @@ class Deployment:
     usual_first_byte_ms: float | None = None
     usual_total_ms: float | None = None
     failures_in_a_row: int = 0
-    open_until_s: float = field(default=0.0)
+    open_until_s: float = 0.0
+    latency: LatencyTracker = field(default_factory=LatencyTracker)
 
 
 class Registry:
@@ -96,14 +99,37 @@ class Registry:
             await asyncio.sleep(POLL_S)
         return self._deployments[name].readiness() is Readiness.READY
 
-    def learn(self, attempt: Attempt, *, streamed: bool) -> None:
+    @contextmanager
+    def flight(self, name: str, input_tokens: int, *, streamed: bool) -> Iterator[Flight]:
+        """Count one attempt as under way at a deployment while the context lasts.
+
+        Args:
+            name: the deployment.
+            input_tokens: the estimate that forecasts are asked with.
+            streamed: whether a stream was asked for; only streams have a first token worth learning.
+        """
+        latency = self._deployments[name].latency
+        flight = latency.begin(input_tokens, streamed=streamed, now_s=self._clock.monotonic_s())
+        try:
+            yield flight
+        finally:
+            latency.end(flight)
+
+    def began(self, name: str, flight: Flight) -> None:
+        """Learn that an attempt has begun to answer."""
+        self._deployments[name].latency.first_byte(flight, self._clock.monotonic_s())
+
+    def learn(self, attempt: Attempt, *, streamed: bool, flight: Flight | None = None) -> None:
         """Take a finished attempt into account; a client that went away says nothing about the deployment.
 
         Args:
             attempt: one try on one of the deployments.
             streamed: whether a stream was asked for; only streams have a first byte worth learning.
+            flight: what `flight` gave for it, from which forecasts are made.
         """
         deployment = self._deployments[attempt.deployment]
+        if flight is not None and attempt.outcome is AttemptOutcome.COMPLETE and attempt.usage is not None:
+            deployment.latency.complete(flight, attempt.usage.output_tokens, self._clock.monotonic_s())
         if _is_fault(deployment, attempt, streamed=streamed):
             deployment.failures_in_a_row += 1
             if deployment.failures_in_a_row >= FAILURES_TO_OPEN:
@@ -129,6 +155,7 @@ class Registry:
             max_output_tokens=deployment.max_output_tokens,
             expected_output_tokens=max(1, round(deployment.expected_output_tokens)),
             retry_after_s=max(deployment.retry_after_s(), deployment.open_until_s - self._clock.monotonic_s()),
+            forecast=deployment.latency.forecast(self._clock.monotonic_s()),
         )
 
 

@@ -245,3 +245,23 @@ async def test_closing_the_registry_closes_every_backend(clock: ManualClock) -> 
     deployments = {str(n): Deployment(str(n), "m", Price(1, 1), backend) for n, backend in enumerate(backends)}
     await Registry(deployments, {}, clock).close()
     assert [backend.closed for backend in backends] == [True, True]
+
+
+def test_a_snapshot_forecasts_once_a_stream_has_answered(registry: Registry, clock: ManualClock) -> None:
+    assert registry.snapshot().deployments["a"].forecast is None
+    with registry.flight("a", 100, streamed=True) as flight:
+        clock.advance(0.05)
+        registry.began("a", flight)
+        clock.advance(0.05)
+        registry.learn(attempt(usage=Usage(100, 11), took_ms=100.0), streamed=True, flight=flight)
+    forecast = registry.snapshot().deployments["a"].forecast
+    assert forecast is not None
+    assert forecast.ttft_ms(100) == pytest.approx(50.0, rel=0.06)
+    assert forecast.total_ms(100, 10) == pytest.approx(100.0, rel=0.06)
+
+
+def test_an_attempt_that_failed_teaches_no_pace(registry: Registry, clock: ManualClock) -> None:
+    with registry.flight("a", 100, streamed=False) as flight:
+        clock.advance(0.05)
+        registry.learn(attempt(AttemptOutcome.BROKEN_OFF, usage=Usage(100, 11)), streamed=False, flight=flight)
+    assert registry.snapshot().deployments["a"].forecast is None

@@ -1,0 +1,183 @@
+"""What one more request may expect of a deployment now: learned from what its recent attempts took.
+
+The time to the first token is taken to be
+
+    wait + base + ms_per_input_token * prompt tokens + ms_per_request * requests under way
+
+with both slopes from a least-squares fit over recent streams, never below zero. Old observations lose half of their
+weight each `HALF_LIFE_S`; with less than `LEAST_WEIGHT` of them left there is no forecast, so that a deployment nobody
+dares to use is tried again. The fit follows slowly; two signals follow at once and are the `wait`:
+
+- how far a recent attempt was beyond the usual 95th percentile: it jumps up and decays with `PEAK_S`, as in peak EWMA
+  (Twitter Finagle, "Beyond Round Robin: Load Balancing for Latency");
+- how far requests that still wait for their first token are beyond it already.
+"""
+
+import math
+from dataclasses import dataclass, field
+from itertools import islice
+
+from backends.quantiles import DecayingQuantiles
+from core.plan import LatencyForecast
+
+HALF_LIFE_S = 60.0
+LEAST_WEIGHT = 0.5
+SEASONED_WEIGHT = 4.5
+"""What is late can be told from what is usual only after some attempts."""
+PEAK_S = 10.0
+USUAL = 0.5
+SLOW = 0.95
+LOOKED_AT = 3
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """One request on its way at a deployment; `slow_ms` is when its first token is late, 0 when that is unknown."""
+
+    started_s: float
+    input_tokens: int
+    others: int
+    streamed: bool
+    slow_ms: float
+    first_byte_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Fit:
+    """Decayed sums for a least-squares fit of y on x and z."""
+
+    at_s: float = 0.0
+    n: float = 0.0
+    x: float = 0.0
+    z: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    zz: float = 0.0
+    xz: float = 0.0
+    xy: float = 0.0
+    zy: float = 0.0
+
+    def add(self, x: float, z: float, y: float, now_s: float) -> None:
+        keep = 0.5 ** min(1_000.0, (now_s - self.at_s) / HALF_LIFE_S)
+        self.at_s = now_s
+        self.n, self.x, self.z, self.y = self.n * keep + 1, self.x * keep + x, self.z * keep + z, self.y * keep + y
+        self.xx, self.zz, self.xz = self.xx * keep + x * x, self.zz * keep + z * z, self.xz * keep + x * z
+        self.xy, self.zy = self.xy * keep + x * y, self.zy * keep + z * y
+
+    def slopes(self) -> tuple[float, float]:
+        """Return what each unit of x and of z adds, never below zero; without variance a slope is 0."""
+        if self.n <= 1:
+            return 0.0, 0.0
+        xx, zz = self.xx - self.x * self.x / self.n, self.zz - self.z * self.z / self.n
+        xy, zy = self.xy - self.x * self.y / self.n, self.zy - self.z * self.y / self.n
+        xz = self.xz - self.x * self.z / self.n
+        only_x = xy / xx if xx > 1e-9 and xy > 0 else 0.0
+        only_z = zy / zz if zz > 1e-9 and zy > 0 else 0.0
+        determinant = xx * zz - xz * xz
+        if determinant <= 1e-6 * xx * zz or determinant <= 0:
+            return (only_x, 0.0) if only_x else (0.0, only_z)
+        a, b = (xy * zz - zy * xz) / determinant, (zy * xx - xy * xz) / determinant
+        if a >= 0 and b >= 0:
+            return a, b
+        return (only_x, 0.0) if b < 0 else (0.0, only_z)
+
+
+@dataclass(slots=True)
+class LatencyTracker:
+    """The recent latency of one deployment; moments are monotonic seconds, durations milliseconds."""
+
+    _fit: _Fit = field(default_factory=_Fit)
+    _base_ms: DecayingQuantiles = field(default_factory=lambda: DecayingQuantiles(HALF_LIFE_S))
+    _ms_per_token: DecayingQuantiles = field(default_factory=lambda: DecayingQuantiles(HALF_LIFE_S))
+    _slopes: tuple[float, float] = (0.0, 0.0)
+    _peak_ms: float = 0.0
+    _peak_at_s: float = 0.0
+    _waiting: dict[Flight, None] = field(default_factory=dict)
+    in_flight: int = 0
+
+    def begin(self, input_tokens: int, *, streamed: bool, now_s: float) -> Flight:
+        """Count one request as under way until `end`."""
+        is_seasoned = self._base_ms.weight(now_s) >= SEASONED_WEIGHT
+        slow_ms = self._fitted_ms(input_tokens, self.in_flight, SLOW) if is_seasoned else 0.0
+        flight = Flight(now_s, input_tokens, self.in_flight, streamed, slow_ms)
+        self.in_flight += 1
+        if streamed:
+            self._waiting[flight] = None
+        return flight
+
+    def first_byte(self, flight: Flight, now_s: float) -> None:
+        """Learn from the first content of a stream; a plain answer has no first token worth learning."""
+        self._waiting.pop(flight, None)
+        flight.first_byte_s = now_s
+        if not flight.streamed:
+            return
+        took_ms = (now_s - flight.started_s) * 1000
+        self._fit.add(flight.input_tokens, flight.others, took_ms, now_s)
+        self._slopes = self._fit.slopes()
+        per_token, per_request = self._slopes
+        self._base_ms.add(took_ms - per_token * flight.input_tokens - per_request * flight.others, now_s)
+        if flight.slow_ms:
+            self._learn_excess(took_ms - flight.slow_ms, now_s)
+
+    def complete(self, flight: Flight, output_tokens: int, now_s: float) -> None:
+        """Learn the pace of a complete answer."""
+        if output_tokens <= 0:
+            return
+        if flight.streamed and flight.first_byte_s is not None:
+            took_ms, gaps = (now_s - flight.first_byte_s) * 1000, output_tokens - 1
+        else:
+            before_ms = self._fitted_ms(flight.input_tokens, flight.others, USUAL)
+            took_ms, gaps = max(0.0, (now_s - flight.started_s) * 1000 - before_ms), output_tokens
+            if self._ms_per_token.weight(now_s) >= SEASONED_WEIGHT:
+                self._learn_excess(took_ms - self._ms_per_token.quantile(SLOW) * output_tokens, now_s)
+        if gaps > 0:
+            self._ms_per_token.add(took_ms / gaps, now_s)
+
+    def end(self, flight: Flight) -> None:
+        """Say that a request is no longer under way, however it ended; called once."""
+        self._waiting.pop(flight, None)
+        self.in_flight -= 1
+
+    def forecast(self, now_s: float) -> LatencyForecast | None:
+        """Return what to expect, or None when too little was seen lately."""
+        knows_first = self._base_ms.weight(now_s) >= LEAST_WEIGHT
+        knows_pace = self._ms_per_token.weight(now_s) >= LEAST_WEIGHT
+        if not (knows_first or knows_pace):
+            return None
+        per_token, per_request = self._slopes if knows_first else (0.0, 0.0)
+        return LatencyForecast(
+            queue_ms=per_request * self.in_flight + self.wait_ms(now_s),
+            base_ms=self._base_ms.quantile(USUAL) if knows_first else 0.0,
+            ms_per_input_token=per_token,
+            ms_per_output_token=self._ms_per_token.quantile(USUAL) if knows_pace else 0.0,
+        )
+
+    def slow_first_byte_ms(self, input_tokens: int, now_s: float) -> float | None:
+        """Return the time within which 19 of 20 such requests begin to answer now, or None when unknown."""
+        if self._base_ms.weight(now_s) < LEAST_WEIGHT:
+            return None
+        return self._fitted_ms(input_tokens, self.in_flight, SLOW) + self.wait_ms(now_s)
+
+    def wait_ms(self, now_s: float) -> float:
+        """Return how late requests are now, beyond what is usual."""
+        peak_ms = self._peak_ms * math.exp((self._peak_at_s - now_s) / PEAK_S) if self._peak_ms else 0.0
+        return max(peak_ms, self._lateness_ms(now_s))
+
+    def _lateness_ms(self, now_s: float) -> float:
+        """Return the least lateness of those that have waited longest: one stuck request alone says little."""
+        late_ms = [
+            (now_s - flight.started_s) * 1000 - flight.slow_ms
+            for flight in islice(self._waiting, LOOKED_AT)
+            if flight.slow_ms
+        ]
+        return max(0.0, min(late_ms)) if late_ms else 0.0
+
+    def _learn_excess(self, excess_ms: float, now_s: float) -> None:
+        """Follow a rise at once and a fall slowly."""
+        kept = math.exp((self._peak_at_s - now_s) / PEAK_S)
+        self._peak_ms = max(excess_ms, self._peak_ms * kept + max(0.0, excess_ms) * (1 - kept))
+        self._peak_at_s = now_s
+
+    def _fitted_ms(self, input_tokens: int, others: int, quantile: float) -> float:
+        per_token, per_request = self._slopes
+        return self._base_ms.quantile(quantile) + per_token * input_tokens + per_request * others
