@@ -144,13 +144,14 @@ class SemanticCache:
         tenant's threshold learns of it.
 
         Raises:
-            StoreUnavailable: the store is away, so that the entry may be served again; ask again later.
+            StoreUnavailable: the store is away and the entry may be served again; nothing was judged, so say it again.
         """
-        hit = None if request_id is None else self.verification.take(tenant, request_id, wrong=wrong)
+        hit = None if request_id is None else self.verification.hits.find(tenant, request_id)
         entry_id = entry_id if hit is None else hit.entry_id
-        if entry_id is None or not wrong:
-            return hit is not None
-        return await self.remove(tenant, [entry_id]) > 0 or hit is not None
+        removed = 0 if entry_id is None or not wrong else await self.remove(tenant, [entry_id])
+        if request_id is not None:
+            hit = self.verification.take(tenant, request_id, wrong=wrong)
+        return removed > 0 or hit is not None
 
     async def remove(self, tenant: str, entry_ids: Sequence[str]) -> int:
         """Remove entries of a tenant from index and store; return how many the store had.

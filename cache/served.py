@@ -45,10 +45,14 @@ class ServedHits:
         if len(self._by_request) > _MAX_SERVED:
             self._by_request.popitem(last=False)
 
+    def find(self, tenant: str, request_id: str) -> ServedHit | None:
+        """Return what that tenant's request was served."""
+        found = self._by_request.get(request_id)
+        return found if found is not None and found.tenant == tenant else None
+
     def take(self, tenant: str, request_id: str) -> ServedHit | None:
         """Return and forget what that tenant's request was served, so that feedback counts once."""
-        found = self._by_request.get(request_id)
-        return self._by_request.pop(request_id) if found is not None and found.tenant == tenant else None
+        return None if self.find(tenant, request_id) is None else self._by_request.pop(request_id)
 
     def near(self, record: NearRecord) -> None:
         """Remember a near hit."""

@@ -1,4 +1,4 @@
-"""The admin listener: keys, policies, budgets, state, audit and `/metrics`, open to administrators only.
+"""The admin listener: keys, policies, budgets, cache, feedback, state, audit, `/metrics`; for administrators only.
 
 Every request passes `AdminGate` before its body is read; what is wrong with a request is told as an OpenAI error
 object. Failure rule: closed, also for routes that forgot to declare who may use them.
@@ -23,9 +23,11 @@ from gateway.admin.access import OPEN, VIEWER, AdminGate
 from gateway.admin.budget_routes import BudgetAdministration, budget_router
 from gateway.admin.cache_routes import CacheAdministration, cache_router
 from gateway.admin.changes import Changes
+from gateway.admin.feedback_routes import feedback_router
 from gateway.admin.key_routes import KeyAdministration, key_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.state_routes import StoreProbe, state_router
+from gateway.feedback import Feedback
 from gateway.rendering import error_body, render_http_exception, render_unexpected
 from policies.access import AdminAuthenticator
 
@@ -43,6 +45,7 @@ class AdminApi:
     policies: PolicyAdministration
     budgets: BudgetAdministration
     cache: CacheAdministration
+    feedback: Feedback
     changes: Changes
     probe: StoreProbe
     exposition: Callable[[], tuple[bytes, str]]
@@ -68,6 +71,7 @@ def admin_app(api: AdminApi) -> Litestar:
             policy_router(api.policies),
             budget_router(api.budgets),
             cache_router(api.cache),
+            feedback_router(api.feedback, api.changes),
             state_router(api.probe, api.changes),
         ],
         guards=[AdminGate(api.authenticator)],

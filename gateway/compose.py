@@ -34,6 +34,7 @@ from core.trace import TraceSink
 from gateway.admin.building import build_admin
 from gateway.alerts import Alerts
 from gateway.asking import Asking, hit_check
+from gateway.feedback import Feedback, Owners
 from gateway.hosting import Hosting, build_hosting
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
@@ -42,6 +43,7 @@ from gateway.stores import Stores, open_stores
 from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcome_log import OutcomeLog
 from gateway.telemetry.request_log import RequestLog
 from policies.access import Access, Authenticator
 from policies.failures import FailureLimiter
@@ -176,7 +178,11 @@ def build(settings: Settings) -> Gateway:
     embedder, index = load_minilm(), FaissIndex()
     stores = open_stores(settings, clock, index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
     cache, keep_evidence = _cache(settings, pepper, stores, index, embedder, clock)
-    sinks, close_sinks = _sinks(settings, metrics)
+    request_log = RequestLog(settings.beside("requests"))
+    outcomes = OutcomeLog(settings.beside("requests"))
+    sinks, close_sinks = _sinks(settings, metrics, request_log)
+    owners = Owners()
+    feedback = Feedback(owners, request_log.tenant_of, cache, (outcomes,), clock)
     dispatcher = Dispatcher(registry, clock)
     asking = Asking(stores.ledger, dispatcher, sinks, clock, stores.is_away)
     cache.verification.shadow = Shadow(hit_check(asking), AnswerComparison(embedder))
@@ -192,6 +198,7 @@ def build(settings: Settings) -> Gateway:
         tiers=tuple(settings.tiers),
         store_is_away=stores.is_away,
         flights=SingleFlight(),
+        owners=owners,
     )
     tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(
@@ -202,6 +209,7 @@ def build(settings: Settings) -> Gateway:
         metrics=metrics,
         clock=clock,
         max_body_bytes=settings.max_body_bytes,
+        feedback=feedback,
     )
     admin = build_admin(
         settings,
@@ -213,6 +221,7 @@ def build(settings: Settings) -> Gateway:
         watcher=watcher,
         treasury=stores.treasury,
         cache=CacheControl(cache, stores.entries, stores.catalogue, clock),
+        feedback=feedback,
         probe=lambda keys: stores.probe(keys, watcher),
         exposition=lambda: exposition(metrics, api, stores),
     )
@@ -231,7 +240,7 @@ def build(settings: Settings) -> Gateway:
         api=api,
         asking=asking,
         save_evidence=keep_evidence,
-        closers=(close_sinks, admin.close),
+        closers=(outcomes.close, close_sinks, admin.close),
     )
 
 
@@ -338,9 +347,8 @@ def _metrics(watcher: PolicyWatcher) -> Metrics:
     return Metrics(lambda tenant: watcher.current.get(tenant) is not None, bounds_s)
 
 
-def _sinks(settings: Settings, metrics: Metrics) -> tuple[FanOut, Callable[[], None]]:
+def _sinks(settings: Settings, metrics: Metrics, request_log: RequestLog) -> tuple[FanOut, Callable[[], None]]:
     """Return the sinks joined, and what closes them."""
-    request_log = RequestLog(settings.beside("requests"))
     sinks: list[TraceSink] = [metrics, request_log, LogLine()]
     closers = [request_log.close]
     if settings.otlp_endpoint is not None:

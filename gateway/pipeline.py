@@ -32,6 +32,7 @@ from core.plan import Complexity, Plan, Reason, Standing
 from core.rules import AutoTarget, EffectivePolicy, Sla
 from core.trace import TraceSink
 from gateway.answer import Answer, AnswerHead, Headers, Published
+from gateway.feedback import Owners
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft
 from policies.access import check_scopes, narrowed
@@ -64,6 +65,7 @@ class Pipeline:
     tiers: tuple[str, ...]
     store_is_away: Callable[[], bool]
     flights: SingleFlight[Published]
+    owners: Owners
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
@@ -72,6 +74,7 @@ class Pipeline:
         Raises:
             HeadgateError: refused, or nothing answered, before the first byte.
         """
+        self.owners.note(request.request_id, caller.tenant)
         try:
             policy = draft.policy = resolve(self.policies(), caller, request.model)
             caller = check_scopes(caller, policy, request)

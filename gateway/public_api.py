@@ -1,4 +1,4 @@
-"""The public listener: `/v1/chat/completions`, `/v1/models`, `/healthz`, `/readyz`, and the error object elsewhere.
+"""The public listener: chat, models, feedback, `/healthz`, `/readyz`, and the error object elsewhere.
 
 The hot routes are bare ASGI handlers: the key is checked from the headers before the body is read.
 """
@@ -22,6 +22,8 @@ from core.identity import Caller, new_request_id
 from core.plan import Readiness
 from gateway.asgi import Reply, encode_headers, read_body
 from gateway.demands import parse_demands, relevant_headers
+from gateway.feedback import Feedback
+from gateway.feedback_api import FeedbackApi, feedback_route
 from gateway.pipeline import Pipeline
 from gateway.rendering import render_http_exception, render_unexpected
 from gateway.running import RunningRequest, RunningRequests
@@ -48,6 +50,7 @@ class PublicApi:
     metrics: Metrics
     clock: Clock
     max_body_bytes: int
+    feedback: Feedback
     running: RunningRequests = field(default_factory=RunningRequests)
 
     async def chat(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -75,7 +78,7 @@ class PublicApi:
                     await reply.answer(answer, running)
         except HeadgateError as error:
             if draft is None:
-                self._note_refusal(error, request_id, caller)
+                self.note_refusal(error, request_id, caller)
             await reply.error(error)
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id})
@@ -95,10 +98,10 @@ class PublicApi:
             body = {"object": "list", "data": [_model(name) for name in names]}
             await reply.whole(200, encode_headers([("x-request-id", request_id)]), msgspec.json.encode(body))
         except HeadgateError as error:
-            self._note_refusal(error, request_id, caller)
+            self.note_refusal(error, request_id, caller)
             await reply.error(error)
 
-    def _note_refusal(self, error: HeadgateError, request_id: str, caller: Caller | None) -> None:
+    def note_refusal(self, error: HeadgateError, request_id: str, caller: Caller | None) -> None:
         """Count and log a request that was refused before it had a trace; its id is what the client was told."""
         self.metrics.refused(error.code)
         who = {} if caller is None else {"tenant": caller.tenant, "key_id": caller.key_id}
@@ -140,8 +143,9 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
         ready, tiers = api.readiness()
         return Response({"ready": ready, "tiers": tiers}, status_code=200 if ready else 503)
 
+    feedback = feedback_route(FeedbackApi(api.feedback, api.authenticator, api.note_refusal), client_address)
     return Litestar(
-        route_handlers=[chat, models, healthz, readyz],
+        route_handlers=[chat, models, feedback, healthz, readyz],
         exception_handlers={HTTPException: render_http_exception, Exception: render_unexpected},
         openapi_config=None,
         logging_config=None,

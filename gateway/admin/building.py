@@ -16,6 +16,7 @@ from gateway.admin.policy_routes import PolicyAdministration
 from gateway.admin.state_routes import StoreProbe
 from gateway.admin.treasury import TreasuryBudgets
 from gateway.admin_api import AdminApi, admin_app
+from gateway.feedback import Feedback
 from gateway.settings import Settings
 from policies.access import AdminAuthenticator
 from policies.audit import AuditLog
@@ -45,6 +46,7 @@ def build_admin(
     watcher: PolicyWatcher,
     treasury: Treasury,
     cache: CacheControl,
+    feedback: Feedback,
     probe: Callable[[KeyStore], StoreProbe],
     exposition: Callable[[], tuple[bytes, str]],
 ) -> Admin:
@@ -60,6 +62,7 @@ def build_admin(
         watcher: the policies in force.
         treasury: the ledger.
         cache: the cache under control.
+        feedback: takes users' words on answers.
         probe: makes what asks whether the stores answer, of a key store that threads may use.
         exposition: returns the metrics and their content type.
 
@@ -79,6 +82,7 @@ def build_admin(
             TreasuryBudgets(treasury, lambda: watcher.current), lambda: watcher.current, changes
         ),
         cache=CacheAdministration(cache, lambda: watcher.current, changes),
+        feedback=feedback,
         changes=changes,
         probe=probe(changing),
         exposition=exposition,

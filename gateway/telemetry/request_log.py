@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ GROUP_WAIT_S = 0.2
 TRIM_EVERY_ROWS = 10_000
 DAY_S = 86_400
 _TRIM_ROWS = "DELETE FROM requests WHERE id <= (SELECT id FROM requests ORDER BY id DESC LIMIT 1 OFFSET ?)"
+_TENANT_OF = "SELECT tenant FROM requests WHERE substr(request_id, -16) = ? AND request_id = ?"
 _TRIM_OLD = "DELETE FROM requests WHERE received_at_ms < ?"
 _TRIM_ROLLUP = "DELETE FROM rollup WHERE span_s = ? AND starts_at_s < ?"
 
@@ -46,6 +47,7 @@ class RequestLog:
     def __init__(self, path: Path, retention: Retention | None = None, now_s: Callable[[], float] = time.time) -> None:
         self._retention = retention or Retention()
         self._now_s = now_s
+        self._path = path
         self._connection = open_database(path, "request_log", MIGRATIONS)
         self._rollup = Rollup(self._connection)
         self._queue: queue.SimpleQueue[RequestTrace | None] = queue.SimpleQueue()
@@ -64,6 +66,16 @@ class RequestLog:
         """Write what is queued and close the file."""
         self._queue.put(None)
         self._thread.join(timeout=5.0)
+
+    def tenant_of(self, request_id: str) -> str | None:
+        """Return whose request it was, or None when there is no row (yet); for any thread."""
+        try:
+            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as reading:
+                row = reading.execute(_TENANT_OF, (request_id[-16:], request_id)).fetchone()
+        except sqlite3.Error as problem:
+            logger.warning("the request log cannot be read", extra={"problem": str(problem)})
+            return None
+        return None if row is None else str(row[0])
 
     def _write(self) -> None:
         going_on, since_trimmed = True, TRIM_EVERY_ROWS

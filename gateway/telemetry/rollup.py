@@ -42,19 +42,21 @@ class Cell:
     total: Counter[int] = field(default_factory=Counter, kw_only=True)
 
     def add(self, trace: RequestTrace) -> None:
-        """Count one request."""
-        self.requests += 1
-        self.answered += trace.status == OK
-        self.failed += trace.status >= 500
-        self.refused += 400 <= trace.status < 500
-        self.late += trace.sla_violated
+        """Count one request; of what the gateway asked by itself, only what it used and cost."""
         self.attempts += len(trace.attempts)
         if trace.usage is not None:
             self.input_tokens += trace.usage.input_tokens
             self.output_tokens += trace.usage.output_tokens
         self.cost_nano_usd += trace.cost_nano_usd
         self.saved_nano_usd += trace.saved_nano_usd
+        if trace.is_shadow:
+            return
         self.baseline_nano_usd += trace.cost_nano_usd if trace.baseline_nano_usd is None else trace.baseline_nano_usd
+        self.requests += 1
+        self.answered += trace.status == OK
+        self.failed += trace.status >= 500
+        self.refused += 400 <= trace.status < 500
+        self.late += trace.sla_violated
         if trace.status == OK:
             self.total[bucket_of(trace.total_ms)] += 1
             if trace.stream and trace.ttft_ms is not None:

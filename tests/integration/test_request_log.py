@@ -207,3 +207,19 @@ def test_rows_of_the_first_schema_are_brought_along(file: Path) -> None:
     first, second = attempts_decoder.decode(row["attempts"])
     assert (first.deployment, first.output_tokens, first.ended_ms, first.http_status) == ("s1", 5, 110.0, 200)
     assert (second.n, second.output_tokens) == (2, None)
+
+
+def test_the_log_tells_whose_a_request_was(log: RequestLog) -> None:
+    log.record(a_trace(request_id="req_" + "a" * 32))
+    log.close()
+    assert log.tenant_of("req_" + "a" * 32) == "acme"
+    assert log.tenant_of("req_" + "b" * 16 + "a" * 16) is None
+
+
+def test_what_the_gateway_asked_by_itself_costs_and_is_no_request(log: RequestLog, file: Path) -> None:
+    log.record(a_trace())
+    log.record(a_trace(request_id="req_2", path="shadow:cache"))
+    log.close()
+    with closing(sqlite3.connect(file)) as connection:
+        sums = "SELECT sum(requests), sum(cost_nano_usd), sum(baseline_nano_usd) FROM rollup WHERE span_s = 60"
+        assert connection.execute(sums).fetchone() == (1, 3_000_000_000, 1_500_000_000)

@@ -1,15 +1,19 @@
 """Shadow checks, near hits compared with the fresh answer, and feedback, through the cache."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cache.calibration import NEVER, shipped_score
+from cache.entry_store import MemoryEntryStore, StoreUnavailable
 from cache.evidence_file import load_evidence, save_evidence
 from cache.shadow import AnswerComparison, Shadow
 from core.cached import ExactHit, Miss, NearHit, SemanticHit
 from core.chat import ChatRequest, parse_chat_request
+from core.clock import ManualClock
 from core.identity import Caller
 from core.rules import EffectivePolicy
 from tests.caching import WordEmbedder, answer, caller, policy, request
@@ -137,6 +141,31 @@ async def test_feedback_counts_once_and_only_from_the_tenant_that_was_served() -
     assert await bench.cache.feedback("acme", request_id="r1", wrong=False)
     assert not await bench.cache.feedback("acme", request_id="r1", wrong=True)
     assert isinstance(await bench.cache.lookup(caller(), named("r2"), policy()), SemanticHit)
+
+
+class AwayStore(MemoryEntryStore):
+    """A store that cannot delete while it is away."""
+
+    is_away = True
+
+    async def delete(self, tenant: str, entry_ids: Sequence[str]) -> int:
+        if self.is_away:
+            raise StoreUnavailable("away for the test")
+        return await super().delete(tenant, entry_ids)
+
+
+async def test_feedback_that_met_a_store_away_may_be_said_again() -> None:
+    store = AwayStore(ManualClock(datetime.fromtimestamp(0, UTC)))
+    bench = Bench(store=store)
+    await bench.kept()
+    await bench.cache.lookup(caller(), named("r1"), policy())
+    with pytest.raises(StoreUnavailable):
+        await bench.cache.feedback("acme", request_id="r1", wrong=True)
+    assert bench.cache.evidence.reports()[0].judged == 0
+    store.is_away = False
+    assert await bench.cache.feedback("acme", request_id="r1", wrong=True)
+    assert bench.cache.evidence.reports()[0].wrong == 1
+    assert isinstance(await bench.cache.lookup(caller(), request(), policy()), Miss)
 
 
 async def test_feedback_by_entry_or_on_an_exact_hit_removes_the_entry() -> None:

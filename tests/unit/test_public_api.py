@@ -58,6 +58,7 @@ def an_api(pipeline: Scripted) -> PublicApi:
         authenticator=AnyCaller(),
         policies=nothing,
         registry=nothing,
+        feedback=nothing,
         metrics=Metrics(set[str]().__contains__),
         clock=ManualClock(),
         max_body_bytes=10_000,
