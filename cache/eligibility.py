@@ -21,7 +21,7 @@ import msgspec
 from cache.sensitive import has_secret, is_personal, is_time_dependent
 from core.cached import CachedAnswer
 from core.chat import ChatRequest
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, TierTarget
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget
 
 RequestRefusal = Literal[
     "policy", "caller", "refresh", "tools", "n", "media", "logprobs", "audio", "no_text", "too_long", "time",
@@ -78,7 +78,9 @@ def refuse_answer(request: ChatRequest, policy: EffectivePolicy, answer: CachedA
             return "other_tier"
         case DeploymentTarget(deployment) if answer.deployment != deployment:
             return "other_tier"
-        case AutoTarget() | TierTarget() | DeploymentTarget():
+        case RuledTarget() as ruled if not ruled.includes(answer.tier, answer.deployment):
+            return "other_tier"
+        case AutoTarget() | TierTarget() | DeploymentTarget() | RuledTarget():
             return "answer_secret" if has_secret(answer.content) else None
 
 

@@ -19,7 +19,7 @@ from cache.eligibility import needs_user_scope
 from cache.normalise import normalise
 from core.chat import ChatRequest
 from core.identity import Caller
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, Target, TierTarget
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, Target, TierTarget
 
 SCHEMA = 1
 NOT_ANSWER_CHANGING = frozenset({"stream", "stream_options", "metadata", "store", "user"})
@@ -114,3 +114,5 @@ def _target_name(target: Target) -> list[str]:
             return ["tier", tier]
         case DeploymentTarget(deployment):
             return ["deployment", deployment]
+        case RuledTarget(_, use):
+            return ["rule", use] if isinstance(use, str) else ["rule", "deployments", *use]

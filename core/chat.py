@@ -75,7 +75,7 @@ class CacheControls:
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What the caller asked for in headers: cache controls, a session, a deadline, an explanation.
+    """What the caller asked for in headers: cache controls, a session, a deadline, an explanation, a tier, tags.
 
     `read_timeout_ms` is how long the SDK waits for the next bytes: the whole answer of a plain request, and no limit
     on a stream that flows.
@@ -86,6 +86,8 @@ class Demands:
     read_timeout_ms: int | None = None
     session: str | None = None
     explain: bool = False
+    tier: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ class Reason(StrEnum):
     """The binding reason of a plan: the one token of `x-headgate-reason`."""
 
     REQUESTED = "requested"
+    RULE = "rule"
     SCORE = "score"
     GUARD_TOOLS = "guard_tools"
     GUARD_JSON = "guard_json"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from core.facts import ResponseFormat, Script
+
 WindowKind = Literal["minute", "hour", "day", "week", "month"]
 WhenExhausted = Literal["reject", "small_only", "cache_only"]
 BudgetScope = Literal["tenant", "key", "user"]
@@ -54,15 +56,61 @@ class Sla:
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
-    """How the choice of tier is steered: at most one knob is set; without one, `quality` 0.5 applies.
+class RuleCondition:
+    """Declared facts that must all hold; None leaves a fact open, and of several values one is enough.
 
-    `quality` is the least P(small suffices) at which the small tier is chosen.
+    Names of models, users and paths are whole, or a beginning when they end in `*`.
+    """
+
+    tools: bool | None = None
+    media: bool | None = None
+    stream: bool | None = None
+    response_format: tuple[ResponseFormat, ...] | None = None
+    min_context_tokens: int | None = None
+    max_context_tokens: int | None = None
+    script: tuple[Script, ...] | None = None
+    min_non_latin_ratio: float | None = None
+    tags: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    users: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """Who answers a request that fits the condition: a tier, or deployments in the order in which they are tried."""
+
+    name: str
+    when: RuleCondition
+    use: str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How the choice of tier is steered: rules first, then at most one knob; without one, `quality` 0.5 applies.
+
+    `quality` is the least P(small suffices) at which the small tier is chosen. Of `rules`, the first that fits wins.
     """
 
     quality: float | None = None
     max_large_share: float | None = None
     target_cost_nano_usd: int | None = None
+    rules: tuple[RoutingRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyExample:
+    """A request with which a tenant tests its own rules, and what is expected of it; None expects nothing.
+
+    `body` is a chat request as JSON, `tags` what the header would say.
+    """
+
+    body: bytes
+    tags: tuple[str, ...] = ()
+    tier: str | None = None
+    deployment: str | None = None
+    rule: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +133,7 @@ class TenantPolicy:
 
     `models` maps names that apps send to a target: `auto`, a tier or a deployment.
     `tiers` and `deployments` list what the tenant may name directly. `limits` are the tenant's, `key_limits` those of
-    each key.
+    each key. `examples` test the policy and change nothing, so they are no part of its version.
     """
 
     tenant: str
@@ -104,6 +152,7 @@ class TenantPolicy:
     when_loading: WhenLoading
     fallback: bool
     key_limits: Limits = Limits()
+    examples: tuple[PolicyExample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +174,19 @@ class DeploymentTarget:
     deployment: str
 
 
-Target = AutoTarget | TierTarget | DeploymentTarget
+@dataclass(frozen=True, slots=True)
+class RuledTarget:
+    """The caller left the choice to the router, and a rule of the policy made it."""
+
+    rule: str
+    use: str | tuple[str, ...]
+
+    def includes(self, tier: str, deployment: str) -> bool:
+        """Tell whether an answer of this tier and deployment is what the rule asks for."""
+        return tier == self.use if isinstance(self.use, str) else deployment in self.use
+
+
+Target = AutoTarget | TierTarget | DeploymentTarget | RuledTarget
 
 
 @dataclass(frozen=True, slots=True)

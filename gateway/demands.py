@@ -1,9 +1,10 @@
-"""Read what a caller asks for in headers: cache controls, deadline, session, explanation, trace context."""
+"""Read what a caller asks for in headers: cache controls, deadline, session, explanation, tier, tags, trace context."""
 
 from collections.abc import Iterable, Mapping
 
 from core.chat import CacheControls, Demands
 from core.errors import InvalidApiKey, InvalidRequest
+from router.facts import MAX_TAG_CHARACTERS, MAX_TAGS, split_tags
 
 CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store", "only-if-cached": "only_if_cached"}
 PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
@@ -41,6 +42,8 @@ def parse_demands(headers: Mapping[str, str]) -> Demands:
         read_timeout_ms=_milliseconds(headers, "x-stainless-read-timeout", 1000),
         session=_session(headers.get("x-headgate-session")),
         explain=headers.get("x-headgate-explain", "").lower() == "true",
+        tier=headers.get("x-headgate-tier") or None,
+        tags=_tags(headers.get("x-headgate-tags", "")),
     )
 
 
@@ -75,6 +78,18 @@ def _milliseconds(headers: Mapping[str, str], name: str, factor: int) -> int | N
     if name.startswith("x-stainless"):
         return None
     raise InvalidRequest(f"{name} must be a positive number of milliseconds.", param=name)
+
+
+def _tags(value: str) -> tuple[str, ...]:
+    """Refuse tags that would be left out: a rule that a caller relies on must not fail in silence."""
+    written = [part for part in value.split(",") if part.strip()]
+    tags = split_tags(value)
+    if len(tags) < len(written):
+        raise InvalidRequest(
+            f"x-headgate-tags: at most {MAX_TAGS} printable tags of up to {MAX_TAG_CHARACTERS} characters.",
+            param="x-headgate-tags",
+        )
+    return tuple(tags)
 
 
 def _session(value: str | None) -> str | None:

@@ -35,14 +35,16 @@ from gateway.answer import Answer, AnswerHead, Headers, Published
 from gateway.feedback import Owners
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft
-from policies.access import check_scopes, narrowed
+from policies.access import check_scopes, check_tiers, narrowed
 from policies.admission import Admission, Admitted
 from policies.ledger import BudgetLedger
 from policies.loading import PolicySet
 from policies.reservation import Reservation, hold
 from policies.resolution import resolve
 from router.complexity import Classifier
+from router.facts import facts_of
 from router.planner import make_plan
+from router.rules import ruled
 
 EXPECTED_OUTPUT_TOKENS = 1_024
 CACHE_LIMIT_S = 2.0
@@ -76,9 +78,11 @@ class Pipeline:
         """
         self.owners.note(request.request_id, caller.tenant)
         try:
-            policy = draft.policy = resolve(self.policies(), caller, request.model)
+            policy = draft.policy = resolve(self.policies(), caller, request.model, request.demands.tier)
             caller = check_scopes(caller, policy, request)
-            policy = draft.policy = narrowed(policy, caller)
+            facts = draft.facts = facts_of(request, draft.path, caller.user)
+            policy = draft.policy = ruled(narrowed(policy, caller), facts)
+            check_tiers(caller, policy)
             tokens = expected_tokens(request, policy)
             async with AsyncExitStack() as slot:
                 rules = policy.tenant_policy

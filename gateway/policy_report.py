@@ -16,6 +16,7 @@ from core.money import Price, Usage
 from core.plan import DeploymentSnapshot, Readiness, RegistrySnapshot
 from core.rules import TenantPolicy
 from gateway.measurements import measured_deployments
+from gateway.policy_examples import rules_without_example
 from gateway.settings import HostedDeployment, Settings, load_settings
 from policies.abilities import missed_slas
 from policies.checking import CheckedTenant, check_folder
@@ -68,6 +69,7 @@ def examine(config: Path, measurements: Path | None, today: date) -> Report:
     findings |= wrong
     for tenant in tenants.values():
         findings |= set(doubts(tenant, settings.tiers))
+        findings |= set(rules_without_example(tenant))
         findings |= set(missed_slas(tenant, settings.tiers, measured))
     if not wrong:
         policies = [tenant.policy for tenant in tenants.values()]

@@ -7,11 +7,21 @@ from core.chat import ChatRequest, parse_chat_request
 from core.errors import ConfigurationError, InvalidRequest, ModelNotFound
 from core.identity import Caller
 from core.plan import Complexity, Plan, RegistrySnapshot, Standing
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, Target, TenantPolicy, TierTarget
+from core.rules import (
+    AutoTarget,
+    DeploymentTarget,
+    EffectivePolicy,
+    RuledTarget,
+    Target,
+    TenantPolicy,
+    TierTarget,
+)
 from policies.explaining import budget_text
 from policies.loading import PolicySet
 from policies.resolution import resolve, visible_models
+from router.facts import facts_of
 from router.planner import make_plan
+from router.rules import ruled
 
 EASY, HARD = Complexity(1.0, "explain"), Complexity(0.0, "explain")
 
@@ -76,6 +86,7 @@ def preview(policies: PolicySet, tenant: str, request: ChatRequest, registry: Re
         names = ", ".join(visible_models(policies, caller)[:20])
         mend = f"use one of {names}; or add it to the tenant's `models`"
         raise ConfigurationError("request", "model", f"{request.model[:80]!r} means nothing here", mend) from problem
+    effective = ruled(effective, facts_of(request, "/v1/chat/completions"))
     plans = [("easy", _plan(request, effective, EASY, registry)), ("hard", _plan(request, effective, HARD, registry))]
     if plans[0][1] == plans[1][1]:
         plans = [("", plans[0][1])]
@@ -112,6 +123,8 @@ def _target_text(target: Target) -> str:
             return f"the tier {tier}"
         case DeploymentTarget(deployment):
             return f"the deployment {deployment}"
+        case RuledTarget(rule, use):
+            return f"auto: the rule {rule!r} sends it to {use if isinstance(use, str) else ', '.join(use)}"
 
 
 def _rules(policy: TenantPolicy, tiers: set[str], request: ChatRequest) -> list[RulePreview]:

@@ -10,6 +10,7 @@ from backends.dispatch import AttemptLog
 from core.cached import Bypass, ExactHit, Found, NearHit, SemanticHit
 from core.chat import ChatRequest
 from core.errors import HeadgateError
+from core.facts import RequestFacts
 from core.identity import Caller
 from core.plan import Complexity, Plan
 from core.rules import EffectivePolicy, Sla
@@ -31,6 +32,7 @@ class TraceDraft:
     received_s: float
     traceparent: str | None
     policy: EffectivePolicy | None = None
+    facts: RequestFacts | None = None
     found: Found | None = None
     complexity: Complexity | None = None
     plan: Plan | None = None

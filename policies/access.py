@@ -17,7 +17,7 @@ from core.chat import ChatRequest
 from core.clock import Clock
 from core.errors import InvalidApiKey, PermissionRefused, RateLimited
 from core.identity import Caller
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, TierTarget
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget
 from policies.failures import FailureLimiter
 from policies.keys import ADMIN_PREFIX, TENANT_PREFIX, KeyRecord, KeyStore, Role, digest_of
 
@@ -194,17 +194,30 @@ def check_scopes(caller: Caller, policy: EffectivePolicy, request: ChatRequest) 
         PermissionRefused: the request names, or leaves open, an end user or a tier outside the key's scopes.
     """
     user = _user(caller, request.user)
-    if caller.allowed_tiers:
-        match policy.target:
-            case AutoTarget():
-                is_allowed = not caller.allowed_tiers.isdisjoint(policy.tenant_policy.tiers)
-            case TierTarget(tier):
-                is_allowed = tier in caller.allowed_tiers
-            case DeploymentTarget():
-                is_allowed = False
-        if not is_allowed:
-            raise PermissionRefused("This API key may not use the tier that this model stands for.", param="model")
+    check_tiers(caller, policy)
     return replace(caller, user=user)
+
+
+def check_tiers(caller: Caller, policy: EffectivePolicy) -> None:
+    """Hold a target to the tiers of the caller's key.
+
+    Raises:
+        PermissionRefused: it lies outside of them.
+    """
+    if not caller.allowed_tiers:
+        return
+    what = "this model stands for"
+    match policy.target:
+        case AutoTarget():
+            is_allowed = not caller.allowed_tiers.isdisjoint(policy.tenant_policy.tiers)
+        case TierTarget(tier):
+            is_allowed = tier in caller.allowed_tiers
+        case DeploymentTarget():
+            is_allowed = False
+        case RuledTarget(rule, use):
+            what, is_allowed = f"the rule {rule!r} asks for", use in caller.allowed_tiers
+    if not is_allowed:
+        raise PermissionRefused(f"This API key may not use the tier that {what}.", param="model")
 
 
 def narrowed(policy: EffectivePolicy, caller: Caller) -> EffectivePolicy:

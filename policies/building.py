@@ -16,9 +16,12 @@ from core.errors import ConfigurationError
 from core.money import NANO_PER_USD, nano_usd
 from core.rules import Budget, CacheRules, Limits, Routing, Sla, TenantPolicy
 from policies.budgets import MAX_LIMIT_NANO_USD
+from policies.documents import ALTERNATIVES
+from policies.routing_rules import build_examples, build_rules
 from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, key_below, nearest
 
 AUTO = "auto"
+NOT_VERSIONED = frozenset({"version", "examples"})
 MAX_ALERT = 10
 """Alerts go up to ten times the limit, which a soft budget can reach."""
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -60,6 +63,7 @@ def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
     if not TENANT_NAME.match(written.tenant):
         refuse("tenant", f"{written.tenant[:80]!r} is not a tenant name", "use up to 64 letters, digits and . _ -")
     tiers = _tiers(written, known, refuse)
+    routing = _routing(written.routing, tiers, known, refuse)
     rules = TenantPolicy(
         tenant=written.tenant,
         version="",
@@ -74,12 +78,13 @@ def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
         key_limits=Limits(**msgspec.structs.asdict(written.key_limits)),
         service_class=written.service_class,
         sla=MappingProxyType({tier: _sla(tier, entry, known, refuse) for tier, entry in written.sla.items()}),
-        routing=_routing(written.routing, refuse),
+        routing=routing,
         cache=CacheRules(**msgspec.structs.asdict(written.cache)),
         max_output_tokens=written.max_output_tokens,
         on_store_outage=written.on_store_outage,
         when_loading=written.when_loading,
         fallback=written.fallback,
+        examples=build_examples(written.examples, routing.rules, known.tiers, refuse),
     )
     return _with_version(rules)
 
@@ -107,10 +112,10 @@ def _tiers(written: TenantFile, known: Known, refuse: _Refuse) -> tuple[str, ...
     return tuple(tier for tier in known.tiers if tier in written.tiers)
 
 
-def _deployments(names: list[str], known: Known, refuse: _Refuse) -> frozenset[str]:
+def _deployments(names: list[str], known: Known, refuse: _Refuse, key: str = "deployments") -> frozenset[str]:
     for name in names:
         if name not in known.deployments:
-            refuse.unknown("deployments", "deployment", name, tuple(sorted(known.deployments)))
+            refuse.unknown(key, "deployment", name, tuple(sorted(known.deployments)))
     return frozenset(names)
 
 
@@ -191,18 +196,31 @@ def _sla(tier: str, entry: SlaEntry, known: Known, refuse: _Refuse) -> Sla:
     return Sla(**msgspec.structs.asdict(entry))
 
 
-def _routing(entry: RoutingEntry, refuse: _Refuse) -> Routing:
-    knobs = [name for name, value in msgspec.structs.asdict(entry).items() if value is not None]
+def _routing(entry: RoutingEntry, tiers: tuple[str, ...], known: Known, refuse: _Refuse) -> Routing:
+    alternatives = ALTERNATIVES["routing"]
+    knobs = [name for name in entry.__struct_fields__ if name in alternatives and getattr(entry, name) is not None]
     if len(knobs) > 1:
         refuse("routing", f"{' and '.join(knobs)} exclude each other", "keep one")
     target = entry.target_cost_usd
     target_nano_usd = None if target is None else _amount(target, "routing.target_cost_usd", refuse)
-    return Routing(entry.quality, entry.max_large_share, target_nano_usd)
+
+    def check_use(key: str, use: str | list[str]) -> None:
+        if isinstance(use, list):
+            if not use:
+                refuse(key, "the list is empty", "name a deployment, or a tier")
+            _deployments(use, known, refuse, key)
+        elif use in known.tiers and use not in tiers:
+            refuse(key, f"the tier {use!r} is not among the tenant's `tiers`", "add it there")
+        elif use not in tiers:
+            refuse.unknown(key, "tier", use, tiers)
+
+    rules = build_rules(entry.rules, check_use, refuse)
+    return Routing(entry.quality, entry.max_large_share, target_nano_usd, rules)
 
 
 def _with_version(rules: TenantPolicy) -> TenantPolicy:
     """Stamp a digest of the effective rules; how they were spelled or split over files does not matter."""
-    content = {field.name: getattr(rules, field.name) for field in fields(rules) if field.name != "version"}
+    content = {field.name: getattr(rules, field.name) for field in fields(rules) if field.name not in NOT_VERSIONED}
     content["models"] = dict(rules.models)
     content["sla"] = {tier: asdict(sla) for tier, sla in rules.sla.items()}
     canonical = msgspec.json.encode(content, enc_hook=_zone_name, order="sorted")

@@ -3,7 +3,8 @@
 One order everywhere: what the program assumes, then the files that `defaults.yaml` includes, then `defaults.yaml`, then
 the files that the tenant's file includes, then the tenant's file. Each lies over the one before: mappings merge key by
 key; lists and single values replace what was inherited; `null` takes an inherited value away, so that the program's
-default applies again. One exception: `routing` holds alternatives and is replaced as a whole.
+default applies again. One exception: of the knobs under `routing`, which are alternatives, a layer that sets one takes
+the others of the layers below away.
 
 An included file lies inside the policy folder, by its real path, and includes nothing itself.
 """
@@ -21,7 +22,8 @@ from policies.schema import key_below
 DEFAULTS = "defaults.yaml"
 INCLUDE = "include"
 MAX_INCLUDES = 16
-_REPLACED_WHOLE = frozenset({"routing"})
+ALTERNATIVES = {"routing": frozenset({"quality", "max_large_share", "target_cost_usd"})}
+"""Keys of a mapping of which one alone is in force: whoever writes one replaces those that were inherited."""
 _UNKNOWN_KEY = re.compile(r": unknown key '([^']*)'")
 
 
@@ -165,7 +167,7 @@ def merge(inherited: Mapping[str, object], written: Mapping[str, object]) -> dic
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, Mapping):
-            merged[key] = merge(_inherited_below(inherited, key), value)
+            merged[key] = merge(_inherited_below(inherited, key, value), value)
         else:
             merged[key] = value
     return merged
@@ -212,9 +214,9 @@ def _lay_origins(
 ) -> None:
     for key, value in written.items():
         path = (*above, key)
-        below = _inherited_below(inherited, key) if isinstance(value, Mapping) else {}
-        if not below:
-            for hidden in [other for other in found if other[: len(path)] == path]:
+        below = _inherited_below(inherited, key, value) if isinstance(value, Mapping) else {}
+        for hidden in [other for other in found if other[: len(path)] == path]:
+            if not below or (len(hidden) > len(path) and hidden[len(path)] in _replaced(key, value)):
                 del found[hidden]
         found[path] = Origin(layer.file, layer.lines.get(path, 1))
         if isinstance(value, Mapping):
@@ -224,6 +226,17 @@ def _lay_origins(
             found.update({item: Origin(layer.file, layer.lines[item]) for item in items})
 
 
-def _inherited_below(inherited: Mapping[str, object], key: str) -> Mapping[str, object]:
+def _inherited_below(inherited: Mapping[str, object], key: str, written: Mapping[str, object]) -> Mapping[str, object]:
     below = inherited.get(key)
-    return below if isinstance(below, Mapping) and key not in _REPLACED_WHOLE else {}
+    if not isinstance(below, Mapping):
+        return {}
+    replaced = _replaced(key, written)
+    return {name: value for name, value in below.items() if name not in replaced} if replaced else below
+
+
+def _replaced(key: str, written: object) -> frozenset[str]:
+    """Return the inherited keys below `key` that the written ones take away."""
+    alternatives = ALTERNATIVES.get(key, frozenset())
+    if not isinstance(written, Mapping) or all(written.get(name) is None for name in alternatives):
+        return frozenset()
+    return alternatives

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from core.money import usd_text
-from core.rules import Budget, TenantPolicy
+from core.rules import Budget, RoutingRule, TenantPolicy
 from policies.documents import Origin
 from policies.safe_yaml import KeyPath
 
@@ -74,6 +74,17 @@ def budget_text(budget: Budget) -> str:
     return ", ".join(parts)
 
 
+def rule_text(rule: RoutingRule) -> str:
+    """Say one rule in one line, such as `legal: tags legal or clinical, tools true > large`."""
+    facts = []
+    for name, value in asdict(rule.when).items():
+        if value is not None:
+            several = " or ".join(value) if isinstance(value, tuple) else _text(name, value)
+            facts.append(f"{name} {several}")
+    use = rule.use if isinstance(rule.use, str) else ", ".join(rule.use)
+    return f"{rule.name}: {', '.join(facts)} > {use}"
+
+
 def differences(old: Mapping[str, TenantPolicy], new: Mapping[str, TenantPolicy]) -> tuple[Change, ...]:
     """Return what changes in force for whom, by tenant; how it is spelled or split over files does not matter."""
     changes = []
@@ -102,6 +113,8 @@ def _routing(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
         yield ("routing", "target_cost_usd"), usd_text(routing.target_cost_nano_usd)
     else:
         yield ("routing", "quality"), "0.5" if routing.quality is None else _text("quality", routing.quality)
+    for at, rule in enumerate(routing.rules):
+        yield ("routing", "rules", at), rule_text(rule)
 
 
 def _text(key: str, value: object) -> str:

@@ -7,6 +7,8 @@ import msgspec
 from msgspec import Struct
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+IN_LISTS = frozenset({"BudgetEntry", "RuleEntry", "RuleConditionEntry", "ExampleEntry", "ExpectEntry"})
+"""What stands in lists is never inherited key by key, so nothing there can be taken away with `null`."""
 _AMOUNT = {"type": "string", "format": "decimal"}
 
 
@@ -22,7 +24,7 @@ def json_schema(of: type[Struct], title: str, *, nullable: bool) -> dict[str, An
     definitions: dict[str, Any] = schema["$defs"]
     for name, definition in definitions.items():
         properties = definition.get("properties", {})
-        in_a_list = name == "BudgetEntry"
+        in_a_list = name in IN_LISTS
         for key in properties:
             own = _with_amounts(properties[key])
             if nullable and isinstance(own.get("additionalProperties"), dict):

@@ -11,6 +11,7 @@ from core.rules import Budget, TenantPolicy
 from policies.building import AUTO
 from policies.checking import CheckedTenant
 from policies.findings import Finding, warning
+from policies.routing_rules import covers
 from policies.safe_yaml import KeyPath
 
 Warn = Callable[[str, KeyPath, str], Finding]
@@ -40,6 +41,7 @@ def doubts(tenant: CheckedTenant, tiers: Mapping[str, tuple[str, ...]]) -> Itera
     yield from _aliases(policy, warn)
     yield from _tier_rules(tenant, _reachable_tiers(policy, tiers), warn)
     yield from _budgets(policy, warn)
+    yield from _shadowed_rules(policy, warn)
     yield from _coverage(policy, _reachable_tiers(policy, tiers), warn)
     yield from _knobs(tenant, warn)
 
@@ -68,6 +70,15 @@ def _tier_rules(tenant: CheckedTenant, reachable: Mapping[str, None], warn: Warn
         if budget.tier is not None and budget.tier not in reachable:
             message = f"the tenant may not use the tier {budget.tier!r}, so nothing is ever counted; remove it"
             yield warn("never-matches", ("budgets", at), message)
+
+
+def _shadowed_rules(policy: TenantPolicy, warn: Warn) -> Iterator[Finding]:
+    rules = policy.routing.rules
+    for at, rule in enumerate(rules):
+        earlier = next((other for other in rules[:at] if covers(other.when, rule.when)), None)
+        if earlier is not None:
+            message = f"never decides: what fits it fits the rule {earlier.name!r} before it; move it up or remove it"
+            yield warn("never-matches", ("routing", "rules", at), message)
 
 
 def _budgets(policy: TenantPolicy, warn: Warn) -> Iterator[Finding]:

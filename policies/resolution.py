@@ -7,20 +7,23 @@ from policies.building import AUTO
 from policies.loading import PolicySet
 
 
-def resolve(policies: PolicySet, caller: Caller, model: str) -> EffectivePolicy:
+def resolve(policies: PolicySet, caller: Caller, model: str, tier: str | None = None) -> EffectivePolicy:
     """Look `model` up among the tenant's own names, then `auto`, the tiers, and the deployments granted by name.
+
+    `tier` is what a header chose instead: a tier that the tenant may use.
 
     Raises:
         ModelNotFound: nothing of that name exists for this tenant; whether it exists at all is not told.
         PermissionRefused: the tenant may use it but this key may not, or the tenant has no policy any more.
     """
     policy = _policy_of(policies, caller)
-    target = _target(policy, model)
+    name = model if tier is None else tier
+    target = _target(policy, model) if tier is None else TierTarget(tier) if tier in policy.tiers else None
     if target is None:
-        raise ModelNotFound(model)
-    if caller.allowed_models and model not in caller.allowed_models:
-        raise PermissionRefused(f"This API key may not use the model {model[:120]!r}.", param="model")
-    return EffectivePolicy(policy, model, target)
+        raise ModelNotFound(name)
+    if caller.allowed_models and name not in caller.allowed_models:
+        raise PermissionRefused(f"This API key may not use the model {name[:120]!r}.", param="model")
+    return EffectivePolicy(policy, name, target)
 
 
 def visible_models(policies: PolicySet, caller: Caller) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core.errors import ConfigurationError
+from core.facts import ResponseFormat, Script
 from core.rules import BudgetScope, OnStoreOutage, ServiceClass, WhenExhausted, WhenLoading, WindowKind
 
 T = TypeVar("T")
@@ -63,12 +64,67 @@ class SlaEntry(Struct, frozen=True, forbid_unknown_fields=True):
     min_output_tokens_per_s: Annotated[AboveZero | None, says("Slower answers are recorded.")] = None
 
 
+class RuleConditionEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """Declared facts of a request; all that are written must hold, and of a list one entry is enough."""
+
+    tools: Annotated[bool | None, says("Whether the request offers tools.")] = None
+    media: Annotated[bool | None, says("Whether it holds images, audio or files.")] = None
+    stream: Annotated[bool | None, says("Whether it asks for a stream.")] = None
+    response_format: Annotated[
+        ResponseFormat | list[ResponseFormat] | None, says("`text`, `json_object`, `json_schema`, or a list of them.")
+    ] = None
+    min_context_tokens: Annotated[AtLeastOne | None, says("The prompt has at least so many tokens, as estimated.")] = (
+        None
+    )
+    max_context_tokens: Annotated[AtLeastOne | None, says("The prompt has at most so many tokens, as estimated.")] = (
+        None
+    )
+    script: Annotated[Script | list[Script] | None, says("The script that the last user text is written in.")] = None
+    min_non_latin_ratio: Annotated[Ratio | None, says("At least this share of its letters is not Latin.")] = None
+    tags: Annotated[str | list[str] | None, says("Tags of the header `x-headgate-tags` or of `metadata.tags`.")] = None
+    models: Annotated[str | list[str] | None, says("Names sent as `model`; a `*` at the end stands for the rest.")] = (
+        None
+    )
+    users: Annotated[str | list[str] | None, says("End users; a `*` at the end stands for the rest.")] = None
+    paths: Annotated[str | list[str] | None, says("Routes; a `*` at the end stands for the rest.")] = None
+
+
+class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule: requests that fit the condition go to a tier, or to deployments in this order."""
+
+    when: Annotated[RuleConditionEntry, says("What a request must declare.")]
+    use: Annotated[str | list[str], says("A tier, or a list of deployments in the order in which they are tried.")]
+    name: Annotated[str | None, says("What explanations call the rule.")] = None
+
+
+class ExpectEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is expected of an example; what is left out is not looked at."""
+
+    tier: Annotated[str | None, says("The tier that is planned first.")] = None
+    deployment: Annotated[str | None, says("The deployment that is planned first.")] = None
+    rule: Annotated[str | None, says("The rule that decides; `none` where no rule may.")] = None
+    reason: Annotated[str | None, says("The token of `x-headgate-reason`.")] = None
+
+
+class ExampleEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A request that tests the policy: `headgate policy test`."""
+
+    request: Annotated[dict[str, typing.Any], says("A chat request as an app would send it, to `auto` if unsaid.")]
+    tags: Annotated[list[str], says("What the header `x-headgate-tags` would say.")] = msgspec.field(
+        default_factory=list
+    )
+    expect: Annotated[ExpectEntry, says("What is expected.")] = ExpectEntry()
+
+
 class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the tier is chosen; at most one of the three."""
+    """How the tier is chosen: rules, and at most one of `quality`, `max_large_share`, `target_cost_usd`."""
 
     quality: Annotated[Ratio | None, says("The least P(small suffices) at which the small tier is chosen.")] = None
     max_large_share: Annotated[Ratio | None, says("The largest share of requests for tiers above the cheapest.")] = None
     target_cost_usd: Annotated[Decimal | None, says("What a request may cost on average, in USD.")] = None
+    rules: Annotated[list[RuleEntry], says("Rules on declared facts; the first that fits decides.")] = msgspec.field(
+        default_factory=list
+    )
 
 
 class CacheEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,9 +165,7 @@ class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
     key_limits: Annotated[LimitsEntry, says("Rate limits that each key has for itself.")] = LimitsEntry()
     service_class: Annotated[ServiceClass, says("Who waits when engines are busy.")] = "interactive"
     sla: Annotated[dict[str, SlaEntry], says("Latency limits by tier.")] = msgspec.field(default_factory=dict)
-    routing: Annotated[RoutingEntry, says("How the tier is chosen; replaced as a whole when inherited.")] = (
-        RoutingEntry()
-    )
+    routing: Annotated[RoutingEntry, says("How the tier is chosen.")] = RoutingEntry()
     cache: Annotated[CacheEntry, says("What the semantic cache may do.")] = CacheEntry()
     max_output_tokens: Annotated[AtLeastOne | None, says("Cap on the output, sent upstream.")] = None
     on_store_outage: Annotated[OnStoreOutage, says("What happens while the budget store is away.")] = "closed"
@@ -119,6 +173,9 @@ class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
         WhenLoading, says("A tier that is still loading: `small` stands in, `wait`, or `refuse` with 503.")
     ] = "small"
     fallback: Annotated[bool, says("Whether another tier may stand in for one that is down.")] = True
+    examples: Annotated[list[ExampleEntry], says("Requests that test this policy; they change nothing.")] = (
+        msgspec.field(default_factory=list)
+    )
 
 
 def convert(raw: object, into: type[T], file: str, key: str = "") -> T:

@@ -6,7 +6,7 @@ from core.chat import ChatRequest
 from core.errors import ModelNotFound
 from core.money import Usage
 from core.plan import DeploymentSnapshot, PlannedStep, Readiness, RegistrySnapshot
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, TenantPolicy, TierTarget
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TenantPolicy, TierTarget
 
 UNSTATED_OUTPUT_FACTOR = 4
 
@@ -45,7 +45,7 @@ def output_cap(request: ChatRequest, policy: TenantPolicy, deployment: Deploymen
 
 
 def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: RegistrySnapshot) -> tuple[Rung, ...]:
-    """Return the rungs that policy and target grant, cheapest tier first.
+    """Return the rungs that policy and target grant, cheapest tier first, or deployments in the order of a rule.
 
     `auto` uses the tiers that the policy lists. An explicit target is granted by resolution; a named deployment comes
     first in its tier, those beside it only where the policy lists their tier or themselves.
@@ -62,6 +62,12 @@ def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: Regist
             ladder = _tier_rungs(request, policy.tenant_policy, registry, named=tier)
         case DeploymentTarget(deployment):
             ladder = _deployment_rungs(request, policy, registry, deployment)
+        case RuledTarget(_, str()):
+            ladder = _tier_rungs(request, policy.tenant_policy, registry, named=None)
+        case RuledTarget(_, names):
+            rules = policy.tenant_policy
+            listed = (_rung(request, rules, registry, registry.tier_of(name), (name,)) for name in names)
+            ladder = tuple(rung for rung in listed if rung.offers)
     if not ladder:
         raise ModelNotFound(policy.alias)
     return ladder

@@ -1,6 +1,6 @@
 """Decide which deployments answer a request, in which order, and why: pure, deterministic, first rule that binds wins.
 
-1. An explicit tier or deployment is kept (`requested`).
+1. An explicit tier or deployment is kept (`requested`), and so is what a rule of the policy says (`rule`).
 2. Otherwise guards that hold without being written send a request to the large tier: media, tools, JSON and scripts
    that the small tier was not measured on (`guard_*`); a context beyond a tier's window raises to the first that
    holds it.
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from core.chat import ChatRequest
 from core.errors import BudgetExhausted, Unavailable
 from core.plan import Complexity, Plan, PlannedStep, Readiness, Reason, RegistrySnapshot, Standing
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, TenantPolicy, TierTarget
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TenantPolicy, TierTarget
 from router.ladder import Offer, Rung, build_ladder
 from router.script import non_latin_ratio
 
@@ -73,20 +73,25 @@ def _wish(
     guard, guard_reason = _guarded(request, ladder)
     if not isinstance(policy.target, AutoTarget):
         rung = _named_rung(policy.target, ladder)
-        return _Wish(rung, min(rung, guard), Reason.REQUESTED, explicit=True)
+        reason = Reason.RULE if isinstance(policy.target, RuledTarget) else Reason.REQUESTED
+        return _Wish(rung, min(rung, guard), reason, explicit=True)
     scored, reason = _scored(policy.tenant_policy, complexity, len(ladder))
     if guard_reason is not None and guard >= scored:
         return _Wish(guard, guard, guard_reason, explicit=False)
     return _Wish(scored, guard, reason, explicit=False)
 
 
-def _named_rung(target: TierTarget | DeploymentTarget, ladder: tuple[Rung, ...]) -> int:
+def _named_rung(target: TierTarget | DeploymentTarget | RuledTarget, ladder: tuple[Rung, ...]) -> int:
     """Return the rung of an explicit target; building the ladder failed if there is none."""
     match target:
         case TierTarget(tier):
             return next(index for index, rung in enumerate(ladder) if rung.tier == tier)
         case DeploymentTarget(deployment):
             return next(index for index, rung in enumerate(ladder) if rung.offers[0].step.deployment == deployment)
+        case RuledTarget(_, str() as tier):
+            return next(index for index, rung in enumerate(ladder) if rung.tier == tier)
+        case RuledTarget():
+            return 0
 
 
 def _guarded(request: ChatRequest, ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:

@@ -1,10 +1,11 @@
-"""`headgate policy check | explain | diff | schema`: what the configuration says, where, and what is wrong with it."""
+"""`headgate policy check | explain | test | diff | schema`: what the configuration says, and what is wrong with it."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.policy_test import add_test
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -13,6 +14,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_check(actions)
     _add_explain(actions)
+    add_test(actions)
     diff = actions.add_parser(
         "diff",
         help="say what differs in force between two policy folders",

@@ -7,7 +7,7 @@ import pytest
 from core.chat import ChatRequest
 from core.errors import BudgetExhausted, ModelNotFound, Unavailable
 from core.plan import Complexity, Plan, Readiness, Reason, RegistrySnapshot, Standing
-from core.rules import DeploymentTarget, EffectivePolicy, TierTarget, WhenExhausted
+from core.rules import DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget, WhenExhausted
 from router.planner import make_plan
 from tests.planning import EASY, HARD, chat, deployment, policy, registry, two_tiers
 
@@ -305,3 +305,18 @@ def test_a_plan_fits_the_budget_of_every_tier_that_it_touches() -> None:
     made = plan(standing=Standing(free_by_tier={"small": alone}))
     assert names(made) == ["s"]
     assert names(plan(standing=Standing(free_by_tier={"small": 10**12}))) == ["s", "l"]
+
+
+def test_a_rule_for_a_tier_is_kept_before_guards_and_score() -> None:
+    made = plan(chat(tools=[{"type": "function"}]), policy(RuledTarget("tools", "small")), complexity=None)
+    assert (made.tier, made.reason, names(made)) == ("small", Reason.RULE, ["s", "l"])
+
+
+def test_deployments_of_a_rule_are_tried_in_its_order_whatever_their_tier() -> None:
+    made = plan(rules=policy(RuledTarget("mail", ("l", "s", "gone")), tiers=("small",)))
+    assert (made.reason, names(made), made.degraded_from) == (Reason.RULE, ["l", "s"], None)
+
+
+def test_a_rule_of_deployments_that_are_all_gone_is_told() -> None:
+    with pytest.raises(ModelNotFound):
+        plan(rules=policy(RuledTarget("mail", ("gone",))))

@@ -24,6 +24,22 @@ def test_mappings_merge_lists_replace_and_null_takes_away() -> None:
     assert inherited["a"] == {"x": 1, "y": 2}
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({"quality": 0.9}, {"rules": [1], "quality": 0.9}),
+        ({"rules": [2]}, {"rules": [2], "max_large_share": 0.4}),
+        ({"quality": None}, {"rules": [1], "max_large_share": 0.4}),
+        ({"max_large_share": None}, {"rules": [1]}),
+    ],
+)
+def test_a_knob_of_routing_replaces_the_other_knobs_and_no_rule(
+    written: dict[str, object], expected: dict[str, object]
+) -> None:
+    inherited = {"routing": {"rules": [1], "max_large_share": 0.4}}
+    assert merge(inherited, {"routing": written}) == {"routing": expected}
+
+
 def test_a_tenant_inherits_the_defaults_and_wins_over_them(tmp_path: Path) -> None:
     policies = load(
         tmp_path,
