@@ -1,9 +1,9 @@
-"""List what a tenant has in the store, which the seam to the store itself does not: for control commands alone."""
+"""List what a tenant has in the store, which the seam to the store itself does not: for control commands alone.
+
+The store in one file is its own catalogue.
+"""
 
 import asyncio
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any, Protocol
 
 from cache.redis_door import ROOT, Commands
@@ -23,30 +23,6 @@ class Catalogue(Protocol):
     async def tenants(self) -> list[str]:
         """Return the tenants that have entries, in ascending order; raises OSError as `ids` does."""
         ...
-
-
-class SqliteCatalogue:
-    """The catalogue of the store in one file; it reads beside the store's own connections, in a thread."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def ids(self, tenant: str) -> list[str]:
-        """Return ids; see `Catalogue.ids`. What was stored in the last instant may be missing."""
-        return await asyncio.to_thread(
-            self._column, "SELECT entry_id FROM cache_entries WHERE tenant = ? ORDER BY entry_id", (tenant,)
-        )
-
-    async def tenants(self) -> list[str]:
-        """Return tenants; see `Catalogue.tenants`."""
-        return await asyncio.to_thread(self._column, "SELECT DISTINCT tenant FROM cache_entries ORDER BY tenant", ())
-
-    def _column(self, query: str, values: tuple[str, ...]) -> list[str]:
-        try:
-            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-                return [str(row[0]) for row in database.execute(query, values)]
-        except sqlite3.Error as problem:
-            raise OSError(f"the cache's file cannot be read: {problem}") from problem
 
 
 class RedisCatalogue:

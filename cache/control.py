@@ -1,4 +1,4 @@
-"""Control a running cache: what there is, invalidate by entry, model or age, flush, export and import.
+"""Control a running cache: what there is, invalidate by entry, tag, model or age, flush, export and import.
 
 Removal goes through the store, which is the truth and tells the other replicas. Exported entries hold texts and keyed
 hashes: they fit only where the same secret keys the fingerprints, and import checks nothing but form, tenant and age.
@@ -25,17 +25,19 @@ _PAGE = 256
 class Selector:
     """Which of a tenant's entries are meant; all conditions must hold, and without any all are meant.
 
-    `model` is what answered (its name), the deployment, or the tier; `older_than_s` is the age in seconds.
+    `model` is what answered (its name), the deployment, or the tier; `older_than_s` is the age in seconds; `tag` is one
+    that the request gave which made the entry.
     """
 
     entry_ids: frozenset[str] = frozenset()
     model: str | None = None
     older_than_s: float | None = None
+    tag: str | None = None
 
     @property
     def is_everything(self) -> bool:
         """Whether no condition was given."""
-        return not self.entry_ids and self.model is None and self.older_than_s is None
+        return not self.entry_ids and (self.model, self.older_than_s, self.tag) == (None, None, None)
 
     def matches(self, entry: Entry, now_s: float) -> bool:
         """Whether an entry is meant."""
@@ -43,6 +45,8 @@ class Selector:
             return False
         answer = entry.answer
         if self.model not in (None, answer.response_model, answer.deployment, answer.tier):
+            return False
+        if self.tag is not None and self.tag not in entry.tags:
             return False
         return self.older_than_s is None or now_s - entry.created_at_s > self.older_than_s
 
@@ -61,6 +65,7 @@ class ExportedEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answer: CachedAnswer
     created_at_s: float
     expires_at_s: float
+    tags: tuple[str, ...] = ()
 
 
 class CacheControl:

@@ -14,8 +14,25 @@ from core.cached import CachedAnswer, Entry, Vector
 
 _PLAIN, _SEALED = b"\x00", b"\x01"
 _DIGEST_BYTES = 16
-_Body = tuple[str, str, str, str, str, str, str, CachedAnswer, float, float]
 _Placed = tuple[str, str, float, bytes]
+
+
+class _Body(msgspec.Struct, array_like=True, frozen=True):
+    """Everything but the vector; fields with defaults came later and are missing in what older versions wrote."""
+
+    entry_id: str
+    tenant: str
+    scope: str
+    exact_key: str
+    normalised_key: str
+    prompt: str
+    encoder: str
+    answer: CachedAnswer
+    created_at_s: float
+    expires_at_s: float
+    tags: tuple[str, ...] = ()
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
 _decode_placed = msgspec.msgpack.Decoder(_Placed).decode
@@ -34,10 +51,7 @@ class EntryCodec:
             UnicodeError: the texts hold lone surrogates.
             OSError: the tenant's key cannot be read or made.
         """
-        body: _Body = (
-            entry.entry_id, entry.tenant, entry.scope, entry.exact_key, entry.normalised_key, entry.prompt,
-            entry.encoder, entry.answer, entry.created_at_s, entry.expires_at_s,
-        )  # fmt: skip
+        body = _Body(**{name: getattr(entry, name) for name in _Body.__struct_fields__})
         return self._closed(entry.tenant, entry.entry_id, "answer", _encode(body))
 
     def vector(self, entry: Entry) -> bytes:
@@ -54,22 +68,11 @@ class EntryCodec:
             body = None if text is None else _decode_body(text)
         except msgspec.DecodeError:
             return None
-        if body is None or body[:2] != (entry_id, tenant):
+        if body is None or (body.entry_id, body.tenant) != (entry_id, tenant):
             return None
         placed = self.read_vector(tenant, entry_id, vector) if vector else None
-        return Entry(
-            entry_id=entry_id,
-            tenant=tenant,
-            scope=body[2],
-            exact_key=body[3],
-            normalised_key=body[4],
-            prompt=body[5],
-            vector=None if placed is None else placed[3],
-            encoder=body[6],
-            answer=body[7],
-            created_at_s=body[8],
-            expires_at_s=body[9],
-        )
+        fields = {name: getattr(body, name) for name in _Body.__struct_fields__}
+        return Entry(vector=None if placed is None else placed[3], **fields)
 
     def read_vector(self, tenant: str, entry_id: str, piece: bytes) -> tuple[str, str, float, Vector] | None:
         """Read scope, encoder, expiry in Unix seconds, and the (d,) float32 vector."""

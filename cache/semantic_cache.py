@@ -200,6 +200,7 @@ class SemanticCache:
             rules.max_false_hit_rate,
             exact_only_until_calibrated=rules.exact_only_until_calibrated,
         )
+        threshold = max(standing.threshold, request.demands.cache.min_score or 0.0)
         neighbours = await self._neighbours(keys.scope, vector)
         near: NearRecord | None = None
         for neighbour in neighbours:
@@ -213,7 +214,7 @@ class SemanticCache:
                 entry.prompt,
                 request.last_user_text or "",
                 neighbour.similarity,
-                standing.threshold,
+                threshold,
                 margin=_margin(neighbour, neighbours),
             )
             if verdict.score is not None:
@@ -267,6 +268,7 @@ class SemanticCache:
             answer=answer,
             created_at_s=now_s,
             expires_at_s=now_s + policy.tenant_policy.cache.ttl_s,
+            tags=request.demands.cache.tags,
         )
         return entry.entry_id if await self.keep(entry) else None
 

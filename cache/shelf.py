@@ -75,6 +75,19 @@ class Shelf:
         label = self._by_key.get(key)
         return label if label is not None and label.tenant == tenant else None
 
+    def ids(self, tenant: str, now_s: float) -> list[str]:
+        """Return the ids of a tenant's live entries in ascending order."""
+        shelf = self._tenants.get(tenant, _TenantShelf())
+        return sorted(one.entry_id for one in shelf.labels.values() if one.expires_at_s > now_s)
+
+    def tenants(self, now_s: float) -> list[str]:
+        """Return the tenants that have live entries, in ascending order."""
+        return sorted(
+            name
+            for name, shelf in self._tenants.items()
+            if any(one.expires_at_s > now_s for one in shelf.labels.values())
+        )
+
     def admits(self, label: Label) -> bool:
         """Whether an entry of this size is kept at all."""
         return self._limits.admits(label)

@@ -1,6 +1,7 @@
 """Entries as rows of the SQLite store, each with a checksum over its columns, sealed where a sealer is given."""
 
 import hashlib
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,16 +13,18 @@ from core.cached import CachedAnswer, Entry
 
 COLUMNS = (
     "entry_id, tenant, scope, exact_key, normalised_key, prompt, vector, encoder, answer, created_at_s, expires_at_s,"
-    " is_sealed"
+    " is_sealed, tags"
 )
 INSERT = (
     f"INSERT OR REPLACE INTO cache_entries ({COLUMNS}, size_bytes, cost_nano_usd, checksum)"  # noqa: S608 - constants
-    f" VALUES ({'?,' * 14}?)"
+    f" VALUES ({'?,' * 15}?)"
 )
 SELECT = f"SELECT {COLUMNS}, checksum FROM cache_entries"  # noqa: S608 - constants
 _decode_answer = msgspec.json.Decoder(CachedAnswer).decode
 
-Row = tuple[str, str, str, str, str, str, bytes | None, str, bytes, float, float, int]
+Row = tuple[str, str, str, str, str, str, bytes | None, str, bytes, float, float, int, str]
+_SEALED: Final = 11
+_TAGS: Final = 12
 
 
 class RowCodec:
@@ -39,12 +42,13 @@ class RowCodec:
         """
         if self._codec is None:
             vector = None if entry.vector is None else entry.vector.astype(np.float16).tobytes()
-            prompt, answer = entry.prompt, msgspec.json.encode(entry.answer)
+            prompt, tags, answer = entry.prompt, ",".join(entry.tags), msgspec.json.encode(entry.answer)
         else:
-            vector, prompt, answer = self._codec.vector(entry) or None, "", self._codec.answer(entry)
+            vector, prompt, tags, answer = self._codec.vector(entry) or None, "", "", self._codec.answer(entry)
         columns: Row = (
             entry.entry_id, entry.tenant, entry.scope, entry.exact_key, entry.normalised_key, prompt, vector,
             entry.encoder, answer, entry.created_at_s, entry.expires_at_s, int(self._codec is not None),
+            tags,
         )  # fmt: skip
         label = label_of(entry)
         return (*columns, label.size_bytes, label.cost_nano_usd, _checksum(columns))
@@ -52,9 +56,9 @@ class RowCodec:
     def entry(self, row: tuple[object, ...]) -> Entry | None:
         """Rebuild an entry from a row of `SELECT`; None when it is damaged, or sealed otherwise than expected."""
         columns: Row = row[:-1]  # type: ignore[assignment]
-        if _checksum(columns) != row[-1] or bool(columns[11]) != (self._codec is not None):
+        if _checksum(columns) != row[-1] or bool(columns[_SEALED]) != (self._codec is not None):
             return None
-        entry_id, tenant, scope, exact_key, normalised_key, prompt, vector, encoder, answer, *times, _ = columns
+        entry_id, tenant, scope, exact_key, normalised_key, prompt, vector, encoder, answer = columns[:9]
         if self._codec is not None:
             return self._codec.read_entry(tenant, answer, entry_id, vector)
         return Entry(
@@ -67,12 +71,13 @@ class RowCodec:
             vector=None if vector is None else np.frombuffer(vector, dtype=np.float16).astype(np.float32),
             encoder=encoder,
             answer=_decode_answer(answer),
-            created_at_s=times[0],
-            expires_at_s=times[1],
+            created_at_s=columns[9],
+            expires_at_s=columns[10],
+            tags=tuple(filter(None, columns[_TAGS].split(","))),
         )
 
 
 def _checksum(columns: Row) -> bytes:
-    """Return the checksum; a plain row's leaves the last column out, as in the first version of the schema."""
-    summed = columns if columns[11] else columns[:-1]
+    """Return the checksum; it leaves out what is empty and later versions of the schema brought."""
+    summed = columns if columns[_TAGS] else columns[: _TAGS if columns[_SEALED] else _SEALED]
     return hashlib.blake2b(repr(summed).encode("utf-8", "backslashreplace"), digest_size=16).digest()

@@ -40,6 +40,7 @@ _MIGRATIONS = (
     UPDATE cache_entries SET cost_nano_usd = coalesce(json_extract(CAST(answer AS TEXT), '$.cost_nano_usd'), 0)
         WHERE json_valid(CAST(answer AS TEXT));
     """,
+    "ALTER TABLE cache_entries ADD COLUMN tags TEXT NOT NULL DEFAULT '';",
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 _BATCH = 256
@@ -121,6 +122,14 @@ class SqliteEntryStore:
                     for entry in entries
                     if entry.vector is not None and self._shelf.find(entry.tenant, entry.entry_id) is not None
                 ]
+
+    async def ids(self, tenant: str) -> list[str]:
+        """Return ids; see `Catalogue.ids`."""
+        return self._shelf.ids(tenant, self._now_s())
+
+    async def tenants(self) -> list[str]:
+        """Return tenants; see `Catalogue.tenants`."""
+        return self._shelf.tenants(self._now_s())
 
     async def close(self) -> None:
         """Commit what waits and close the file."""

@@ -37,6 +37,7 @@ class Entry:
         vector: (d,) float32, L2-normalised, or None when the text was not embedded.
         encoder: fingerprint of the encoder that made `vector`.
         created_at_s, expires_at_s: Unix seconds.
+        tags: names that the caller gave it, by which it can be invalidated.
     """
 
     entry_id: str
@@ -50,6 +51,7 @@ class Entry:
     answer: CachedAnswer
     created_at_s: float
     expires_at_s: float
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,13 +64,15 @@ _string_decoder = msgspec.json.Decoder(str)
 
 @dataclass(frozen=True, slots=True)
 class CacheControls:
-    """What the caller asked of the cache in `x-headgate-cache`."""
+    """What the caller asked of the cache; `min_score` in [0, 1] may only raise the threshold of a semantic hit."""
 
     bypass: bool = False
     refresh: bool = False
     no_store: bool = False
     only_if_cached: bool = False
     max_age_s: int | None = None
+    min_score: float | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

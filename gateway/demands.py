@@ -1,5 +1,6 @@
 """Read what a caller asks for in headers: cache controls, deadline, session, explanation, tier, tags, trace context."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from core.chat import CacheControls, Demands
@@ -10,6 +11,9 @@ CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store",
 PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
 MAX_SESSION_CHARACTERS = 128
 MAX_AGE_DIGITS = 10
+MAX_TAGS = 8
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+_SCORE = re.compile(r"0(\.\d{1,6})?|1(\.0{1,6})?|\.\d{1,6}")
 LONGEST_DEADLINE_MS = 86_400_000
 
 
@@ -37,7 +41,7 @@ def parse_demands(headers: Mapping[str, str]) -> Demands:
     if not headers:
         return Demands()
     return Demands(
-        cache=_cache_controls(headers.get("x-headgate-cache", "")),
+        cache=_cache_controls(headers.get("x-headgate-cache", ""), headers.get("x-headgate-cache-tags", "")),
         deadline_ms=_milliseconds(headers, "x-headgate-deadline-ms", 1),
         read_timeout_ms=_milliseconds(headers, "x-stainless-read-timeout", 1000),
         session=_session(headers.get("x-headgate-session")),
@@ -47,21 +51,38 @@ def parse_demands(headers: Mapping[str, str]) -> Demands:
     )
 
 
-def _cache_controls(value: str) -> CacheControls:
+def _cache_controls(value: str, tags: str) -> CacheControls:
     flags: dict[str, bool] = {}
     max_age_s: int | None = None
+    min_score: float | None = None
     for word in filter(None, (part.strip().lower() for part in value.split(","))):
         name, _, argument = word.partition("=")
         if name == "max-age" and argument.isdecimal() and len(argument) <= MAX_AGE_DIGITS:
             max_age_s = int(argument)
+        elif name == "min-score" and _SCORE.fullmatch(argument):
+            min_score = float(argument)
         elif word in CACHE_WORDS:
             flags[CACHE_WORDS[word]] = True
         else:
             raise InvalidRequest(
-                f"x-headgate-cache: {word[:40]!r} is not one of bypass, refresh, no-store, only-if-cached, max-age=N.",
+                f"x-headgate-cache: {word[:40]!r} is not one of bypass, refresh, no-store, only-if-cached, max-age=N, "
+                "min-score=0.N.",
                 param="x-headgate-cache",
             )
-    return CacheControls(max_age_s=max_age_s, **flags)
+    return CacheControls(max_age_s=max_age_s, min_score=min_score, tags=_tags(tags), **flags)
+
+
+def _tags(value: str) -> tuple[str, ...]:
+    """Return the distinct tags in their order."""
+    tags = tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
+    wrong = next((tag for tag in tags if not _TAG.fullmatch(tag)), None)
+    if wrong is None and len(tags) <= MAX_TAGS:
+        return tags
+    problem = f"more than {MAX_TAGS} tags" if wrong is None else f"{wrong[:40]!r} is no tag"
+    raise InvalidRequest(
+        f"x-headgate-cache-tags: {problem}; give at most {MAX_TAGS}, each up to 64 of A-Z a-z 0-9 . _ : / -",
+        param="x-headgate-cache-tags",
+    )
 
 
 def _milliseconds(headers: Mapping[str, str], name: str, factor: int) -> int | None:

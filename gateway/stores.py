@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
-from cache.catalogue import Catalogue, RedisCatalogue, SqliteCatalogue
+from cache.catalogue import Catalogue, RedisCatalogue
 from cache.entry_store import EntryStore
 from cache.faiss_index import FaissIndex
 from cache.sqlite_store import SqliteEntryStore
@@ -61,6 +61,7 @@ def open_stores(settings: Settings, clock: Clock, index: FaissIndex, encoder: st
 
 def _open_sqlite(settings: Settings, clock: Clock, on_alert: OnAlert) -> Stores:
     keys = SqliteKeyStore(settings.state_file)
+    entries = SqliteEntryStore(settings.beside("cache"), clock)
     ledger = SqliteLedger(settings.state_file, clock, on_alert=on_alert)
 
     async def close() -> None:
@@ -72,8 +73,8 @@ def _open_sqlite(settings: Settings, clock: Clock, on_alert: OnAlert) -> Stores:
         treasury=ledger,
         admission=Admission(ledger, clock),
         keys=keys,
-        entries=SqliteEntryStore(settings.beside("cache"), clock),
-        catalogue=SqliteCatalogue(settings.beside("cache")),
+        entries=entries,
+        catalogue=entries,
         fills_index=False,
         probe=lambda store, watcher: sqlite_probe(store, lambda: ledger.is_failing, watcher),
         is_away=lambda: ledger.is_failing,

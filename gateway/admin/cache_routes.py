@@ -32,6 +32,7 @@ class Invalidation(Struct, frozen=True, forbid_unknown_fields=True):
     entry_ids: Names = []
     model: Name | None = None
     older_than_s: Seconds | None = None
+    tag: Name | None = None
     dry_run: bool = False
 
 
@@ -199,9 +200,9 @@ class CacheAdministration:
 
     async def invalidate(self, request: AdminRequest, wanted: Invalidation) -> Removed:
         """Remove what is meant; an invalidation without any condition is refused, a flush says so plainly."""
-        selector = Selector(frozenset(wanted.entry_ids), wanted.model, wanted.older_than_s)
+        selector = Selector(frozenset(wanted.entry_ids), wanted.model, wanted.older_than_s, wanted.tag)
         if selector.is_everything:
-            raise InvalidRequest("Give `entry_ids`, `model` or `older_than_s`; to remove everything, flush.")
+            raise InvalidRequest("Give `entry_ids`, `tag`, `model` or `older_than_s`; to remove everything, flush.")
         return await self._remove(request, "cache.invalidate", wanted.tenant, selector, wanted.dry_run)
 
     async def flush(self, request: AdminRequest, wanted: Flush) -> Removed:
@@ -267,7 +268,7 @@ def cache_router(cache: CacheAdministration) -> Router:
             [NearRow(one.at, one.tenant, one.entry_id, one.similarity, one.veto, one.score) for one in found]
         )
 
-    @post("/invalidate", opt=OPERATOR, status_code=200, summary="Remove entries by id, model or age")
+    @post("/invalidate", opt=OPERATOR, status_code=200, summary="Remove entries by id, tag, model or age")
     async def invalidate(request: AdminRequest, data: JSONBody[Invalidation]) -> Removed:
         return await cache.invalidate(request, data)
 

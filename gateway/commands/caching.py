@@ -30,11 +30,12 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     report.set_defaults(run=run_report)
     invalidate = actions.add_parser(
         "invalidate",
-        help="remove entries by id, model or age",
-        epilog="example: headgate cache invalidate --tenant acme --model small --older-than 3600 --dry-run",
+        help="remove entries by id, tag, model or age",
+        epilog="example: headgate cache invalidate --tenant acme --tag handbook --older-than 3600 --dry-run",
     )
     invalidate.add_argument("--tenant", required=True, help="whose entries")
     invalidate.add_argument("--entry", action="append", default=[], metavar="ID", help="this entry (repeatable)")
+    invalidate.add_argument("--tag", metavar="TAG", help="made by a request with this tag")
     invalidate.add_argument("--model", metavar="NAME", help="made by this model, deployment or tier")
     invalidate.add_argument("--older-than", type=float, metavar="SECONDS", help="made longer ago than this")
     invalidate.set_defaults(run=run_invalidate)
@@ -105,10 +106,15 @@ def run_invalidate(arguments: argparse.Namespace) -> int:
     """Remove entries, or say which would go."""
     from core.errors import ConfigurationError
 
-    conditions = {"entry_ids": arguments.entry, "model": arguments.model, "older_than_s": arguments.older_than}
+    conditions = {
+        "entry_ids": arguments.entry,
+        "tag": arguments.tag,
+        "model": arguments.model,
+        "older_than_s": arguments.older_than,
+    }
     given = {name: value for name, value in conditions.items() if value not in (None, [])}
     if not given:
-        mend = "give --entry, --model or --older-than; to remove everything use `headgate cache flush`"
+        mend = "give --entry, --tag, --model or --older-than; to remove everything use `headgate cache flush`"
         raise ConfigurationError("invalidate", "", "no entries are named", mend)
     return _removed(arguments, "/admin/cache/invalidate", {"tenant": arguments.tenant, **given})
 

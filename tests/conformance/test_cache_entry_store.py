@@ -83,6 +83,19 @@ async def test_an_entry_is_found_by_id_and_by_both_keys(make: MakeStore, clock: 
     await store.close()
 
 
+async def test_tags_come_back_with_the_entry(make: MakeStore, clock: ManualClock) -> None:
+    store = make(clock)
+    await store.put(entry("a", tags=("handbook", "v1.2")))
+    await store.close()
+    reopened = store if isinstance(store, MemoryEntryStore) else make(clock)
+    if isinstance(store, MemoryEntryStore):
+        await store.put(entry("a", tags=("handbook", "v1.2")))
+    found = await reopened.read("acme", "id-a")
+    assert found is not None
+    assert found.tags == ("handbook", "v1.2")
+    await reopened.close()
+
+
 async def test_an_entry_is_invisible_to_another_tenant(make: MakeStore, clock: ManualClock) -> None:
     store = make(clock)
     await store.put(entry("a"))

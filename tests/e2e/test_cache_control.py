@@ -43,9 +43,9 @@ def told(gateway: RunningGateway, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def ask(gateway: RunningGateway, key: str, text: str, model: str = "large") -> str:
+def ask(gateway: RunningGateway, key: str, text: str, model: str = "large", **wishes: str) -> str:
     body = {"model": model, "messages": [{"role": "user", "content": text}]}
-    headers = {"authorization": f"Bearer {key}"}
+    headers = {"authorization": f"Bearer {key}"} | {f"x-headgate-{name}": value for name, value in wishes.items()}
     answer = httpx.post(f"{gateway.base_url}/chat/completions", json=body, headers=headers, timeout=30, trust_env=False)
     return str(answer.raise_for_status().headers["x-headgate-cache"])
 
@@ -88,6 +88,31 @@ def test_invalidation_by_model_age_and_entry_removes_only_what_is_meant(
     assert told(gateway, "invalidate", "--tenant", "other", "--entry", entry_id)["count"] == 0
     assert told(gateway, "invalidate", "--tenant", "acme", "--entry", entry_id)["count"] == 1
     assert ask(gateway, keys["acme"], QUESTIONS[0], "large") == "miss"
+
+
+def test_a_tag_names_what_is_invalidated_also_after_export_and_import(
+    gateway: RunningGateway, keys: dict[str, str], tmp_path: Path
+) -> None:
+    ask(gateway, keys["acme"], QUESTIONS[0], **{"cache-tags": "handbook,v1"})
+    ask(gateway, keys["acme"], QUESTIONS[1], **{"cache-tags": "faq"})
+    ask(gateway, keys["other"], QUESTIONS[0], **{"cache-tags": "handbook"})
+    file = tmp_path / "tagged.jsonl"
+    told(gateway, "export", "--tenant", "acme", "--out", str(file))
+    told(gateway, "flush", "--tenant", "acme")
+    told(gateway, "import", "--tenant", "acme", "--in", str(file))
+    by_tag = ("invalidate", "--tenant", "acme", "--tag", "handbook")
+    assert told(gateway, *by_tag, "--dry-run")["count"] == 1
+    assert told(gateway, *by_tag)["count"] == 1
+    assert ask(gateway, keys["acme"], QUESTIONS[1]) == "exact"
+    assert ask(gateway, keys["other"], QUESTIONS[0]) == "exact"
+    assert ask(gateway, keys["acme"], QUESTIONS[0]) == "miss"
+
+
+def test_a_least_score_in_the_header_only_tightens(gateway: RunningGateway, keys: dict[str, str]) -> None:
+    ask(gateway, keys["acme"], QUESTIONS[0])
+    assert ask(gateway, keys["acme"], "Which city is the capital of France?", cache="min-score=0") == "semantic"
+    assert ask(gateway, keys["acme"], "Which city is the capital of France?", cache="min-score=1,no-store") == "miss"
+    assert ask(gateway, keys["acme"], QUESTIONS[0], cache="min-score=1") == "exact"
 
 
 def test_what_is_exported_can_be_imported_after_a_flush(

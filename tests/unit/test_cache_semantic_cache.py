@@ -224,3 +224,22 @@ async def test_a_corrupt_vector_never_breaks_a_lookup() -> None:
     bench.index.add("scope", "ghost", np.zeros(384, dtype=np.float32))
     assert isinstance(await bench.cache.lookup(caller(), request(), policy()), ExactHit)
     await bench.cache.close()
+
+
+@pytest.mark.parametrize(("least", "is_served"), [(0.0, True), (0.01, True), (1.0, False)])
+async def test_a_caller_may_raise_the_threshold(least: float, is_served: bool) -> None:
+    bench = Bench()
+    await bench.kept()
+    asked = request("Which city is the capital of France?", controls=CacheControls(min_score=least))
+    assert isinstance(await bench.cache.lookup(caller(), asked, policy()), SemanticHit) == is_served
+
+
+async def test_a_caller_cannot_lower_the_threshold() -> None:
+    bench = Bench()
+    await bench.kept()
+    asked = request("Which city is the capital of France?", controls=CacheControls(min_score=0.0))
+    strict = policy(max_false_hit_rate=0.0)
+    assert not isinstance(await bench.cache.lookup(caller(), asked, strict), SemanticHit)
+    for _ in range(10):
+        bench.cache.evidence.judge("acme", 0.99, is_right=False)
+    assert not isinstance(await bench.cache.lookup(caller(), asked, policy()), SemanticHit)

@@ -104,6 +104,7 @@ async def test_a_file_of_the_first_version_is_migrated_with_its_entries_and_thei
     path = tmp_path / "cache.db"
     await stored(path, "a")
     for statement in (
+        "ALTER TABLE cache_entries DROP COLUMN tags",
         "ALTER TABLE cache_entries DROP COLUMN is_sealed",
         "ALTER TABLE cache_entries DROP COLUMN cost_nano_usd",
         "UPDATE cache_schema SET version = 1",

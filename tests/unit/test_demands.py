@@ -51,6 +51,8 @@ def test_two_keys_are_no_key(second: bytes) -> None:
         ("only-if-cached", CacheControls(only_if_cached=True)),
         ("max-age=0", CacheControls(max_age_s=0)),
         ("Max-Age=60, NO-STORE ,", CacheControls(no_store=True, max_age_s=60)),
+        ("min-score=0.97", CacheControls(min_score=0.97)),
+        ("min-score=1, max-age=5", CacheControls(min_score=1.0, max_age_s=5)),
     ],
 )
 def test_cache_words_are_read_in_any_case_and_order(value: str, controls: CacheControls) -> None:
@@ -100,3 +102,18 @@ def test_a_session_is_kept_and_bounded() -> None:
 @pytest.mark.parametrize(("value", "explain"), [("true", True), ("TRUE", True), ("1", False), ("", False)])
 def test_an_explanation_is_asked_for_with_true(value: str, explain: bool) -> None:
     assert parse_demands({"x-headgate-explain": value}).explain is explain
+
+
+def test_tags_are_distinct_and_keep_their_order() -> None:
+    tags = parse_demands({"x-headgate-cache-tags": "handbook, v1.2 ,handbook,doc:7/a"}).cache.tags
+    assert tags == ("handbook", "v1.2", "doc:7/a")
+
+
+@pytest.mark.parametrize("value", ["a b", "-a", "a" * 65, "caf\u00e9", ",".join(f"t{n}" for n in range(9)), 'a"b'])
+def test_tags_that_are_none_or_too_many_are_refused_by_name(value: str) -> None:
+    assert refusal("x-headgate-cache-tags", value).param == "x-headgate-cache-tags"
+
+
+@pytest.mark.parametrize("score", ["", "2", "-0.5", "1.5", "nan", "1e-3", "0,9", "high"])
+def test_a_least_score_that_is_no_probability_is_refused(score: str) -> None:
+    assert refusal("x-headgate-cache", f"min-score={score}").param == "x-headgate-cache"
