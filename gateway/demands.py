@@ -11,7 +11,7 @@ CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store",
 PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
 MAX_SESSION_CHARACTERS = 128
 MAX_AGE_DIGITS = 10
-MAX_TAGS = 8
+MAX_CACHE_TAGS = 8
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _SCORE = re.compile(r"0(\.\d{1,6})?|1(\.0{1,6})?|\.\d{1,6}")
 LONGEST_DEADLINE_MS = 86_400_000
@@ -69,18 +69,18 @@ def _cache_controls(value: str, tags: str) -> CacheControls:
                 "min-score=0.N.",
                 param="x-headgate-cache",
             )
-    return CacheControls(max_age_s=max_age_s, min_score=min_score, tags=_tags(tags), **flags)
+    return CacheControls(max_age_s=max_age_s, min_score=min_score, tags=_cache_tags(tags), **flags)
 
 
-def _tags(value: str) -> tuple[str, ...]:
+def _cache_tags(value: str) -> tuple[str, ...]:
     """Return the distinct tags in their order."""
     tags = tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
     wrong = next((tag for tag in tags if not _TAG.fullmatch(tag)), None)
-    if wrong is None and len(tags) <= MAX_TAGS:
+    if wrong is None and len(tags) <= MAX_CACHE_TAGS:
         return tags
-    problem = f"more than {MAX_TAGS} tags" if wrong is None else f"{wrong[:40]!r} is no tag"
+    problem = f"more than {MAX_CACHE_TAGS} tags" if wrong is None else f"{wrong[:40]!r} is no tag"
     raise InvalidRequest(
-        f"x-headgate-cache-tags: {problem}; give at most {MAX_TAGS}, each up to 64 of A-Z a-z 0-9 . _ : / -",
+        f"x-headgate-cache-tags: {problem}; give at most {MAX_CACHE_TAGS}, each up to 64 of A-Z a-z 0-9 . _ : / -",
         param="x-headgate-cache-tags",
     )
 
