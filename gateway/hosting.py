@@ -1,13 +1,13 @@
 """The deployments that the gateway hosts itself: recipes become supervised engines, engines become deployments."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from backends.engines.devices import device_bytes
+from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
-from backends.engines.openvino import OpenVinoLauncher
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.supervisor import EngineState, Supervisor
 from backends.registry import Deployment
@@ -70,10 +70,10 @@ def build_hosting(settings: Settings, clock: Clock) -> Hosting:
     """
     hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
     recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
-    memory = MemoryBudget(physical_bytes())
+    memory = MemoryBudget(device_bytes)
     supervisors = {
         name: Supervisor(
-            OpenVinoLauncher(recipe.spec),
+            launcher_of(recipe, device_bytes),
             clock,
             settings.state_file.parent,
             name=name,
@@ -82,8 +82,3 @@ def build_hosting(settings: Settings, clock: Clock) -> Hosting:
         for name, recipe in recipes.items()
     }
     return Hosting(supervisors, recipes, clock)
-
-
-def physical_bytes() -> int:
-    """Return the memory of this machine, which hosted engines share."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -18,7 +18,9 @@ import httpx
 import msgspec
 
 from backends.engines.cpu_time import group_cpu_s
-from backends.engines.openvino import OpenVinoLauncher, engine_version
+from backends.engines.devices import device_bytes
+from backends.engines.kinds import engine_version, launcher_of
+from backends.engines.launcher import EngineLauncher
 from backends.engines.recipes import Recipe
 from backends.engines.supervisor import EngineState, Supervisor
 from backends.engines.weights_digest import weights_digest
@@ -82,7 +84,8 @@ async def measure(
     check_hourly_usd(hourly_usd, f"recipe {recipe.name}", "hourly_usd")
     spec = replace(recipe.spec, port=None)
     digest = weights_digest(spec.model_dir, recipe.name)
-    async with _engine(OpenVinoLauncher(spec), state_dir, clock) as supervisor:
+    launcher = launcher_of(replace(recipe, spec=spec), device_bytes)
+    async with _engine(launcher, state_dir, clock) as supervisor:
         samples = await _Bench(recipe, supervisor, effort, clock).samples()
     try:
         per_m_input, per_m_output = cpu_s_per_m(samples)
@@ -91,7 +94,7 @@ async def measure(
         raise ConfigurationError(f"recipe {recipe.name}", "", str(problem), mend) from problem
     measured = MeasuredPrice(
         recipe=recipe.name,
-        engine=engine_version(),
+        engine=engine_version(recipe.engine),
         precision=spec.precision,
         weights_digest=digest,
         measured_at=clock.now().replace(microsecond=0),
@@ -105,7 +108,7 @@ async def measure(
 
 
 @asynccontextmanager
-async def _engine(launcher: OpenVinoLauncher, state_dir: Path, clock: Clock) -> AsyncIterator[Supervisor]:
+async def _engine(launcher: EngineLauncher, state_dir: Path, clock: Clock) -> AsyncIterator[Supervisor]:
     """Run the engine; what its weights lack is said before anything starts, and one failure is enough."""
     launcher.command(port=1)
     failed = asyncio.Event()

@@ -1,11 +1,17 @@
 """What the supervisor must know of an engine: how to start it, how to tell that it is ready, what it can do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-Precision = Literal["int4", "int8", "fp16", "bf16", "fp32"]
+Precision = Literal["int4", "mxfp4", "int8", "fp8", "fp16", "bf16", "fp32"]
+SingleTenant = Callable[[], bool]
+
+
+def nobody_alone() -> bool:
+    """Say that several tenants may use an engine."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,7 @@ class EngineSpec:
         drain_timeout_s: how long running requests may go on after a stop was asked for.
         expected_start_s: a first guess of the start time, replaced by what was measured.
         port: a fixed loopback port, or None for any free one.
+        devices: where the engine lives, `cpu` or `cuda:N`; the declared memory is spread evenly over them.
         options: what only this kind of engine understands.
     """
 
@@ -42,7 +49,8 @@ class EngineSpec:
     drain_timeout_s: float = 10.0
     expected_start_s: float = 5.0
     port: int | None = None
-    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu",)
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +62,16 @@ class Capabilities:
         isolates_prefixes: keeps the prefix caches of tenants apart (`cache_salt`).
         cancels_on_disconnect: stops generating when the client closes the connection.
         drains_on_sigterm: finishes running requests after SIGTERM.
+        sleep_path: a POST there gives the device's memory back while the process stays; None where it cannot.
+        wake_path: a POST there ends the sleep.
     """
 
     health_path: str
     isolates_prefixes: bool
     cancels_on_disconnect: bool
     drains_on_sigterm: bool
+    sleep_path: str | None = None
+    wake_path: str | None = None
 
 
 class EngineLauncher(Protocol):

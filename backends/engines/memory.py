@@ -1,31 +1,52 @@
-"""Keeps the sum of what engines declare within the device, before any of them is started."""
+"""Keeps the sum of what engines declare within each device, before any of them is started."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 USABLE_RATIO = 0.95
-"""Share of the device that engines may claim together; the rest is for everything that nobody declares."""
+"""Share of a device that engines may claim together; the rest is for everything that nobody declares."""
 
 
 @dataclass(slots=True)
 class MemoryBudget:
-    """Claims on one device; `reserved_bytes` is for what else lives there, such as the encoder and the index."""
+    """Claims on every device.
 
-    total_bytes: int
-    reserved_bytes: int = 0
-    _claims: dict[str, int] = field(default_factory=dict)
+    Attributes:
+        total_bytes: returns the memory of a device; it may raise ConfigurationError.
+        reserved_bytes: by device, what else lives there, such as the encoder and the index.
+    """
 
-    def shortfall(self, name: str, wanted_bytes: int) -> str | None:
-        """Claim memory for an engine, or return why there is not enough; an earlier claim of `name` is replaced."""
-        others = sum(claimed for other, claimed in self._claims.items() if other != name)
-        free = int(self.total_bytes * USABLE_RATIO) - self.reserved_bytes - others
-        if wanted_bytes > free:
-            return f"declares {_mib(wanted_bytes)}, but only {_mib(max(0, free))} are left of {_mib(self.total_bytes)}"
-        self._claims[name] = wanted_bytes
+    total_bytes: Callable[[str], int]
+    reserved_bytes: Mapping[str, int] = field(default_factory=dict)
+    _claims: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def shortfall(self, name: str, wanted_bytes: int, devices: Sequence[str] = ("cpu",)) -> str | None:
+        """Claim memory for an engine, evenly on its devices, or return why there is not enough.
+
+        An earlier claim of `name` is replaced.
+
+        Raises:
+            ConfigurationError: there is no such device.
+        """
+        share = -(-wanted_bytes // len(devices))
+        for device in devices:
+            total, free = self.total_bytes(device), self._free_bytes(device, name)
+            if share > free:
+                return f"declares {_mib(share)} on {device}, but only {_mib(max(0, free))} are left of {_mib(total)}"
+        self._claims[name] = dict.fromkeys(devices, share)
         return None
 
     def release(self, name: str) -> None:
-        """Give an engine's claim back."""
+        """Give an engine's claims back."""
         self._claims.pop(name, None)
+
+    def claims(self, device: str) -> dict[str, int]:
+        """Return bytes by engine on one device."""
+        return {name: claimed[device] for name, claimed in self._claims.items() if device in claimed}
+
+    def _free_bytes(self, device: str, name: str) -> int:
+        others = sum(size for other, size in self.claims(device).items() if other != name)
+        return int(self.total_bytes(device) * USABLE_RATIO) - self.reserved_bytes.get(device, 0) - others
 
 
 def _mib(size_bytes: int) -> str:

@@ -1,22 +1,25 @@
 """Launches the OpenVINO worker: checks the weights, then builds its command line and its bare environment."""
 
 import importlib.util
-import os
 import re
-import sys
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from backends.engines.launcher import Capabilities, EngineSpec, Precision
+from backends.engines.launcher import Capabilities, EngineSpec, Precision, SingleTenant, nobody_alone
+from backends.engines.options import parse_options, refuse_small_cache
+from backends.engines.worker_launcher import (
+    WORKER,
+    caches_prefixes,
+    first_request,
+    worker_command,
+    worker_environment,
+)
 from core.errors import ConfigurationError
 
-SOURCE_ROOT = Path(__file__).resolve().parents[2]
 NEEDED_FILES = ("openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.xml", "config.json")
-INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")
 WEIGHTS = re.compile(rb'element_type="(\w+)" shape="[^"]*" offset="\d+" size="(\d+)"')
 BITS = {"u4": 4, "i4": 4, "nf4": 4, "u8": 8, "i8": 8, "f16": 16, "bf16": 16, "f32": 32}
 STORED_AS: dict[str, Precision] = {
@@ -42,37 +45,32 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     default_temperature: float = 1.0
     inference_precision: Literal["f32", "f16", "bf16"] | None = None
     kv_cache_precision: Literal["u8", "f16", "bf16", "f32"] | None = None
+    draft_weights: str | None = None
+    prompt_lookup: Annotated[int, msgspec.Meta(ge=1, le=32)] | None = None
+    guessed_tokens: Annotated[int, msgspec.Meta(ge=1, le=32)] = 4
 
 
 class OpenVinoLauncher:
     """Runs `backends.engines.openvino_server` for one recipe."""
 
-    def __init__(self, spec: EngineSpec, *, single_tenant: bool = False) -> None:
+    def __init__(self, spec: EngineSpec, *, single_tenant: SingleTenant = nobody_alone) -> None:
         """Check the options.
 
         Args:
             spec: the recipe.
-            single_tenant: whether one tenant alone uses the engine, so that prefixes may be cached.
+            single_tenant: tells whether one tenant alone uses the engine, so that prefixes may be cached.
 
         Raises:
             ConfigurationError: an option is unknown or of the wrong kind.
         """
         self._spec = spec
         self._single_tenant = single_tenant
-        try:
-            self._options = msgspec.convert(dict(spec.options), _Options)
-        except msgspec.ValidationError as problem:
-            what, _, where = str(problem).partition(" - at `$.")
-            key = f"options.{where.rstrip('`')}" if where else "options"
-            known = ", ".join(_Options.__struct_fields__)
-            raise ConfigurationError(f"recipe {spec.name}", key, what.lower(), f"known options: {known}") from problem
-        cache_tokens = self._options.cache_tokens
-        if cache_tokens is not None and cache_tokens < spec.context_tokens:
+        self._options = parse_options(spec, _Options)
+        refuse_small_cache(spec, self._options.cache_tokens)
+        if self._options.draft_weights is not None and self._options.prompt_lookup is not None:
+            mend = "keep one of them"
             raise ConfigurationError(
-                f"recipe {spec.name}",
-                "options.cache_tokens",
-                f"{cache_tokens} tokens cannot hold one context of {spec.context_tokens}",
-                "raise it, or lower context_tokens",
+                f"recipe {spec.name}", "options.prompt_lookup", "cannot be combined with draft_weights", mend
             )
 
     @property
@@ -87,15 +85,9 @@ class OpenVinoLauncher:
             ConfigurationError: OpenVINO is not installed, or the weights are missing or of another precision.
         """
         self._check()
-        spec, options = self._spec, self._options
+        options = self._options
         arguments: dict[str, object] = {
-            "model-dir": spec.model_dir,
-            "name": spec.model,
-            "port": port,
-            "parent-pid": os.getpid(),
             "threads": options.threads,
-            "context-tokens": spec.context_tokens,
-            "max-output-tokens": spec.max_output_tokens,
             "max-running": options.max_running,
             "max-queued": options.max_queued,
             "batch-tokens": options.batch_tokens,
@@ -103,51 +95,39 @@ class OpenVinoLauncher:
             "default-temperature": options.default_temperature,
             "inference-precision": options.inference_precision,
             "kv-cache-precision": options.kv_cache_precision,
-            "drain-timeout": spec.drain_timeout_s,
+            "draft-model-dir": self._draft_dir(),
+            "prompt-lookup": options.prompt_lookup,
+            "guessed-tokens": options.guessed_tokens,
         }
-        pairs = tuple(f"--{name}={value}" for name, value in arguments.items() if value is not None)
-        caching = spec.prefix_caching and (spec.share_prefix_cache or self._single_tenant)
+        caching = caches_prefixes(self._spec, single_tenant=self._single_tenant())
         flags = ("--prefix-caching",) if caching else ()
-        return (sys.executable, "-m", "backends.engines.openvino_server", *pairs, *flags)
+        return worker_command("backends.engines.openvino_server", self._spec, port, arguments, flags)
 
     def environment(self) -> dict[str, str]:
         """Return an environment without secrets, in which nothing is looked up on the network."""
-        kept = {
-            name: os.environ[name]
-            for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")
-            if name in os.environ
-        }
-        return kept | {
-            "PYTHONSAFEPATH": "1",
-            "PYTHONPATH": str(SOURCE_ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_OFFLINE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "DO_NOT_TRACK": "1",
-        }
+        return worker_environment()
 
     def warm_up_body(self) -> bytes:
         """Return a chat request for one token."""
-        message = {"role": "user", "content": "Hello"}
-        return msgspec.json.encode({"model": self._spec.model, "messages": [message], "max_tokens": 1})
+        return first_request(self._spec.model)
 
     def capabilities(self) -> Capabilities:
         """Return what the worker can do."""
-        return Capabilities(
-            health_path="/health", isolates_prefixes=False, cancels_on_disconnect=True, drains_on_sigterm=True
-        )
+        return WORKER
+
+    def _draft_dir(self) -> Path | None:
+        """Return the folder of the draft model; a relative one starts beside the weights."""
+        if self._options.draft_weights is None:
+            return None
+        folder = (self._spec.model_dir / Path(self._options.draft_weights).expanduser()).resolve()
+        _refuse_missing(folder, f"recipe {self._spec.name}", "options.draft_weights")
+        return folder
 
     def _check(self) -> None:
         name, model_dir = f"recipe {self._spec.name}", self._spec.model_dir
         if importlib.util.find_spec("openvino_genai") is None:
             raise ConfigurationError(name, "engine", "OpenVINO GenAI is not installed", "install headgate[engine]")
-        missing = next((file for file in NEEDED_FILES if not (model_dir / file).is_file()), None)
-        if missing is not None:
-            what = f"{model_dir} has no {missing}" if model_dir.is_dir() else f"the folder {model_dir} does not exist"
-            raise ConfigurationError(
-                name, "weights", what, "correct the path, or make it with `headgate models convert`"
-            )
+        _refuse_missing(model_dir, name, "weights")
         found = stored_precision(model_dir / "openvino_model.xml")
         if found != self._spec.precision:
             raise ConfigurationError(
@@ -158,12 +138,11 @@ class OpenVinoLauncher:
             )
 
 
-def engine_version() -> str:
-    """Return the engine's name and version, for what was measured on it."""
-    try:
-        return f"openvino-genai {version('openvino-genai')}"
-    except PackageNotFoundError:
-        return "openvino-genai of an unknown version"
+def _refuse_missing(model_dir: Path, recipe: str, key: str) -> None:
+    missing = next((file for file in NEEDED_FILES if not (model_dir / file).is_file()), None)
+    if missing is not None:
+        what = f"{model_dir} has no {missing}" if model_dir.is_dir() else f"the folder {model_dir} does not exist"
+        raise ConfigurationError(recipe, key, what, "correct the path, or make it with `headgate models convert`")
 
 
 def stored_precision(model_xml: Path) -> Precision:

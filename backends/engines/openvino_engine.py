@@ -5,7 +5,6 @@ the state of the batch is unknown after it.
 """
 
 import asyncio
-import json
 import re
 import sys
 import threading
@@ -40,6 +39,21 @@ def import_openvino_genai() -> ModuleType:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculation:
+    """Whether and how several tokens are guessed ahead and checked in one step; greedy answers stay the same.
+
+    Attributes:
+        guessed_tokens: how many at a time.
+        draft_model_dir: a smaller model of the same tokenizer that guesses.
+        prompt_lookup: instead, guess what followed the last so many tokens earlier in the prompt.
+    """
+
+    guessed_tokens: int = 4
+    draft_model_dir: Path | None = None
+    prompt_lookup: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How to load; without `cache_tokens` the KV cache grows, without a precision OpenVINO chooses one."""
 
@@ -51,6 +65,7 @@ class LoadOptions:
     prefix_caching: bool
     inference_precision: str | None = None
     kv_cache_precision: str | None = None
+    speculation: Speculation = Speculation()
 
 
 @dataclass(slots=True)
@@ -65,6 +80,7 @@ class OpenVinoEngine:
 
     def __init__(self, options: LoadOptions, loop: asyncio.AbstractEventLoop) -> None:
         self._genai = import_openvino_genai()
+        self._speculation = options.speculation
         self._pipeline = self._load(options)
         self._tokenizer = self._pipeline.get_tokenizer()
         self._end_ids = self._pipeline.get_config().stop_token_ids
@@ -131,6 +147,13 @@ class OpenVinoEngine:
             properties["INFERENCE_PRECISION_HINT"] = options.inference_precision
         if options.kv_cache_precision is not None:
             properties["KV_CACHE_PRECISION"] = options.kv_cache_precision
+        speculation = options.speculation
+        if speculation.draft_model_dir is not None:
+            properties["draft_model"] = self._genai.draft_model(
+                str(speculation.draft_model_dir), "CPU", INFERENCE_NUM_THREADS=options.threads, ENABLE_CPU_PINNING=False
+            )
+        elif speculation.prompt_lookup is not None:
+            properties["prompt_lookup"] = True
         return self._genai.ContinuousBatchingPipeline(
             str(options.model_dir), scheduler, "CPU", properties, {"INFERENCE_NUM_THREADS": 1}
         )
@@ -229,6 +252,10 @@ class OpenVinoEngine:
             config.rng_seed = sampling.seed
             if sampling.top_k is not None:
                 config.top_k = sampling.top_k
+        if self._speculation.draft_model_dir is not None or self._speculation.prompt_lookup is not None:
+            config.num_assistant_tokens = self._speculation.guessed_tokens
+        if self._speculation.prompt_lookup is not None:
+            config.max_ngram_size = self._speculation.prompt_lookup
         config.presence_penalty = sampling.presence_penalty
         config.frequency_penalty = sampling.frequency_penalty
         if sampling.json_schema is not None:
@@ -259,10 +286,3 @@ def _last_line(problem: BaseException) -> str:
     """Reduce a C++ exception, which begins with source paths, to its last meaningful line."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return SOURCE_PLACE.sub("", lines[-1])[:300] if lines else type(problem).__name__
-
-
-def model_context_tokens(model_dir: Path) -> int | None:
-    """Return the longest sequence that the model was made for, or None when its config does not say."""
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
-    tokens = config.get("max_position_embeddings")
-    return tokens if isinstance(tokens, int) else None

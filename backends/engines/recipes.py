@@ -1,10 +1,12 @@
 """Reads recipes: small YAML files that say which weights an engine serves, how, and at what price."""
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -13,29 +15,59 @@ from core.errors import ConfigurationError
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
 
-EngineKind = Literal["openvino"]
+EngineKind = Literal["openvino", "transformers", "vllm", "llama-server", "command"]
 RawPrice = Mapping[str, object]
+STORE = "models:"
+STORE_VARIABLE = "HEADGATE_MODELS"
+DEVICE = re.compile(r"cpu|cuda:\d+")
+
+
+def says(text: str) -> msgspec.Meta:
+    """Describe a key for the generated reference."""
+    return msgspec.Meta(description=text)
+
+
+class HubSource(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where `headgate models pull` gets the weights."""
+
+    repo: Annotated[str, says("Repository on the model hub, such as `Qwen/Qwen3-8B`.")]
+    revision: Annotated[str, says("Branch, tag or commit; a commit makes pulls repeatable.")] = "main"
+    files: Annotated[list[str], says("Only files like these patterns; all that engines need without it.")] = []
 
 
 class _RecipeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The YAML of a recipe, key by key."""
 
-    engine: EngineKind
-    weights: str
-    precision: Precision
-    model: str
-    memory_bytes: int
-    context_tokens: int
-    max_output_tokens: int
-    price: dict[str, object]
-    hourly_usd: Decimal | None = None
-    prefix_caching: bool = True
-    share_prefix_cache: bool = False
-    start_timeout_s: float = 120.0
-    drain_timeout_s: float = 10.0
-    expected_start_s: float = 5.0
-    port: int | None = None
-    options: dict[str, str | int | float | bool] = msgspec.field(default_factory=dict)
+    engine: Annotated[EngineKind, says("Which kind of engine serves it.")]
+    weights: Annotated[
+        str, says("Folder or file, relative to this file, absolute, or `models:NAME` in the models folder.")
+    ]
+    precision: Annotated[Precision, says("What the weights are stored in; other weights are refused.")]
+    model: Annotated[str, says("The name that the engine serves it under.")]
+    memory_bytes: Annotated[
+        int,
+        says("What the engine may use at most, weights and KV cache, over all its devices; claimed before a start."),
+    ]
+    context_tokens: Annotated[int, says("Prompt and answer together.")]
+    max_output_tokens: Annotated[int, says("The longest answer.")]
+    price: Annotated[dict[str, object], says("What a token costs; figures as in headgate.yaml.")]
+    hub: Annotated[HubSource | None, says("Where `headgate models pull` gets the weights.")] = None
+    weights_digest: Annotated[
+        str | None, says("What `headgate models check` must find, as it prints it; other weights are refused.")
+    ] = None
+    devices: Annotated[list[str], says("`cpu`, or one or more of `cuda:0`, `cuda:1` …; memory is spread evenly.")] = (
+        msgspec.field(default_factory=lambda: ["cpu"])
+    )
+    hourly_usd: Annotated[Decimal | None, says("An hour of the whole machine, for `headgate prices measure`.")] = None
+    prefix_caching: Annotated[bool, says("Reuse the KV cache of common beginnings, where tenants stay apart.")] = True
+    share_prefix_cache: Annotated[bool, says("Reuse them across tenants, who could then time each other.")] = False
+    start_timeout_s: Annotated[float, says("How long loading and the first token may take.")] = 120.0
+    drain_timeout_s: Annotated[float, says("How long running requests may go on when the engine stops.")] = 10.0
+    expected_start_s: Annotated[float, says("A first guess for `Retry-After`; later the measured time counts.")] = 5.0
+    port: Annotated[int | None, says("A fixed loopback port; any free one without it.")] = None
+    options: Annotated[dict[str, object], says("What only this kind of engine understands.")] = msgspec.field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +80,8 @@ class Recipe:
     spec: EngineSpec
     price: RawPrice
     hourly_usd: Decimal | None
+    hub: HubSource | None = None
+    weights_digest: str | None = None
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -75,7 +109,25 @@ def load_recipe(name_or_path: str | Path, read_yaml: Callable[[Path], object]) -
             str(path), where.strip("`.") or "(top level)", what.lower(), "see the recipes that ship with Headgate"
         ) from problem
     _check(path, parsed)
-    return Recipe(path.stem, path, parsed.engine, _spec(path, parsed), parsed.price, parsed.hourly_usd)
+    return Recipe(
+        name=path.stem,
+        file=path,
+        engine=parsed.engine,
+        spec=_spec(path, parsed),
+        price=parsed.price,
+        hourly_usd=parsed.hourly_usd,
+        hub=parsed.hub,
+        weights_digest=parsed.weights_digest,
+    )
+
+
+def models_folder() -> Path:
+    """Return the folder of `models:NAME`: HEADGATE_MODELS, else `headgate/models` in the user's data folder."""
+    chosen = os.environ.get(STORE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser().resolve() / "headgate" / "models"
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -100,6 +152,13 @@ def _check(path: Path, parsed: _RecipeFile) -> None:
         )
     if parsed.port is not None and not 1 <= parsed.port <= 65_535:
         raise ConfigurationError(str(path), "port", "is no TCP port", "write 1 to 65535, or leave it out")
+    wrong = next((device for device in parsed.devices if not DEVICE.fullmatch(device)), None)
+    mixed = len(set(parsed.devices)) != len(parsed.devices) or ("cpu" in parsed.devices and len(parsed.devices) > 1)
+    if wrong is not None or mixed or not parsed.devices:
+        what = (
+            f"{wrong!r} is no device" if wrong is not None else "is empty, repeats a device, or mixes cpu with others"
+        )
+        raise ConfigurationError(str(path), "devices", what, "write [cpu], or [cuda:0] and more numbers")
     if not parsed.model or not parsed.price:
         key = "price" if parsed.model else "model"
         raise ConfigurationError(str(path), key, "is empty", "fill it in")
@@ -109,7 +168,7 @@ def _spec(path: Path, parsed: _RecipeFile) -> EngineSpec:
     return EngineSpec(
         name=path.stem,
         model=parsed.model,
-        model_dir=(path.parent / Path(parsed.weights).expanduser()).resolve(),
+        model_dir=_weights(path, parsed.weights),
         precision=parsed.precision,
         memory_bytes=parsed.memory_bytes,
         context_tokens=parsed.context_tokens,
@@ -120,5 +179,12 @@ def _spec(path: Path, parsed: _RecipeFile) -> EngineSpec:
         drain_timeout_s=parsed.drain_timeout_s,
         expected_start_s=parsed.expected_start_s,
         port=parsed.port,
+        devices=tuple(parsed.devices),
         options=parsed.options,
     )
+
+
+def _weights(path: Path, text: str) -> Path:
+    if text.startswith(STORE):
+        return models_folder() / text.removeprefix(STORE)
+    return (path.parent / Path(text).expanduser()).resolve()

@@ -339,7 +339,7 @@ class Supervisor:
     def _claim_memory(self) -> None:
         if self._memory is None:
             return
-        shortfall = self._memory.shortfall(self.name, self._spec.memory_bytes)
+        shortfall = self._memory.shortfall(self.name, self._spec.memory_bytes, self._spec.devices)
         if shortfall is not None:
             raise _Fault(f"{shortfall}; lower memory_bytes, or host fewer engines on this device")
 

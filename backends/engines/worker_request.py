@@ -65,12 +65,13 @@ class _Body(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the operator set for this worker."""
+    """What the operator set for this worker; without `has_all_controls` it knows no penalties and no JSON mode."""
 
     model: str
     context_tokens: int
     max_output_tokens: int
     default_temperature: float
+    has_all_controls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ def parse(raw: bytes, limits: Limits) -> WorkerRequest:
             status=404,
         )
     _check_ranges(body)
+    _check_controls(body, limits)
     return WorkerRequest(
         messages=tuple({"role": message.role, "content": _text(message)} for message in body.messages),
         stream=bool(body.stream),
@@ -175,6 +177,17 @@ def _check_ranges(body: _Body) -> None:
             raise RequestRefused(f"{name!r} must be between {least} and {most}.", param=name)
     if not body.messages:
         raise RequestRefused("'messages' must hold at least one message.", param="messages")
+
+
+def _check_controls(body: _Body, limits: Limits) -> None:
+    """Refuse what the engine would silently leave out."""
+    if limits.has_all_controls:
+        return
+    for name, value in (("presence_penalty", body.presence_penalty), ("frequency_penalty", body.frequency_penalty)):
+        if value:
+            raise RequestRefused(f"This engine cannot apply {name!r}; leave it out.", param=name)
+    if _schema(body.response_format) is not None:
+        raise RequestRefused("This engine cannot enforce JSON; leave 'response_format' out.", param="response_format")
 
 
 def _temperature(body: _Body, limits: Limits) -> float:

@@ -86,14 +86,15 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Check what can be checked without starting the engine."""
-    from backends.engines.openvino import OpenVinoLauncher
+    from backends.engines.devices import device_bytes
+    from backends.engines.kinds import launcher_of
     from backends.engines.recipes import load_recipe
     from policies.prices import parse_price
     from policies.safe_yaml import load_yaml
 
     recipe = load_recipe(arguments.recipe, load_yaml)
     parse_price(dict(recipe.price), str(recipe.file), "price")
-    OpenVinoLauncher(recipe.spec).command(port=1)
+    launcher_of(recipe, device_bytes).command(port=1)
     print(f"{recipe.name}: {recipe.spec.model} at {recipe.spec.precision} in {recipe.spec.model_dir} can be started")
     return 0
 

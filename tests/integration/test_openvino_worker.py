@@ -19,10 +19,11 @@ import pytest
 import pytest_asyncio
 
 from backends.engines.launcher import EngineSpec
-from backends.engines.openvino import SOURCE_ROOT, OpenVinoLauncher
+from backends.engines.openvino import OpenVinoLauncher
 from backends.engines.process import free_port
 from backends.engines.recipes import load_recipe
 from backends.engines.supervisor import EngineState, Supervisor, Timings
+from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from policies.safe_yaml import load_yaml
 
@@ -45,7 +46,7 @@ def spec(**changes: Any) -> EngineSpec:
 
 @asynccontextmanager
 async def served(state_dir: Path, **changes: Any) -> AsyncIterator[Supervisor]:
-    launcher = OpenVinoLauncher(spec(**changes), single_tenant=True)
+    launcher = OpenVinoLauncher(spec(**changes), single_tenant=lambda: True)
     supervisor = Supervisor(launcher, SystemClock(), state_dir, timings=QUICK)
     supervisor.start()
     try:

@@ -306,7 +306,7 @@ async def test_a_fixed_port_in_use_is_named(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_does_not_fit_beside_the_others_is_not_started(tmp_path: Path) -> None:
-    memory = MemoryBudget(total_bytes=2000)
+    memory = MemoryBudget(lambda _: 2000)
     assert memory.shortfall("large", 1500) is None
     launcher = FakeLauncher()
     async with running(launcher, tmp_path, memory=memory) as watched:

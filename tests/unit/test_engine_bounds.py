@@ -49,14 +49,14 @@ def test_the_most_telling_line_is_the_last_error_of_the_present_process() -> Non
 
 
 def test_claims_stay_within_95_percent_of_the_device() -> None:
-    budget = MemoryBudget(total_bytes=1000 << 20, reserved_bytes=50 << 20)
+    budget = MemoryBudget(lambda _: 1000 << 20, {"cpu": 50 << 20})
     assert budget.shortfall("small", 400 << 20) is None
     assert budget.shortfall("large", 501 << 20) == "declares 501 MiB, but only 500 MiB are left of 1000 MiB"
     assert budget.shortfall("large", 500 << 20) is None
 
 
 def test_a_second_claim_replaces_the_first_and_a_release_gives_it_back() -> None:
-    budget = MemoryBudget(total_bytes=100)
+    budget = MemoryBudget(lambda _: 100)
     assert budget.shortfall("a", 90) is None
     assert budget.shortfall("a", 95) is None
     assert budget.shortfall("b", 1) is not None

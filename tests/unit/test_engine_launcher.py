@@ -35,7 +35,7 @@ def launcher(model_dir: Path, *, single_tenant: bool = False, **changes: Any) ->
         "context_tokens": 100,
         "max_output_tokens": 10,
     }
-    return OpenVinoLauncher(EngineSpec(**(fields | changes)), single_tenant=single_tenant)
+    return OpenVinoLauncher(EngineSpec(**(fields | changes)), single_tenant=lambda: single_tenant)
 
 
 def test_the_command_runs_the_worker_in_this_interpreter(model_dir: Path) -> None:

@@ -1,0 +1,107 @@
+"""Runs an engine inside a container, such that nothing of it is left: `python -m backends.engines.container ...`.
+
+This small process stands in the engine's process group for the container, which is a child of the container runtime's
+own service. It removes a container of the same name first, stops it on SIGTERM, and when the gateway is gone.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import ClassVar
+
+from backends.engines.launcher import EngineSpec
+from backends.engines.worker_launcher import INHERITED
+
+POLL_S = 1.0
+MARGIN_S = 2.0
+"""The runtime kills what has not ended in time; the supervisor waits this much longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """An image that serves the OpenAI API; the weights are mounted read-only."""
+
+    MODEL: ClassVar[str] = "/weights"
+    image: str
+    runtime: str
+    spec: EngineSpec
+
+    def command(self, port: int, environment: Mapping[str, str], arguments: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the argument vector of the process that holds the container."""
+        spec = self.spec
+        stop_s = max(1, round(spec.drain_timeout_s - MARGIN_S))
+        passed = {
+            name: value for name, value in environment.items() if name not in (*INHERITED, "CUDA_VISIBLE_DEVICES")
+        }
+        gpus = [device.partition(":")[2] or "0" for device in spec.devices if device != "cpu"]
+        name = f"headgate-{spec.name}"
+        run = (
+            *("--rm", "--init", f"--name={name}", f"--publish=127.0.0.1:{port}:{port}", "--ipc=host"),
+            *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
+            *((f'--gpus="device={",".join(gpus)}"',) if gpus else ()),
+            *(f"--env={key}={value}" for key, value in passed.items()),
+            f"--volume={spec.model_dir}:{self.MODEL}:ro",
+            self.image,
+            *arguments,
+        )
+        own = (f"--runtime={self.runtime}", f"--name={name}", f"--stop-s={stop_s}", f"--parent-pid={os.getpid()}")
+        return (sys.executable, "-m", "backends.engines.container", *own, "--", *run)
+
+
+class _Asked(Exception):
+    """SIGTERM arrived."""
+
+
+def main() -> None:
+    """Run the container until it ends, a signal arrives, or the gateway is gone; exit with its status."""
+    parser = argparse.ArgumentParser(prog="container", description=__doc__)
+    parser.add_argument("--runtime", required=True, help="docker or podman")
+    parser.add_argument("--name", required=True, help="the container's name")
+    parser.add_argument("--stop-s", type=int, required=True, help="seconds to end after SIGTERM")
+    parser.add_argument("--parent-pid", type=int, required=True, help="stop when this process is gone")
+    parser.add_argument("run", nargs="+", help="arguments of the runtime's `run`")
+    options = parser.parse_args()
+    remove = (options.runtime, "rm", "--force", options.name)
+    signal.signal(signal.SIGTERM, _raise)
+    try:
+        _run(remove)
+        running = subprocess.Popen((options.runtime, "run", *options.run))  # noqa: S603 - an argument list, no shell
+    except FileNotFoundError:
+        problem = f"{options.runtime} is not installed; install it, or run the engine from its own environment"
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - the supervisor reads this line
+        raise SystemExit(2) from None
+    try:
+        raise SystemExit(_wait(running, options.parent_pid))
+    except _Asked:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _run((options.runtime, "stop", f"--time={options.stop_s}", options.name))
+        running.wait()
+    finally:
+        _run(remove)
+
+
+def _run(command: tuple[str, ...]) -> None:
+    subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - an argument list, no shell
+
+
+def _wait(running: "subprocess.Popen[bytes]", parent_pid: int) -> int:
+    """Return the container's status, or 1 when the gateway is gone."""
+    while os.getppid() == parent_pid:
+        try:
+            return running.wait(POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+    return 1
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise _Asked
+
+
+if __name__ == "__main__":
+    main()
