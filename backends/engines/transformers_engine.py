@@ -23,6 +23,7 @@ from backends.engines.generation import Gauges, Piece, PromptRefused, Sampling
 POLL_S = 0.2
 CLOSE_TIMEOUT_S = 10.0
 NO_END = -1
+ONE_ALONE = 1e-6
 KV_SHARE = 0.8
 """Share of the declared memory beyond the weights that may become KV cache; activations need the rest."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -170,9 +171,9 @@ class TransformersEngine:
         return manager
 
     def _choice(self, sampling: Sampling) -> dict[str, float | int]:
-        """Return the library's controls; greedy is a choice among one."""
+        """Return the library's controls; greedy is a choice among one, of which `top_k` alone keeps all equals."""
         if sampling.temperature == 0:
-            return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
+            return {"temperature": 1.0, "top_k": 1, "top_p": ONE_ALONE}
         return {
             "temperature": sampling.temperature,
             "top_k": min(sampling.top_k or self._vocabulary, self._vocabulary),
