@@ -51,7 +51,7 @@ def test_the_most_telling_line_is_the_last_error_of_the_present_process() -> Non
 def test_claims_stay_within_95_percent_of_the_device() -> None:
     budget = MemoryBudget(lambda _: 1000 << 20, {"cpu": 50 << 20})
     assert budget.shortfall("small", 400 << 20) is None
-    assert budget.shortfall("large", 501 << 20) == "declares 501 MiB, but only 500 MiB are left of 1000 MiB"
+    assert budget.shortfall("large", 501 << 20) == "declares 501 MiB on cpu, but only 500 MiB are left of 1000 MiB"
     assert budget.shortfall("large", 500 << 20) is None
 
 
@@ -63,3 +63,13 @@ def test_a_second_claim_replaces_the_first_and_a_release_gives_it_back() -> None
     budget.release("a")
     budget.release("a")
     assert budget.shortfall("b", 95) is None
+
+
+def test_memory_is_spread_evenly_over_an_engines_devices_and_counted_on_each() -> None:
+    budget = MemoryBudget(lambda _: 1000 << 20)
+    assert budget.shortfall("wide", 1600 << 20, ("cuda:0", "cuda:1")) is None
+    assert budget.claims("cuda:1") == {"wide": 800 << 20}
+    assert budget.shortfall("narrow", 151 << 20, ("cuda:1",)) == (
+        "declares 151 MiB on cuda:1, but only 150 MiB are left of 1000 MiB"
+    )
+    assert budget.shortfall("narrow", 151 << 20, ("cpu",)) is None
