@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from core.money import Price
 from core.rules import WhenExhausted
+from core.weighing import Weighing
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +34,35 @@ class Complexity:
 
 
 @dataclass(frozen=True, slots=True)
+class Spending:
+    """One hard budget of all tiers in its present window, for those who pace it.
+
+    Attributes:
+        account: whose budget it is; unique among the tenant's.
+        ends_at: the end of a calendar window; of a rolling one, when what is spent now is forgotten.
+        limit_nano_usd: the policy's limit plus what was granted.
+    """
+
+    account: str
+    starts_at: datetime
+    ends_at: datetime
+    limit_nano_usd: int
+    spent_nano_usd: int
+    rolling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What the ledger says of a caller at admission; `free_nano_usd` is None without any budget.
 
-    `free_by_tier` holds what budgets of one tier alone leave for that tier.
+    `free_by_tier` holds what budgets of one tier alone leave for that tier; `spending` each hard budget of all tiers.
     """
 
     free_nano_usd: int | None = None
     when_exhausted: WhenExhausted = "reject"
     resets_at: datetime | None = None
     free_by_tier: Mapping[str, int] = field(default_factory=dict)
+    spending: tuple[Spending, ...] = ()
 
 
 class Readiness(StrEnum):
@@ -111,6 +131,10 @@ class Reason(StrEnum):
     REQUESTED = "requested"
     RULE = "rule"
     SCORE = "score"
+    SHARE = "share"
+    COST = "cost"
+    LATENCY = "latency"
+    PACE = "pace"
     GUARD_TOOLS = "guard_tools"
     GUARD_JSON = "guard_json"
     GUARD_MEDIA = "guard_media"
@@ -141,12 +165,13 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Deployments in the order they are tried, and why the first one is first."""
+    """Deployments in the order they are tried, why the first one is first, and what it was weighed against."""
 
     steps: tuple[PlannedStep, ...]
     reason: Reason
     tier: str
     degraded_from: str | None = None
+    weighing: Weighing | None = None
 
     @property
     def worst_case_nano_usd(self) -> int:

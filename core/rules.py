@@ -13,6 +13,8 @@ BudgetScope = Literal["tenant", "key", "user"]
 WhenLoading = Literal["small", "wait", "refuse"]
 OnStoreOutage = Literal["closed", "open", "local_share"]
 ServiceClass = Literal["interactive", "batch"]
+Wish = Literal["quality", "cost", "latency"]
+DEFAULT_GIVE_WAY: tuple[Wish, ...] = ("quality", "cost", "latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,9 @@ class Sla:
     min_output_tokens_per_s: float | None = None
 
 
+NO_SLA = Sla()
+
+
 @dataclass(frozen=True, slots=True)
 class RuleCondition:
     """Declared facts that must all hold; None leaves a fact open, and of several values one is enough.
@@ -90,12 +95,15 @@ class Routing:
     """How the choice of tier is steered: rules first, then at most one knob; without one, `quality` 0.5 applies.
 
     `quality` is the least P(small suffices) at which the small tier is chosen. Of `rules`, the first that fits wins.
+    Where no tier meets quality, the pace of the budget (`cost`) and the SLA (`latency`) at once, they give way in the
+    order of `give_way`.
     """
 
     quality: float | None = None
     max_large_share: float | None = None
     target_cost_nano_usd: int | None = None
     rules: tuple[RoutingRule, ...] = ()
+    give_way: tuple[Wish, ...] = DEFAULT_GIVE_WAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from core.errors import HeadgateError, reason_of
 from core.identity import Caller, new_request_id
 from core.money import Usage
 from core.plan import Plan, Reason
-from core.rules import AutoTarget, EffectivePolicy, Sla, TierTarget
+from core.rules import NO_SLA, AutoTarget, EffectivePolicy, TierTarget
 from core.trace import SHADOW_PATH, TraceSink
 from gateway.trace_draft import TraceDraft
 from policies.ledger import BudgetLedger
@@ -31,7 +31,6 @@ from router.planner import make_plan
 
 MOST_AT_ONCE = 8
 LONGEST_MS = 60_000
-NO_SLA = Sla()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from core.errors import BudgetExhausted, HeadgateError, NotCached, UpstreamFaile
 from core.identity import Caller
 from core.money import usd_text
 from core.plan import Complexity, Plan, Reason, Standing
-from core.rules import AutoTarget, EffectivePolicy, Sla
+from core.rules import NO_SLA, AutoTarget, EffectivePolicy
 from core.trace import TraceSink
 from gateway.answer import Answer, AnswerHead, Headers, Published
 from gateway.feedback import Owners
@@ -49,7 +49,6 @@ from router.rules import ruled
 EXPECTED_OUTPUT_TOKENS = 1_024
 CACHE_LIMIT_S = 2.0
 logger = logging.getLogger("headgate.pipeline")
-NO_SLA = Sla()
 
 
 @dataclass(frozen=True, slots=True)

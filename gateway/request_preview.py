@@ -88,7 +88,7 @@ def preview(policies: PolicySet, tenant: str, request: ChatRequest, registry: Re
         raise ConfigurationError("request", "model", f"{request.model[:80]!r} means nothing here", mend) from problem
     effective = ruled(effective, facts_of(request, "/v1/chat/completions"))
     plans = [("easy", _plan(request, effective, EASY, registry)), ("hard", _plan(request, effective, HARD, registry))]
-    if plans[0][1] == plans[1][1]:
+    if _shown("", plans[0][1]) == _shown("", plans[1][1]):
         plans = [("", plans[0][1])]
     tiers = {step.tier for _, plan in plans for step in plan.steps}
     return RequestPreview(

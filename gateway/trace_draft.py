@@ -13,12 +13,11 @@ from core.errors import HeadgateError
 from core.facts import RequestFacts
 from core.identity import Caller
 from core.plan import Complexity, Plan
-from core.rules import EffectivePolicy, Sla
+from core.rules import NO_SLA, EffectivePolicy
 from core.trace import CacheOutcome, RequestTrace
 from gateway.answer import AnswerHead
 
 OK = 200
-NO_SLA = Sla()
 
 
 @dataclass(slots=True)

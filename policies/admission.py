@@ -68,6 +68,7 @@ class Admission:
                 standing.when_exhausted,
                 standing.resets_at,
                 standing.free_by_tier,
+                standing.spending,
                 limit_headers(entered.levels),
                 used,
             )

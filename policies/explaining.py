@@ -115,6 +115,7 @@ def _routing(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
         yield ("routing", "quality"), "0.5" if routing.quality is None else _text("quality", routing.quality)
     for at, rule in enumerate(routing.rules):
         yield ("routing", "rules", at), rule_text(rule)
+    yield ("routing", "give_way"), ", ".join(routing.give_way)
 
 
 def _text(key: str, value: object) -> str:

@@ -37,7 +37,7 @@ from typing import Protocol
 from core.errors import InvalidRequest
 from core.identity import Caller
 from core.money import NANO_PER_USD
-from core.plan import Standing
+from core.plan import Spending, Standing
 from core.rules import Budget, TenantPolicy
 from policies.budgets import MAX_LIMIT_NANO_USD, Account, account_of
 
@@ -250,6 +250,7 @@ def standing_of(balances: Iterable[Balance], *, count_leased: bool = True) -> St
     requests to come counts as free, unless `count_leased` says otherwise.
     """
     everywhere: list[tuple[int, Balance]] = []
+    spending: list[Spending] = []
     by_tier: dict[str, int] = {}
     for balance in balances:
         free = balance.free_nano_usd + (balance.leased_nano_usd if count_leased else 0)
@@ -259,10 +260,22 @@ def standing_of(balances: Iterable[Balance], *, count_leased: bool = True) -> St
             by_tier[balance.account.tier] = min(free, by_tier.get(balance.account.tier, free))
         else:
             everywhere.append((free, balance))
+            spending.append(_spending_of(balance))
     if not everywhere:
         return Standing(free_by_tier=by_tier)
     free, binding = min(everywhere, key=lambda entry: entry[0])
     used_up = [entry for entry in everywhere if entry[0] <= 0]
     if used_up:
         free, binding = max(used_up, key=lambda entry: (_STRICTNESS[entry[1].budget.when_exhausted], entry[1].ends_at))
-    return Standing(free, binding.budget.when_exhausted, binding.ends_at, by_tier)
+    return Standing(free, binding.budget.when_exhausted, binding.ends_at, by_tier, tuple(spending))
+
+
+def _spending_of(balance: Balance) -> Spending:
+    return Spending(
+        "|".join(balance.account),
+        balance.starts_at,
+        balance.ends_at,
+        balance.limit_nano_usd,
+        balance.spent_nano_usd,
+        balance.budget.rolling,
+    )

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core.errors import ConfigurationError
 from core.facts import ResponseFormat, Script
-from core.rules import BudgetScope, OnStoreOutage, ServiceClass, WhenExhausted, WhenLoading, WindowKind
+from core.rules import BudgetScope, OnStoreOutage, ServiceClass, WhenExhausted, WhenLoading, WindowKind, Wish
 
 T = TypeVar("T")
 
@@ -120,11 +120,16 @@ class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """How the tier is chosen: rules, and at most one of `quality`, `max_large_share`, `target_cost_usd`."""
 
     quality: Annotated[Ratio | None, says("The least P(small suffices) at which the small tier is chosen.")] = None
-    max_large_share: Annotated[Ratio | None, says("The largest share of requests for tiers above the cheapest.")] = None
+    max_large_share: Annotated[
+        Ratio | None, says("The share of requests, the hardest, that goes to tiers above the cheapest.")
+    ] = None
     target_cost_usd: Annotated[Decimal | None, says("What a request may cost on average, in USD.")] = None
     rules: Annotated[list[RuleEntry], says("Rules on declared facts; the first that fits decides.")] = msgspec.field(
         default_factory=list
     )
+    give_way: Annotated[
+        list[Wish] | None, says("What gives way first, second and last where not all of the three can be kept.")
+    ] = None
 
 
 class CacheEntry(Struct, frozen=True, forbid_unknown_fields=True):

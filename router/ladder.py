@@ -16,9 +16,18 @@ class Offer:
     """One deployment as this request would use it; `fits` is false when its window is too small by estimate."""
 
     step: PlannedStep
-    readiness: Readiness
-    retry_after_s: float
+    deployment: DeploymentSnapshot
     fits: bool
+
+    @property
+    def readiness(self) -> Readiness:
+        """Return whether the deployment can answer now."""
+        return self.deployment.readiness
+
+    @property
+    def retry_after_s(self) -> float:
+        """Return how long to wait for it when it is not ready."""
+        return self.deployment.retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +132,4 @@ def _offer(request: ChatRequest, policy: TenantPolicy, tier: str, deployment: De
     )
     window = deployment.context_tokens
     fits = window is None or input_tokens + (request.max_tokens or 0) <= window
-    return Offer(step, deployment.readiness, deployment.retry_after_s, fits)
+    return Offer(step, deployment, fits)

@@ -4,9 +4,11 @@
 2. Otherwise guards that hold without being written send a request to the large tier: media, tools, JSON and scripts
    that the small tier was not measured on (`guard_*`); a context beyond a tier's window raises to the first that
    holds it.
-3. Otherwise the score: the cheapest tier with P(suffices) of at least the policy's `quality` (`score`, or `prior` when
-   no model could speak). P belongs to the cheapest tier; of several tiers, the k-th of K is taken to close the share
-   k / (K - 1) of the gap to certainty.
+3. Otherwise the tiers from the guard upwards are weighed (`router.weighing`): the least expected cost whose predicted
+   quality is at least the floor, whose cost is worth its shadow price and whose latency is within the SLA. The floor
+   is the policy's `quality` (`score`, or `prior` when no model could speak), or what control sets to keep a share
+   (`share`) or a mean cost (`cost`). Where latency or the shadow price move the choice, they are the reason
+   (`latency`, `pace`). Not all can be met: the policy's `give_way` says which wish is broken first.
 4. Money: what does not fit into the free budget is never planned; the next cheaper tier that fits is, down to the guard
    (`budget`). An explicit tier steps down only under `small_only`, which also still allows models without a price when
    nothing is free. Nothing fits: BudgetExhausted.
@@ -19,28 +21,21 @@ Failure is closed: no plan is made that the policy, the guards or the budget for
     worst case of a plan  = that of the dearest step, and the input of every other step
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from core.chat import ChatRequest
-from core.errors import BudgetExhausted, Unavailable
-from core.plan import Complexity, Plan, PlannedStep, Readiness, Reason, RegistrySnapshot, Standing
+from core.plan import Complexity, Plan, Readiness, Reason, RegistrySnapshot, Standing
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TenantPolicy, TierTarget
+from core.weighing import UNSTEERED, Exclusion, Pin, Steering, Weighing
 from router.ladder import Offer, Rung, build_ladder
 from router.script import non_latin_ratio
+from router.standing_in import Wanted, affordable_offers, ready, with_fallbacks, within_budget
+from router.weighing import Option, Options, Scale, choose, described, options_of, spokesman
 
 DEFAULT_QUALITY = 0.5
 MAX_NON_LATIN_RATIO = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """The rung that is wanted before money and readiness, the lowest that may stand in, and why."""
-
-    rung: int
-    lowest: int
-    reason: Reason
-    explicit: bool
+KNOB_REASONS = {"quality": Reason.SCORE, "share": Reason.SHARE, "cost": Reason.COST}
+_NOT_READY: dict[Readiness, Exclusion] = {Readiness.LOADING: "loading", Readiness.DOWN: "down"}
 
 
 def make_plan(
@@ -49,36 +44,111 @@ def make_plan(
     complexity: Complexity | None,
     standing: Standing,
     registry: RegistrySnapshot,
+    steering: Steering = UNSTEERED,
+    pin: Pin | None = None,
 ) -> Plan:
-    """Return the deployments to try, in order, within policy, budget and readiness.
+    """Return the deployments to try, in order, within policy, budget and readiness, and what they were weighed against.
+
+    Args:
+        request: what is asked.
+        policy: the tenant's rules, and what the requested name means under them.
+        complexity: how hard it is; None where nobody judged.
+        standing: what the ledger says is free.
+        registry: all deployments as they are now.
+        steering: the floor and the shadow price that control asks for.
+        pin: the deployment that the session used last; leaving it costs its cached tokens.
 
     Raises:
         ModelNotFound: policy and target grant no deployment that exists.
         BudgetExhausted: nothing that may answer fits into the free budget.
         Unavailable: nothing that may answer is ready, and the policy does not wait.
     """
-    ladder = build_ladder(request, policy, registry)
-    wish = _wish(request, policy, complexity, ladder)
-    affordable = [_affordable(rung, standing) for rung in ladder]
-    rung, reason = _within_budget(wish, affordable, standing)
-    chosen, first, reason = _ready(wish, rung, reason, affordable, policy.tenant_policy)
-    steps = _with_fallbacks(wish, chosen, first, affordable, standing, policy.tenant_policy)
-    degraded_from = ladder[wish.rung].tier if chosen < wish.rung else None
-    return Plan(steps=steps, reason=reason, tier=first.step.tier, degraded_from=degraded_from)
+    rules = policy.tenant_policy
+    ladder, options = _weighed(request, policy, complexity, build_ladder(request, policy, registry), pin)
+    scale = _scale(rules, complexity, steering)
+    wanted = _wanted(request, policy, complexity, ladder, options, scale, steering)
+    affordable = [affordable_offers(rung, standing) for rung in ladder]
+    rung, reason = within_budget(wanted, affordable, standing)
+    chosen, first, reason = ready(wanted, rung, reason, affordable, rules)
+    steps = with_fallbacks(wanted, chosen, first, affordable, standing, rules)
+    degraded_from = ladder[wanted.rung].tier if chosen < wanted.rung else None
+    weighing = _weighing(wanted, options, scale, complexity, affordable)
+    return Plan(steps, reason, first.step.tier, degraded_from, weighing)
 
 
-def _wish(
-    request: ChatRequest, policy: EffectivePolicy, complexity: Complexity | None, ladder: tuple[Rung, ...]
-) -> _Wish:
+def _weighed(
+    request: ChatRequest,
+    policy: EffectivePolicy,
+    complexity: Complexity | None,
+    ladder: tuple[Rung, ...],
+    pin: Pin | None,
+) -> tuple[tuple[Rung, ...], tuple[Options, ...]]:
+    """Return the tiers with their offers in the order of their options; a named deployment stays first."""
+    options = options_of(request, policy.tenant_policy, complexity, ladder, pin)
+    if isinstance(policy.target, DeploymentTarget):
+        return ladder, options
+    return tuple(Rung(one[0].offer.step.tier, tuple(option.offer for option in one)) for one in options), options
+
+
+def _scale(policy: TenantPolicy, complexity: Complexity | None, steering: Steering) -> Scale:
+    floor = policy.routing.quality if steering.floor is None or complexity is None else steering.floor
+    floor = 1.0 if complexity is None else DEFAULT_QUALITY if floor is None else floor
+    return Scale(floor, steering.shadow_price_per_usd, policy.routing.give_way)
+
+
+def _wanted(
+    request: ChatRequest,
+    policy: EffectivePolicy,
+    complexity: Complexity | None,
+    ladder: tuple[Rung, ...],
+    options: Sequence[Options],
+    scale: Scale,
+    steering: Steering,
+) -> Wanted:
     guard, guard_reason = _guarded(request, ladder)
     if not isinstance(policy.target, AutoTarget):
         rung = _named_rung(policy.target, ladder)
         reason = Reason.RULE if isinstance(policy.target, RuledTarget) else Reason.REQUESTED
-        return _Wish(rung, min(rung, guard), reason, explicit=True)
-    scored, reason = _scored(policy.tenant_policy, complexity, len(ladder))
-    if guard_reason is not None and guard >= scored:
-        return _Wish(guard, guard, guard_reason, explicit=False)
-    return _Wish(scored, guard, reason, explicit=False)
+        return Wanted(rung, min(rung, guard), reason, explicit=True)
+    speakers = [spokesman(one) for one in options]
+    choice = choose(speakers[guard:], scale)
+    if guard_reason is not None and choice.rung == guard and choose(speakers, scale).rung <= guard:
+        return Wanted(guard, guard, guard_reason, explicit=False)
+    reason = _binding(speakers[guard:], choice, scale, complexity, steering)
+    return Wanted(choice.rung, guard, reason, explicit=False)
+
+
+def _binding(
+    speakers: Sequence[Option], choice: Option, scale: Scale, complexity: Complexity | None, steering: Steering
+) -> Reason:
+    """Return which of the wishes decided: what moved the choice away from where the floor alone would have put it."""
+    floored = [option for option in speakers if option.quality >= scale.floor]
+    if choice is min(floored or speakers, key=lambda option: (option.expected_nano_usd, option.rung)):
+        is_prior = complexity is None or complexity.source.startswith("prior")
+        return Reason.PRIOR if is_prior else KNOB_REASONS[steering.knob]
+    unpriced = choose(speakers, Scale(scale.floor, 0.0, scale.give_way))
+    return Reason.LATENCY if choice is unpriced else Reason.PACE
+
+
+def _weighing(
+    wanted: Wanted,
+    options: Sequence[Options],
+    scale: Scale,
+    complexity: Complexity | None,
+    affordable: Sequence[tuple[Offer, ...]],
+) -> Weighing:
+    def spared(option: Option) -> Exclusion | None:
+        if wanted.explicit and option.rung != wanted.rung:
+            return "not_asked"
+        if option.rung < wanted.lowest:
+            return "guard"
+        if option.offer.readiness is not Readiness.READY:
+            return _NOT_READY[option.offer.readiness]
+        return None if option.offer in affordable[option.rung] else ("budget" if option.offer.fits else "guard")
+
+    weighed = [] if wanted.explicit else [spokesman(one) for one in options[wanted.lowest :]]
+    candidates = described(options, scale, judged=complexity is not None, spared=spared, weighed=weighed)
+    return Weighing(candidates, scale.floor, scale.price_per_usd, scale.give_way)
 
 
 def _named_rung(target: TierTarget | DeploymentTarget | RuledTarget, ladder: tuple[Rung, ...]) -> int:
@@ -107,119 +177,3 @@ def _guarded(request: ChatRequest, ladder: tuple[Rung, ...]) -> tuple[int, Reaso
         return top, Reason.GUARD_LANGUAGE
     roomy = next((index for index, rung in enumerate(ladder) if any(offer.fits for offer in rung.offers)), top)
     return roomy, Reason.GUARD_CONTEXT if roomy > 0 else None
-
-
-def _scored(policy: TenantPolicy, complexity: Complexity | None, rungs: int) -> tuple[int, Reason]:
-    if complexity is None:
-        return rungs - 1, Reason.PRIOR
-    quality = DEFAULT_QUALITY if policy.routing.quality is None else policy.routing.quality
-    reason = Reason.PRIOR if complexity.source.startswith("prior") else Reason.SCORE
-    p = complexity.p_small_suffices
-    for rung in range(rungs - 1):
-        if p + (1.0 - p) * rung / (rungs - 1) >= quality:
-            return rung, reason
-    return rungs - 1, reason
-
-
-def _affordable(rung: Rung, standing: Standing) -> tuple[Offer, ...]:
-    """Return the offers that fit the free budget; those whose window is too small only when no other is there."""
-    roomy = tuple(offer for offer in rung.offers if offer.fits) or rung.offers
-    if standing.free_nano_usd is not None and standing.free_nano_usd <= 0 and standing.when_exhausted != "small_only":
-        return ()
-    free = _free_nano_usd(standing, [rung.tier])
-    return roomy if free is None else tuple(o for o in roomy if o.step.worst_case_nano_usd <= max(0, free))
-
-
-def _free_nano_usd(standing: Standing, tiers: Iterable[str]) -> int | None:
-    """Return what a plan over these tiers may cost at most: its hold draws on the budget of every tier it touches."""
-    limits = [standing.free_nano_usd, *(standing.free_by_tier.get(tier) for tier in tiers)]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _within_budget(wish: _Wish, affordable: Sequence[tuple[Offer, ...]], standing: Standing) -> tuple[int, Reason]:
-    if affordable[wish.rung]:
-        return wish.rung, wish.reason
-    lower = [index for index in range(wish.lowest, wish.rung) if affordable[index]]
-    if not lower or (wish.explicit and standing.when_exhausted != "small_only"):
-        raise BudgetExhausted("The budget has no room for this request.", standing.resets_at)
-    return lower[-1], Reason.BUDGET
-
-
-def _ready(
-    wish: _Wish, rung: int, reason: Reason, affordable: Sequence[tuple[Offer, ...]], policy: TenantPolicy
-) -> tuple[int, Offer, Reason]:
-    """Return the rung and the offer that go first, following readiness from `rung` upwards, then downwards.
-
-    Walking up one rung at a time keeps the choice monotone: whatever stops a walk stops every walk that passes it.
-    """
-    cause = reason
-    for index in range(rung, len(affordable)):
-        offers = affordable[index]
-        if not offers:
-            continue
-        ready = _first(offers, Readiness.READY)
-        if ready is not None:
-            return index, ready, _reason_within(offers, ready, cause)
-        loading = _first(offers, Readiness.LOADING)
-        if loading is not None and policy.when_loading == "wait":
-            return index, loading, cause
-        below = _ready_below(wish, index, affordable) if loading and policy.when_loading == "small" else None
-        if below is not None:
-            return *below, Reason.LOADING
-        cause = Reason.LOADING if loading else Reason.UNHEALTHY
-        if not policy.fallback or (loading and policy.when_loading == "refuse"):
-            raise Unavailable(f"The tier {offers[0].step.tier!r} is not ready.", _retry_after_s(offers))
-    below = None if wish.explicit else _ready_below(wish, rung, affordable)
-    if below is None:
-        waiting = [offer for offers in affordable[wish.rung if wish.explicit else wish.lowest :] for offer in offers]
-        raise Unavailable("No deployment that may answer this request is ready.", _retry_after_s(waiting))
-    return *below, cause
-
-
-def _first(offers: tuple[Offer, ...], readiness: Readiness) -> Offer | None:
-    return next((offer for offer in offers if offer.readiness is readiness), None)
-
-
-def _ready_below(wish: _Wish, rung: int, affordable: Sequence[tuple[Offer, ...]]) -> tuple[int, Offer] | None:
-    """Return the nearest ready rung below, not below the guard."""
-    for index in range(rung - 1, wish.lowest - 1, -1):
-        ready = _first(affordable[index], Readiness.READY)
-        if ready is not None:
-            return index, ready
-    return None
-
-
-def _reason_within(offers: tuple[Offer, ...], ready: Offer, cause: Reason) -> Reason:
-    """Say `loading` or `unhealthy` when a deployment that comes before `ready` in the same tier was passed over."""
-    if offers[0] is ready:
-        return cause
-    return Reason.LOADING if offers[0].readiness is Readiness.LOADING else Reason.UNHEALTHY
-
-
-def _retry_after_s(offers: Sequence[Offer]) -> float:
-    return min((offer.retry_after_s for offer in offers), default=1.0)
-
-
-def _with_fallbacks(
-    wish: _Wish,
-    chosen: int,
-    first: Offer,
-    affordable: Sequence[tuple[Offer, ...]],
-    standing: Standing,
-    policy: TenantPolicy,
-) -> tuple[PlannedStep, ...]:
-    """Add what is ready as long as the whole plan fits: the same tier, then above, then (for `auto`) below."""
-    others = [chosen]
-    if policy.fallback:
-        others += range(chosen + 1, len(affordable))
-        others += [] if wish.explicit else range(chosen - 1, wish.lowest - 1, -1)
-    plan = Plan((first.step,), wish.reason, first.step.tier)
-    for index in others:
-        for offer in affordable[index]:
-            if offer is first or offer.readiness is not Readiness.READY:
-                continue
-            longer = Plan((*plan.steps, offer.step), wish.reason, first.step.tier)
-            free = _free_nano_usd(standing, {step.tier for step in longer.steps})
-            if free is None or longer.worst_case_nano_usd <= free:
-                plan = longer
-    return plan.steps

@@ -7,16 +7,19 @@ import msgspec
 
 from core.chat import ChatRequest, parse_chat_request
 from core.money import Price
-from core.plan import Complexity, DeploymentSnapshot, Readiness, RegistrySnapshot
+from core.plan import Complexity, DeploymentSnapshot, LatencyForecast, Readiness, RegistrySnapshot
 from core.rules import (
+    DEFAULT_GIVE_WAY,
     AutoTarget,
     CacheRules,
     EffectivePolicy,
     Limits,
     Routing,
+    Sla,
     Target,
     TenantPolicy,
     WhenLoading,
+    Wish,
 )
 
 EASY = Complexity(0.9, "model:test@00000000")
@@ -37,6 +40,7 @@ def deployment(
     max_output_tokens: int | None = None,
     expected_output_tokens: int = 256,
     retry_after_s: float = 1.0,
+    forecast: LatencyForecast | None = None,
 ) -> DeploymentSnapshot:
     return DeploymentSnapshot(
         name=name,
@@ -47,6 +51,7 @@ def deployment(
         max_output_tokens=max_output_tokens,
         expected_output_tokens=expected_output_tokens,
         retry_after_s=retry_after_s,
+        forecast=forecast,
     )
 
 
@@ -72,6 +77,8 @@ def policy(
     when_loading: WhenLoading = "small",
     fallback: bool = True,
     max_output_tokens: int | None = None,
+    sla: Mapping[str, Sla] | None = None,
+    give_way: tuple[Wish, ...] = DEFAULT_GIVE_WAY,
 ) -> EffectivePolicy:
     rules = TenantPolicy(
         tenant="acme",
@@ -82,8 +89,8 @@ def policy(
         budgets=(),
         limits=Limits(),
         service_class="interactive",
-        sla={},
-        routing=Routing(quality=quality),
+        sla=sla or {},
+        routing=Routing(quality=quality, give_way=give_way),
         cache=CacheRules(),
         max_output_tokens=max_output_tokens,
         on_store_outage="closed",

@@ -321,9 +321,25 @@ async def test_standing_tells_the_tightest_budget_and_its_end(ledger: BudgetLedg
         'budgets: [{window: day, limit_usd: "0.0000005", when_exhausted: cache_only}, '
         '{window: month, limit_usd: "0.000001", when_exhausted: small_only}]'
     )
-    assert await ledger.standing(CALLER, policy) == Standing(500, "cache_only", datetime(2026, 11, 21, tzinfo=UTC))
+    ends_at = datetime(2026, 11, 21, tzinfo=UTC)
+    before = await ledger.standing(CALLER, policy)
+    assert (before.free_nano_usd, before.when_exhausted, before.resets_at) == (500, "cache_only", ends_at)
     await ledger.settle(held("r1", 0, policy), Cost(1200))
-    assert await ledger.standing(CALLER, policy) == Standing(-700, "cache_only", datetime(2026, 11, 21, tzinfo=UTC))
+    after = await ledger.standing(CALLER, policy)
+    assert (after.free_nano_usd, after.when_exhausted, after.resets_at) == (-700, "cache_only", ends_at)
+
+
+async def test_standing_tells_the_spending_of_each_hard_budget_of_all_tiers(ledger: BudgetLedger) -> None:
+    policy = tenant_policy(
+        'budgets: [{window: day, limit_usd: "0.000001"}, {window: day, limit_usd: "0.000002", soft: true}, '
+        '{window: day, limit_usd: "0.000003", tier: large}, {window: hour, rolling: true, limit_usd: "0.000004"}]'
+    )
+    await ledger.settle(held("r1", 0, policy), Cost(700))
+    day, rolling = (await ledger.standing(CALLER, policy)).spending
+    assert (day.limit_nano_usd, day.spent_nano_usd, day.rolling) == (1_000, 700, False)
+    assert (day.starts_at, day.ends_at) == (datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC))
+    assert (rolling.limit_nano_usd, rolling.spent_nano_usd, rolling.rolling) == (4_000, 700, True)
+    assert rolling.account != day.account
 
 
 async def test_a_new_limit_counts_at_once_with_what_was_spent_before(ledger: BudgetLedger) -> None:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from core.chat import ChatRequest
 from core.errors import BudgetExhausted, ModelNotFound, Unavailable
-from core.plan import Complexity, DeploymentSnapshot, Plan, Readiness, RegistrySnapshot, Standing
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, Target, TierTarget, WhenExhausted
+from core.plan import Complexity, DeploymentSnapshot, LatencyForecast, Plan, Readiness, RegistrySnapshot, Standing
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, Sla, Target, TierTarget, WhenExhausted, Wish
+from core.weighing import UNSTEERED, Pin, Steering
 from router.planner import make_plan
 from tests.planning import chat, deployment, policy, registry
 
@@ -16,7 +17,16 @@ TIERS = ("small", "large", "huge")
 MODES: st.SearchStrategy[WhenExhausted] = st.sampled_from(["reject", "small_only", "cache_only"])
 READINESS = st.sampled_from([*[Readiness.READY] * 3, Readiness.LOADING, Readiness.DOWN])
 PARTS = st.integers(0, 10).map(lambda tenths: tenths / 10)
-COMPLEXITIES = st.builds(Complexity, PARTS, st.just("model:x@1"))
+TOKENS = st.none() | st.tuples(st.integers(1, 500), st.integers(1, 500))
+COMPLEXITIES = st.builds(Complexity, PARTS, st.just("model:x@1"), TOKENS)
+FORECASTS = st.none() | st.builds(LatencyForecast, st.sampled_from([0.0, 40.0, 400.0, 4_000.0]))
+PRICES = st.sampled_from([0.0, 0.0, 0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0])
+STEERINGS = st.builds(Steering, st.none() | PARTS, st.sampled_from(["quality", "share", "cost"]), PRICES)
+SLAS: st.SearchStrategy[dict[str, Sla]] = st.dictionaries(
+    st.sampled_from(TIERS), st.builds(Sla, st.none(), st.sampled_from([None, 50, 500]))
+)
+WISHES: tuple[Wish, ...] = ("quality", "cost", "latency")
+PINS = st.none() | st.builds(Pin, st.sampled_from(["0-0", "1-0", "1-1", "2-0"]), st.integers(0, 10_000))
 BUDGETS = st.one_of(st.integers(-10, 10), st.floats(3.0, 8.0).map(lambda power: int(10**power)))
 
 
@@ -29,7 +39,13 @@ def registries(draw: st.DrawFn) -> RegistrySnapshot:
         windows = draw(st.lists(st.sampled_from([None, None, 40, 4_000]), min_size=3, max_size=3))
         tiers.append(
             [
-                deployment(f"{rung}-{n}", factor * 10_000 * 10**rung, readiness, context_tokens=windows[n])
+                deployment(
+                    f"{rung}-{n}",
+                    factor * 10_000 * 10**rung,
+                    readiness,
+                    context_tokens=windows[n],
+                    forecast=draw(FORECASTS),
+                )
                 for n, (factor, readiness) in enumerate(members)
             ]
         )
@@ -52,6 +68,8 @@ def policies(draw: st.DrawFn) -> EffectivePolicy:
         deployments=frozenset(draw(st.sets(st.sampled_from(["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"])))),
         when_loading=draw(st.sampled_from(["small", "wait", "refuse"])),
         fallback=draw(st.booleans()),
+        sla=draw(SLAS),
+        give_way=tuple(draw(st.permutations(WISHES))),
     )
 
 
@@ -72,15 +90,17 @@ def planned(
     complexity: Complexity | None,
     standing: Standing,
     snapshot: RegistrySnapshot,
+    steering: Steering = UNSTEERED,
+    pin: Pin | None = None,
 ) -> Plan | None:
     try:
-        return make_plan(request, rules, complexity, standing, snapshot)
+        return make_plan(request, rules, complexity, standing, snapshot, steering, pin)
     except (BudgetExhausted, ModelNotFound, Unavailable):
         return None
 
 
 @thorough
-@given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries())
+@given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries(), STEERINGS, PINS)
 def test_a_plan_never_exceeds_the_free_budget(
     request: ChatRequest,
     rules: EffectivePolicy,
@@ -88,8 +108,10 @@ def test_a_plan_never_exceeds_the_free_budget(
     free: int,
     mode: WhenExhausted,
     snapshot: RegistrySnapshot,
+    steering: Steering,
+    pin: Pin | None,
 ) -> None:
-    plan = planned(request, rules, complexity, Standing(free, mode), snapshot)
+    plan = planned(request, rules, complexity, Standing(free, mode), snapshot, steering, pin)
     if plan is not None:
         assert plan.worst_case_nano_usd <= free
 
@@ -112,11 +134,16 @@ def test_a_plan_never_exceeds_a_budget_near_its_own_cost(
 
 
 @thorough
-@given(REQUESTS, policies(), COMPLEXITIES, registries())
+@given(REQUESTS, policies(), COMPLEXITIES, registries(), STEERINGS, PINS)
 def test_a_plan_holds_only_what_the_policy_grants(
-    request: ChatRequest, rules: EffectivePolicy, complexity: Complexity, snapshot: RegistrySnapshot
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    snapshot: RegistrySnapshot,
+    steering: Steering,
+    pin: Pin | None,
 ) -> None:
-    plan = planned(request, rules, complexity, Standing(), snapshot)
+    plan = planned(request, rules, complexity, Standing(), snapshot, steering, pin)
     if plan is None:
         return
     granted = {name for tier in rules.tenant_policy.tiers for name in snapshot.tiers.get(tier, ())}
@@ -133,7 +160,7 @@ def test_a_plan_holds_only_what_the_policy_grants(
 
 
 @thorough
-@given(REQUESTS, policies(), COMPLEXITIES, PARTS, PARTS, st.none() | BUDGETS, MODES, registries())
+@given(REQUESTS, policies(), COMPLEXITIES, PARTS, PARTS, st.none() | BUDGETS, MODES, registries(), PRICES)
 def test_a_higher_floor_never_gives_a_cheaper_tier(
     request: ChatRequest,
     rules: EffectivePolicy,
@@ -143,11 +170,11 @@ def test_a_higher_floor_never_gives_a_cheaper_tier(
     free: int | None,
     mode: WhenExhausted,
     snapshot: RegistrySnapshot,
+    price_per_usd: float,
 ) -> None:
     def tier_at(quality: float) -> int | None:
-        tenant = rules.tenant_policy
-        strict = replace(rules, tenant_policy=replace(tenant, routing=replace(tenant.routing, quality=quality)))
-        plan = planned(request, strict, complexity, Standing(free, mode), snapshot)
+        steering = Steering(quality, "share", price_per_usd)
+        plan = planned(request, rules, complexity, Standing(free, mode), snapshot, steering)
         return None if plan is None or plan.tier == "direct" else TIERS.index(plan.tier)
 
     low, high = tier_at(min(one, other)), tier_at(max(one, other))
@@ -173,7 +200,37 @@ def test_a_tighter_budget_never_gives_a_dearer_first_step(
 
 
 @thorough
-@given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries())
+@given(REQUESTS, policies(), COMPLEXITIES, PRICES, PRICES, st.none() | BUDGETS, MODES, registries(), PINS)
+def test_a_higher_shadow_price_never_gives_a_dearer_choice(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    one: float,
+    other: float,
+    free: int | None,
+    mode: WhenExhausted,
+    snapshot: RegistrySnapshot,
+    pin: Pin | None,
+) -> None:
+    """Dearer by what is weighed: expected cost and what leaving the session's deployment costs."""
+
+    def chosen(price_per_usd: float) -> int | None:
+        steering = Steering(None, "quality", price_per_usd)
+        plan = planned(request, everything_ready, complexity, Standing(free, mode), ready, steering, pin)
+        if plan is None or plan.weighing is None:
+            return None
+        return plan.weighing.of(plan.steps[0].deployment).expected_nano_usd
+
+    everything_ready = replace(rules, target=AutoTarget())
+    deployments = {name: replace(one, readiness=Readiness.READY) for name, one in snapshot.deployments.items()}
+    ready = RegistrySnapshot(deployments, snapshot.tiers)
+    cheap, dear = chosen(max(one, other)), chosen(min(one, other))
+    if cheap is not None and dear is not None:
+        assert cheap <= dear
+
+
+@thorough
+@given(REQUESTS, policies(), COMPLEXITIES, BUDGETS, MODES, registries(), STEERINGS, PINS)
 def test_equal_input_gives_equal_plans(
     request: ChatRequest,
     rules: EffectivePolicy,
@@ -181,8 +238,30 @@ def test_equal_input_gives_equal_plans(
     free: int,
     mode: WhenExhausted,
     snapshot: RegistrySnapshot,
+    steering: Steering,
+    pin: Pin | None,
 ) -> None:
     standing = Standing(free, mode)
-    assert planned(request, rules, complexity, standing, snapshot) == planned(
-        request, rules, complexity, standing, snapshot
+    assert planned(request, rules, complexity, standing, snapshot, steering, pin) == planned(
+        request, rules, complexity, standing, snapshot, steering, pin
     )
+
+
+@thorough
+@given(REQUESTS, policies(), COMPLEXITIES, registries(), STEERINGS, PINS)
+def test_the_first_step_is_a_candidate_that_nothing_but_a_wish_speaks_against(
+    request: ChatRequest,
+    rules: EffectivePolicy,
+    complexity: Complexity,
+    snapshot: RegistrySnapshot,
+    steering: Steering,
+    pin: Pin | None,
+) -> None:
+    plan = planned(request, rules, complexity, Standing(), snapshot, steering, pin)
+    if plan is None:
+        return
+    assert plan.weighing is not None
+    found = plan.weighing.of(plan.steps[0].deployment)
+    assert found.worst_case_nano_usd == plan.steps[0].worst_case_nano_usd
+    if isinstance(rules.target, AutoTarget):
+        assert found.excluded_by in (None, "quality", "latency", "cost", "loading")

@@ -76,6 +76,8 @@ from tests.policy_samples import KNOWN, tenant_policy
         ("routing: {quality: 0.9, max_large_share: 0.4}", "routing: quality and max_large_share exclude each other"),
         ("routing: {quality: 1.2}", "routing.quality: '1.2' does not fit (expected float <= 1.0)"),
         ("routing: {target_cost_usd: -0.1}", "routing.target_cost_usd: -0.1 is not an amount"),
+        ("routing: {give_way: [quality, cost]}", "routing.give_way: not each of the three once"),
+        ("routing: {give_way: [quality, cost, speed]}", "routing.give_way[2]: 'speed' is not accepted"),
         ("limits: {concurrency: 1.5}", "limits.concurrency: expected int | null, got decimal; write a whole number"),
         ("service_class: fast", "service_class: 'fast' is not accepted; use interactive or batch"),
         ("cache: {semantic: maybe}", "cache.semantic: expected bool, got str; write true or false"),

@@ -1,0 +1,133 @@
+"""Who answers in the place of the wanted tier when money or readiness rules it out, and who follows if a try fails."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from core.errors import BudgetExhausted, Unavailable
+from core.plan import Plan, PlannedStep, Readiness, Reason, Standing
+from core.rules import TenantPolicy
+from router.ladder import Offer, Rung
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The rung that is wanted before money and readiness, the lowest that may stand in, and why."""
+
+    rung: int
+    lowest: int
+    reason: Reason
+    explicit: bool
+
+
+def affordable_offers(rung: Rung, standing: Standing) -> tuple[Offer, ...]:
+    """Return the offers that fit the free budget; those whose window is too small only when no other is there."""
+    roomy = tuple(offer for offer in rung.offers if offer.fits) or rung.offers
+    if standing.free_nano_usd is not None and standing.free_nano_usd <= 0 and standing.when_exhausted != "small_only":
+        return ()
+    free = _free_nano_usd(standing, [rung.tier])
+    return roomy if free is None else tuple(o for o in roomy if o.step.worst_case_nano_usd <= max(0, free))
+
+
+def _free_nano_usd(standing: Standing, tiers: Iterable[str]) -> int | None:
+    """Return what a plan over these tiers may cost at most: its hold draws on the budget of every tier it touches."""
+    limits = [standing.free_nano_usd, *(standing.free_by_tier.get(tier) for tier in tiers)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def within_budget(wanted: Wanted, affordable: Sequence[tuple[Offer, ...]], standing: Standing) -> tuple[int, Reason]:
+    """Return the wanted rung, or the next below, not below the lowest, with an offer that fits.
+
+    Raises:
+        BudgetExhausted: there is none, or an explicit choice must not step down.
+    """
+    if affordable[wanted.rung]:
+        return wanted.rung, wanted.reason
+    lower = [index for index in range(wanted.lowest, wanted.rung) if affordable[index]]
+    if not lower or (wanted.explicit and standing.when_exhausted != "small_only"):
+        raise BudgetExhausted("The budget has no room for this request.", standing.resets_at)
+    return lower[-1], Reason.BUDGET
+
+
+def ready(
+    wanted: Wanted, rung: int, reason: Reason, affordable: Sequence[tuple[Offer, ...]], policy: TenantPolicy
+) -> tuple[int, Offer, Reason]:
+    """Return the rung and the offer that go first, following readiness from `rung` upwards, then downwards.
+
+    Walking up one rung at a time keeps the choice monotone: whatever stops a walk stops every walk that passes it.
+
+    Raises:
+        Unavailable: nothing that may answer is ready, and the policy does not wait.
+    """
+    cause = reason
+    for index in range(rung, len(affordable)):
+        offers = affordable[index]
+        if not offers:
+            continue
+        ready = _first(offers, Readiness.READY)
+        if ready is not None:
+            return index, ready, _reason_within(offers, ready, cause)
+        loading = _first(offers, Readiness.LOADING)
+        if loading is not None and policy.when_loading == "wait":
+            return index, loading, cause
+        below = _ready_below(wanted, index, affordable) if loading and policy.when_loading == "small" else None
+        if below is not None:
+            return *below, Reason.LOADING
+        cause = Reason.LOADING if loading else Reason.UNHEALTHY
+        if not policy.fallback or (loading and policy.when_loading == "refuse"):
+            raise Unavailable(f"The tier {offers[0].step.tier!r} is not ready.", _retry_after_s(offers))
+    below = None if wanted.explicit else _ready_below(wanted, rung, affordable)
+    if below is None:
+        waiting = [
+            offer for offers in affordable[wanted.rung if wanted.explicit else wanted.lowest :] for offer in offers
+        ]
+        raise Unavailable("No deployment that may answer this request is ready.", _retry_after_s(waiting))
+    return *below, cause
+
+
+def _first(offers: tuple[Offer, ...], readiness: Readiness) -> Offer | None:
+    return next((offer for offer in offers if offer.readiness is readiness), None)
+
+
+def _ready_below(wanted: Wanted, rung: int, affordable: Sequence[tuple[Offer, ...]]) -> tuple[int, Offer] | None:
+    """Return the nearest ready rung below, not below the guard."""
+    for index in range(rung - 1, wanted.lowest - 1, -1):
+        ready = _first(affordable[index], Readiness.READY)
+        if ready is not None:
+            return index, ready
+    return None
+
+
+def _reason_within(offers: tuple[Offer, ...], ready: Offer, cause: Reason) -> Reason:
+    """Say `loading` or `unhealthy` when a deployment that comes before `ready` in the same tier was passed over."""
+    if offers[0] is ready:
+        return cause
+    return Reason.LOADING if offers[0].readiness is Readiness.LOADING else Reason.UNHEALTHY
+
+
+def _retry_after_s(offers: Sequence[Offer]) -> float:
+    return min((offer.retry_after_s for offer in offers), default=1.0)
+
+
+def with_fallbacks(
+    wanted: Wanted,
+    chosen: int,
+    first: Offer,
+    affordable: Sequence[tuple[Offer, ...]],
+    standing: Standing,
+    policy: TenantPolicy,
+) -> tuple[PlannedStep, ...]:
+    """Add what is ready as long as the whole plan fits: the same tier, then above, then (for `auto`) below."""
+    others = [chosen]
+    if policy.fallback:
+        others += range(chosen + 1, len(affordable))
+        others += [] if wanted.explicit else range(chosen - 1, wanted.lowest - 1, -1)
+    plan = Plan((first.step,), wanted.reason, first.step.tier)
+    for index in others:
+        for offer in affordable[index]:
+            if offer is first or offer.readiness is not Readiness.READY:
+                continue
+            longer = Plan((*plan.steps, offer.step), wanted.reason, first.step.tier)
+            free = _free_nano_usd(standing, {step.tier for step in longer.steps})
+            if free is None or longer.worst_case_nano_usd <= free:
+                plan = longer
+    return plan.steps
