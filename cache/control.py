@@ -1,4 +1,4 @@
-"""Control a running cache: what there is, invalidate by entry, tag, model or age, flush, export and import.
+"""Control a running cache: look, invalidate by entry, tag, model or age, flush, forget a tenant, export and import.
 
 Removal goes through the store, which is the truth and tells the other replicas. Exported entries hold texts and keyed
 hashes: they fit only where the same secret keys the fingerprints, and import checks nothing but form, tenant and age.
@@ -14,6 +14,7 @@ import numpy as np
 
 from cache.catalogue import Catalogue
 from cache.entry_store import EntryStore
+from cache.sealing import Sealer
 from cache.semantic_cache import SemanticCache
 from core.cached import CachedAnswer, Entry
 from core.clock import Clock
@@ -51,6 +52,14 @@ class Selector:
         return self.older_than_s is None or now_s - entry.created_at_s > self.older_than_s
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """How many entries went with a tenant, and whether there was a key that opened them."""
+
+    entries: int
+    is_key_shredded: bool
+
+
 class ExportedEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One entry as a line of an export; `vector` is float16 in base64, little-endian, or None."""
 
@@ -71,7 +80,17 @@ class ExportedEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CacheControl:
     """What an administrator may do with the entries of one gateway's cache."""
 
-    def __init__(self, cache: SemanticCache, store: EntryStore, catalogue: Catalogue, clock: Clock) -> None:
+    def __init__(
+        self,
+        cache: SemanticCache,
+        store: EntryStore,
+        catalogue: Catalogue,
+        clock: Clock,
+        sealer: Sealer | None = None,
+        index_place: str = "",
+    ) -> None:
+        self._sealer = sealer
+        self.index_place = index_place
         self._cache = cache
         self._store = store
         self._catalogue = catalogue
@@ -107,6 +126,18 @@ class CacheControl:
                 await self._cache.remove(tenant, found[start : start + _PAGE])
                 await asyncio.sleep(0)
         return found
+
+    async def forget(self, tenant: str) -> Forgotten:
+        """Remove all that the cache has of a tenant: its key first, so that no copy can be read, entries, evidence.
+
+        Raises:
+            OSError: the store cannot be read, or the key not be removed; what was done stays done, so do it again.
+            StoreUnavailable: the store went away; entries may be left, which nobody can read if they were encrypted.
+        """
+        is_shredded = self._sealer is not None and await asyncio.to_thread(self._sealer.shred, tenant)
+        self._cache.verification.forget(tenant)
+        removed = await self.invalidate(tenant, Selector())
+        return Forgotten(len(removed), is_shredded)
 
     async def export(self, tenant: str, after: str, most: int) -> tuple[list[ExportedEntry], str | None]:
         """Return up to `most` entries with ids above `after`, and the id to go on after, None at the end.

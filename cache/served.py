@@ -54,6 +54,12 @@ class ServedHits:
         """Return and forget what that tenant's request was served, so that feedback counts once."""
         return None if self.find(tenant, request_id) is None else self._by_request.pop(request_id)
 
+    def forget(self, tenant: str) -> None:
+        """Drop everything about a tenant."""
+        for request_id in [name for name, hit in self._by_request.items() if hit.tenant == tenant]:
+            del self._by_request[request_id]
+        self._near = deque((one for one in self._near if one.tenant != tenant), maxlen=_MAX_NEAR)
+
     def near(self, record: NearRecord) -> None:
         """Remember a near hit."""
         self._near.append(record)

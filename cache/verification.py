@@ -75,6 +75,13 @@ class Verification:
             self.evidence.veto(tenant, hit.cached_key, hit.new_key)
         return hit
 
+    def forget(self, tenant: str) -> None:
+        """Drop all that was learned of a tenant, and what it was served."""
+        self.evidence.forget(tenant)
+        self.hits.forget(tenant)
+        for request_id in [name for name, one in self._candidates.items() if one.hit.tenant == tenant]:
+            del self._candidates[request_id]
+
     async def close(self) -> None:
         """Stop the checks under way."""
         if self.shadow is not None:

@@ -34,6 +34,7 @@ from core.trace import TraceSink
 from gateway.admin.building import build_admin
 from gateway.alerts import Alerts
 from gateway.asking import Asking, hit_check
+from gateway.cache_index import place_index
 from gateway.feedback import Feedback, Owners
 from gateway.hosting import Hosting, build_hosting
 from gateway.pipeline import Pipeline
@@ -175,9 +176,9 @@ def build(settings: Settings) -> Gateway:
     pepper = load_pepper(settings.pepper_file)
     failures = FailureLimiter(clock)
     metrics = _metrics(watcher)
-    embedder, index = load_minilm(), FaissIndex()
-    stores = open_stores(settings, clock, index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
-    cache, keep_evidence = _cache(settings, pepper, stores, index, embedder, clock)
+    embedder, placed = load_minilm(), place_index(settings.cache.gpu)
+    stores = open_stores(settings, clock, placed.index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
+    cache, keep_evidence = _cache(settings, pepper, stores, placed.index, embedder, clock)
     request_log = RequestLog(settings.beside("requests"))
     outcomes = OutcomeLog(settings.beside("requests"))
     sinks, close_sinks = _sinks(settings, metrics, request_log)
@@ -220,7 +221,8 @@ def build(settings: Settings) -> Gateway:
         failures=failures,
         watcher=watcher,
         treasury=stores.treasury,
-        cache=CacheControl(cache, stores.entries, stores.catalogue, clock),
+        cache=CacheControl(cache, stores.entries, stores.catalogue, clock, stores.sealer, placed.place),
+        save_evidence=keep_evidence,
         feedback=feedback,
         probe=lambda keys: stores.probe(keys, watcher),
         exposition=lambda: exposition(metrics, api, stores),

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from core.errors import ConfigurationError
 from core.money import Price
+from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_settings
 from gateway.measured_prices import measured_price
 from policies.loading import Known, PolicySet, load_policies
 from policies.price_table import load_price_table
@@ -90,6 +91,7 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
     alerts: Annotated[AlertsEntry | None, says("Where budget alerts are sent.")] = None
     router: Annotated[RouterEntry, says("The complexity router.")] = RouterEntry()
     telemetry: Annotated[TelemetryEntry, says("Logs and spans.")] = TelemetryEntry()
+    cache: Annotated[CacheStateEntry, says("How the cache keeps entries, for all tenants.")] = CacheStateEntry()
     oidc: Annotated[OidcEntry | None, says("An identity provider whose tokens are accepted beside keys.")] = None
     max_body_bytes: Annotated[Bytes, says("Larger request bodies are answered 413.")] = 10 * 1024 * 1024
 
@@ -155,6 +157,7 @@ class Settings:
     prices_file: Path | None = None
     environment: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     alert_webhook: AlertWebhook | None = None
+    cache: CacheSettings = field(default_factory=CacheSettings)
 
     @property
     def known(self) -> Known:
@@ -214,6 +217,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         prices_file=prices_file,
         environment=MappingProxyType(variables),
         alert_webhook=_webhook(written.alerts, file),
+        cache=cache_settings(written.cache, file, base, state_file.parent),
     )
 
 

@@ -5,8 +5,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 from cache.catalogue import Catalogue, RedisCatalogue
-from cache.entry_store import EntryStore
+from cache.entry_store import EntryStore, StoreLimits
 from cache.faiss_index import FaissIndex
+from cache.sealing import Sealer, TenantKeys
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import Clock
 from gateway.admin.probing import redis_probe, sqlite_probe
@@ -28,6 +29,7 @@ class Stores:
     """The stores of one gateway.
 
     Attributes:
+        sealer: what encrypts cache entries per tenant; an index snapshot, which is in clear, is not written then.
         fills_index: whether `running` fills the vector index, so that nobody else has to.
         probe: makes what `/admin/store` asks.
         is_away: whether the budget store failed to answer.
@@ -41,6 +43,7 @@ class Stores:
     keys: KeyStore
     entries: EntryStore
     catalogue: Catalogue
+    sealer: Sealer | None
     fills_index: bool
     probe: Callable[[KeyStore, PolicyWatcher], StoreProbe]
     is_away: Callable[[], bool]
@@ -59,9 +62,19 @@ def open_stores(settings: Settings, clock: Clock, index: FaissIndex, encoder: st
     return _open_redis(settings, settings.redis_url, clock, index, encoder, on_alert)
 
 
+def _limits(settings: Settings) -> StoreLimits:
+    return StoreLimits(settings.cache.max_entries_per_tenant, settings.cache.max_bytes_per_tenant)
+
+
+def _sealer(settings: Settings) -> Sealer | None:
+    """Return what encrypts the cache's entries, where the operator wants that."""
+    return None if settings.cache.keys is None else Sealer(TenantKeys(settings.cache.keys))
+
+
 def _open_sqlite(settings: Settings, clock: Clock, on_alert: OnAlert) -> Stores:
     keys = SqliteKeyStore(settings.state_file)
-    entries = SqliteEntryStore(settings.beside("cache"), clock)
+    sealer = _sealer(settings)
+    entries = SqliteEntryStore(settings.beside("cache"), clock, _limits(settings), sealer)
     ledger = SqliteLedger(settings.state_file, clock, on_alert=on_alert)
 
     async def close() -> None:
@@ -75,6 +88,7 @@ def _open_sqlite(settings: Settings, clock: Clock, on_alert: OnAlert) -> Stores:
         keys=keys,
         entries=entries,
         catalogue=entries,
+        sealer=sealer,
         fills_index=False,
         probe=lambda store, watcher: sqlite_probe(store, lambda: ledger.is_failing, watcher),
         is_away=lambda: ledger.is_failing,
@@ -104,9 +118,10 @@ def _open_redis(
     rates = RedisRates(inner, clock, replicas=settings.replicas)
     keys = RedisKeyStore(keys_redis.connect(url), clock)
     entries_wire = Wire(url, TIMEOUT_S)
-    entries = redis_store.RedisEntryStore(entries_wire, clock)
+    sealer = _sealer(settings)
+    entries = redis_store.RedisEntryStore(entries_wire, clock, _limits(settings), sealer)
     changes = redis_store.connect(url, FOLLOWER_TIMEOUT_S)
-    snapshot = SnapshotFile(settings.beside("index").with_suffix(".snapshot"), encoder)
+    snapshot = None if sealer else SnapshotFile(settings.beside("index").with_suffix(".snapshot"), encoder)
     follower = Follower(changes, entries, index, encoder, clock, snapshot)
 
     @asynccontextmanager
@@ -131,6 +146,7 @@ def _open_redis(
         keys=keys,
         entries=entries,
         catalogue=RedisCatalogue(changes),
+        sealer=sealer,
         fills_index=True,
         probe=lambda _, watcher: redis_probe(
             keys.age_s, lambda: ledger.is_away, lambda: ledger.waiting_settlements, watcher

@@ -46,6 +46,7 @@ def build_admin(
     watcher: PolicyWatcher,
     treasury: Treasury,
     cache: CacheControl,
+    save_evidence: Callable[[], None],
     feedback: Feedback,
     probe: Callable[[KeyStore], StoreProbe],
     exposition: Callable[[], tuple[bytes, str]],
@@ -62,6 +63,7 @@ def build_admin(
         watcher: the policies in force.
         treasury: the ledger.
         cache: the cache under control.
+        save_evidence: writes what the cache learned.
         feedback: takes users' words on answers.
         probe: makes what asks whether the stores answer, of a key store that threads may use.
         exposition: returns the metrics and their content type.
@@ -81,7 +83,7 @@ def build_admin(
         budgets=BudgetAdministration(
             TreasuryBudgets(treasury, lambda: watcher.current), lambda: watcher.current, changes
         ),
-        cache=CacheAdministration(cache, lambda: watcher.current, changes),
+        cache=CacheAdministration(cache, lambda: watcher.current, changes, save_evidence),
         feedback=feedback,
         changes=changes,
         probe=probe(changing),

@@ -1,5 +1,6 @@
-"""`/admin/cache`: counts, the bound on wrong hits, near hits, invalidation, flush, feedback, export and import."""
+"""`/admin/cache`: counts, the bound on wrong hits, near hits, removal of entries or tenants, feedback, export, import."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +42,24 @@ class Flush(Struct, frozen=True, forbid_unknown_fields=True):
 
     tenant: Name | None = None
     dry_run: bool = False
+
+
+class Forget(Struct, frozen=True, forbid_unknown_fields=True):
+    """Remove all that the cache has of a tenant."""
+
+    tenant: Name
+
+
+class ForgottenTenant(Struct, frozen=True):
+    """What went: entries, and the key that opened them if there was one.
+
+    `has_policy` warns that the tenant may still ask, so that new entries are made for it.
+    """
+
+    tenant: str
+    entries: int
+    key_shredded: bool
+    has_policy: bool
 
 
 class Removed(Struct, frozen=True):
@@ -94,7 +113,7 @@ class TenantEntries(Struct, frozen=True):
 
 
 class Stats(Struct, frozen=True):
-    """Look-ups of this process since its start, by outcome, and the entries of each tenant in the store."""
+    """Look-ups of this process since its start by outcome, where the index lies, and each tenant's entries."""
 
     exact: int
     semantic: int
@@ -103,6 +122,7 @@ class Stats(Struct, frozen=True):
     bypass: int
     stored: int
     failed: int
+    index: str
     tenants: list[TenantEntries]
 
 
@@ -156,6 +176,7 @@ class CacheAdministration:
     control: CacheControl
     policies: Callable[[], PolicySet]
     changes: Changes
+    save_evidence: Callable[[], None]
 
     async def stats(self) -> Stats:
         """Return the counts."""
@@ -170,6 +191,7 @@ class CacheAdministration:
             counts.bypass,
             counts.stored,
             counts.failed,
+            self.control.index_place,
             tenants,
         )
 
@@ -211,6 +233,15 @@ class CacheAdministration:
         parts = [await self._remove(request, "cache.flush", name, Selector(), wanted.dry_run) for name in names]
         ids = [entry_id for part in parts for entry_id in part.entry_ids]
         return Removed(sum(part.count for part in parts), wanted.dry_run, ids[:NAMED_IN_ANSWER])
+
+    async def forget(self, request: AdminRequest, wanted: Forget) -> ForgottenTenant:
+        """Remove everything of a tenant, what was learned and its key too."""
+        async with self.changes.recording(actor_of(request), "cache.forget_tenant", wanted.tenant) as change:
+            gone = await _answered(self.control.forget(wanted.tenant))
+            await asyncio.to_thread(self.save_evidence)
+            change.after = {"entries": gone.entries, "key_shredded": gone.is_key_shredded}
+        has_policy = self.policies().get(wanted.tenant) is not None
+        return ForgottenTenant(wanted.tenant, gone.entries, gone.is_key_shredded, has_policy)
 
     async def feedback(self, request: AdminRequest, wanted: Feedback) -> Taken:
         """Take somebody's word on a hit."""
@@ -276,6 +307,10 @@ def cache_router(cache: CacheAdministration) -> Router:
     async def flush(request: AdminRequest, data: JSONBody[Flush]) -> Removed:
         return await cache.flush(request, data)
 
+    @post("/forget", opt=OWNER, status_code=200, summary="Remove all of a tenant: entries, key, what was learned")
+    async def forget(request: AdminRequest, data: JSONBody[Forget]) -> ForgottenTenant:
+        return await cache.forget(request, data)
+
     @post("/feedback", opt=OPERATOR, status_code=200, summary="Say whether a hit was wrong")
     async def feedback(request: AdminRequest, data: JSONBody[Feedback]) -> Taken:
         return await cache.feedback(request, data)
@@ -293,7 +328,7 @@ def cache_router(cache: CacheAdministration) -> Router:
     async def take_over(request: AdminRequest, data: JSONBody[Import]) -> Imported:
         return await cache.take_over(request, data)
 
-    routes = [stats, report, near_hits, invalidate, flush, feedback, export, take_over]
+    routes = [stats, report, near_hits, invalidate, flush, forget, feedback, export, take_over]
     return Router("/admin/cache", route_handlers=routes, tags=["cache"])
 
 

@@ -1,4 +1,4 @@
-"""`headgate cache stats | report | invalidate | flush | export | import`: the cache of a running gateway."""
+"""`headgate cache stats | report | invalidate | flush | forget-tenant | export | import` of a running gateway."""
 
 import argparse
 from pathlib import Path
@@ -44,6 +44,14 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     whose.add_argument("--tenant", help="of this tenant")
     whose.add_argument("--all-tenants", action="store_true", help="of all tenants")
     flush.set_defaults(run=run_flush)
+    forget = actions.add_parser(
+        "forget-tenant",
+        help="remove all that the cache has of a tenant: entries, what was learned, and its encryption key",
+        epilog="example: headgate cache forget-tenant acme --yes",
+    )
+    forget.add_argument("tenant", metavar="TENANT", help="who left")
+    forget.add_argument("--yes", action="store_true", help="do it; it cannot be undone")
+    forget.set_defaults(run=run_forget)
     export = actions.add_parser(
         "export",
         help="write a tenant's entries, with their texts, to a file of JSON lines",
@@ -62,7 +70,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     take.set_defaults(run=run_import)
     for action in (invalidate, flush):
         action.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
-    for action in (stats, report, invalidate, flush, export, take):
+    for action in (stats, report, invalidate, flush, forget, export, take):
         action.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
         add_config(action)
         add_json(action)
@@ -71,13 +79,12 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 def run_stats(arguments: argparse.Namespace) -> int:
     """Print the counts of look-ups and of entries."""
     answer = _get(arguments, "/admin/cache/stats")
-    tenants = answer.pop("tenants")
-    columns, values = list(answer), [[str(answer[name]) for name in answer]]
-    if not arguments.json:
-        _table("look-ups since the start", columns, values)
-        rows = [[one["tenant"], str(one["entries"])] for one in tenants]
-        return _table("entries", ["tenant", "entries"], rows)
-    return _json(answer | {"tenants": tenants})
+    if arguments.json:
+        return _json(answer)
+    tenants, place = answer.pop("tenants"), answer.pop("index")
+    _table("look-ups since the start", list(answer), [[str(answer[name]) for name in answer]])
+    print(f"index on {place}")
+    return _table("entries", ["tenant", "entries"], [[one["tenant"], str(one["entries"])] for one in tenants])
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -122,6 +129,24 @@ def run_invalidate(arguments: argparse.Namespace) -> int:
 def run_flush(arguments: argparse.Namespace) -> int:
     """Remove all entries of a tenant or of all tenants."""
     return _removed(arguments, "/admin/cache/flush", {} if arguments.all_tenants else {"tenant": arguments.tenant})
+
+
+def run_forget(arguments: argparse.Namespace) -> int:
+    """Remove everything of a tenant."""
+    import sys
+
+    from core.errors import ConfigurationError
+    from gateway.admin.client import open_client
+
+    if not arguments.yes:
+        mend = "add --yes, or look first with `headgate cache flush --tenant NAME --dry-run`"
+        raise ConfigurationError("forget-tenant", arguments.tenant[:80], "cannot be undone", mend)
+    with open_client(arguments.config, arguments.admin_url) as client:
+        answer = client.post("/admin/cache/forget", {"tenant": arguments.tenant})
+    if answer["has_policy"]:
+        print("headgate: the tenant still has a policy; what it asks from now on is kept anew", file=sys.stderr)
+    key = ", its key is destroyed" if answer["key_shredded"] else ""
+    return _told(arguments, answer, f"{answer['entries']} entries removed{key}")
 
 
 def run_export(arguments: argparse.Namespace) -> int:

@@ -218,3 +218,16 @@ def test_evidence_is_kept_in_a_file_and_a_broken_one_starts_afresh(
     assert load_evidence(file, table, "words").reports() == []
     assert "local evidence not read" in caplog.text
     assert [one.name for one in tmp_path.iterdir()] == ["evidence.json"]
+
+
+async def test_a_forgotten_tenant_leaves_no_evidence_no_served_hit_and_no_near_hit() -> None:
+    bench = Bench()
+    await bench.kept()
+    await bench.kept("Sort these numbers: 7 3 9")
+    for name, text in (("r1", PARAPHRASE), ("r2", "Sort these numbers: 7 3 8")):
+        await bench.cache.lookup(caller(), named(name, text), policy())
+        await bench.cache.lookup(caller("other"), named(name + "x", text), policy(tenant="other"))
+    bench.cache.verification.forget("acme")
+    assert [one.tenant for one in bench.cache.evidence.reports()] == ["other"]
+    assert bench.cache.verification.hits.near_hits("acme") == []
+    assert not await bench.cache.feedback("acme", request_id="r1", wrong=True)

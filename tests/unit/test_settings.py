@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.money import Price
+from gateway.cache_settings import CacheSettings, GpuSettings
 from gateway.settings import (
     Address,
     AlertWebhook,
@@ -215,3 +216,17 @@ def test_prices_variables_and_alerts_that_cannot_be_used_are_one_line(tmp_path: 
         load(tmp_path, text)
     assert says in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_the_cache_keeps_its_keys_beside_the_state_unless_told_otherwise(tmp_path: Path) -> None:
+    settings = load(tmp_path, LEAST + "cache: {encrypt: true, mib_per_tenant: 1, gpu: {device: 1, memory_mib: 512}}\n")
+    assert settings.cache.keys == tmp_path / "var" / "cache-keys"
+    assert settings.cache.max_bytes_per_tenant == 2**20
+    assert settings.cache.gpu == GpuSettings(1, 512 * 2**20)
+    apart = load(tmp_path, LEAST + "cache: {encrypt: true, keys: apart, gpu: {enabled: false}}\n").cache
+    assert (apart.keys, apart.gpu) == (tmp_path / "apart", None)
+    assert load(tmp_path, LEAST).cache == CacheSettings()
+
+
+def test_a_folder_of_keys_that_nothing_uses_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, LEAST + "cache: {keys: apart}\n").startswith("cache.keys: names a folder")
