@@ -1,4 +1,4 @@
-"""`/admin/cache`: counts, the bound on wrong hits, near hits, removal of entries or tenants, feedback, export, import."""
+"""`/admin/cache`: counts, the bound on wrong hits, near hits, removal of entries or tenants, feedback, export."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
