@@ -21,6 +21,7 @@ from backends.sse import (
     parse_completion,
     produced_bytes,
 )
+from backends.whole_answers import parse_whole
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
@@ -30,7 +31,6 @@ from core.trace import Attempt, AttemptOutcome, UsageSource
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_KEPT_BYTES = 1024 * 1024
-CHAT_PATH = "/chat/completions"
 LAST_READ_S = 0.005
 LAST_READS = 8
 
@@ -77,6 +77,7 @@ class LiveAnswer:
         self._kept_bytes = 0
         self._content_frames = 0
         self._body: Parsed | None = None
+        self.content_type = ""
         self._reported: Usage | None = None
         self._is_report_last = False
         self._failure: AttemptError | None = None
@@ -89,6 +90,7 @@ class LiveAnswer:
             AttemptError: nothing was sent to the client yet, so another deployment may be tried.
         """
         self._upstream = response.chunks
+        self.content_type = response.content_type
         try:
             if self._request.stream:
                 await self._begin_stream(response.content_type)
@@ -157,6 +159,8 @@ class LiveAnswer:
     def captured(self) -> Captured | None:
         """Return the answer for the cache, or None when it is not complete, not sound or was too long."""
         if not self.complete or self._kept_bytes > MAX_KEPT_BYTES:
+            return None
+        if self._body is not None and len(self._ready[0]) > MAX_KEPT_BYTES:
             return None
         try:
             parts = [self._body] if self._body is not None else [parse_completion(data) for data in self._kept]
@@ -230,9 +234,9 @@ class LiveAnswer:
             if len(body) > MAX_BODY_BYTES:
                 raise AttemptError(AttemptOutcome.FAILED, f"the answer is larger than {MAX_BODY_BYTES} bytes")
         try:
-            parsed = parse_completion(bytes(body))
+            parsed = parse_whole(self._request.path, bytes(body))
         except msgspec.DecodeError as problem:
-            raise AttemptError(AttemptOutcome.FAILED, "the answer is not a chat completion") from problem
+            raise AttemptError(AttemptOutcome.FAILED, "the answer is not what was asked for") from problem
         if parsed.error is not None or parsed.choices == 0:
             raise AttemptError(AttemptOutcome.FAILED, parsed.error or "the answer holds no choice")
         self._body = parsed

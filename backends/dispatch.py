@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from backends.attempt import CHAT_PATH, LiveAnswer, opened
+from backends.attempt import LiveAnswer, opened
 from backends.protocol import AttemptError, UpstreamCall
 from backends.registry import Registry
 from core.chat import ChatRequest
@@ -111,12 +111,13 @@ class Dispatcher:
         if deployment.readiness() is Readiness.LOADING:
             await self._wait(answer, step, deadline)
         call = UpstreamCall(
-            path=CHAT_PATH,
+            path=request.path,
             body=request.upstream_body(
                 deployment.model, ask_usage=deployment.ask_usage, max_tokens=step.sent_max_tokens
             ),
             request_id=request.request_id,
             traceparent=traceparent if deployment.local else None,
+            content_type=request.content_type,
         )
         await stack.enter_async_context(opened(answer, deployment, call, deadline))
 

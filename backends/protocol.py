@@ -18,6 +18,7 @@ class UpstreamCall:
     body: bytes
     request_id: str
     traceparent: str | None = None
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

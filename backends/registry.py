@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from backends.latency import Flight, LatencyTracker
 from backends.protocol import Backend
 from core.clock import Clock
+from core.endpoints import CHAT_ALONE
 from core.money import Price
 from core.plan import DeploymentSnapshot, Readiness, RegistrySnapshot
 from core.trace import Attempt, AttemptOutcome
@@ -52,6 +53,7 @@ class Deployment:
     max_output_tokens: int | None = None
     local: bool = False
     ask_usage: bool = True
+    serves: frozenset[str] = CHAT_ALONE
     readiness: Callable[[], Readiness] = always_ready
     retry_after_s: Callable[[], float] = no_wait_s
     expected_output_tokens: float = 256.0
@@ -153,6 +155,7 @@ class Registry:
             readiness=self.readiness_of(deployment.name),
             context_tokens=deployment.context_tokens,
             max_output_tokens=deployment.max_output_tokens,
+            serves=deployment.serves,
             expected_output_tokens=max(1, round(deployment.expected_output_tokens)),
             retry_after_s=max(deployment.retry_after_s(), deployment.open_until_s - self._clock.monotonic_s()),
             forecast=deployment.latency.forecast(self._clock.monotonic_s()),

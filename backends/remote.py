@@ -76,7 +76,6 @@ class RemoteBackend:
         self._transport = transport
         self._clock = clock
         self._headers = [
-            ("content-type", "application/json"),
             ("accept", "application/json, text/event-stream"),
             ("accept-encoding", "identity"),
             ("user-agent", "headgate"),
@@ -107,7 +106,7 @@ class RemoteBackend:
         await self._transport.aclose()
 
     def _request(self, base_url: str, call: UpstreamCall) -> httpx.Request:
-        headers = [*self._headers, ("x-request-id", call.request_id)]
+        headers = [*self._headers, ("content-type", call.content_type), ("x-request-id", call.request_id)]
         if call.traceparent is not None:
             headers.append(("traceparent", call.traceparent))
         return httpx.Request(

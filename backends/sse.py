@@ -73,6 +73,7 @@ class _Choice(msgspec.Struct):
     index: int = 0
     delta: _Delta | None = None
     message: _Message | None = None
+    text: str | None = None
     finish_reason: str | None = None
     logprobs: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -98,7 +99,9 @@ class _Usage(msgspec.Struct):
     completion_tokens_details: _Details | None = None
 
 
-class _Error(msgspec.Struct):
+class ErrorBody(msgspec.Struct):
+    """An `error` object as far as the gateway reads it."""
+
     message: str | None = None
     code: str | int | None = None
 
@@ -107,7 +110,7 @@ class _Completion(msgspec.Struct):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: _Error | str | None = None
+    error: ErrorBody | str | None = None
 
 
 _completion_decoder = msgspec.json.Decoder(_Completion)
@@ -165,6 +168,8 @@ def parse_completion(data: bytes) -> Parsed:
     choice = choices[0] if choices else None
     said = None if choice is None else (choice.delta or choice.message)
     content = said.content if said is not None and isinstance(said.content, str) else ""
+    if choice is not None and choice.text is not None:
+        content = choice.text
     return Parsed(
         model=completion.model,
         content=content,
@@ -173,7 +178,7 @@ def parse_completion(data: bytes) -> Parsed:
         finish_reason=None if choice is None else choice.finish_reason,
         plain=choice is None or _is_plain(choice),
         usage=_usage(completion.usage),
-        error=_error_text(completion.error),
+        error=error_text(completion.error),
     )
 
 
@@ -183,8 +188,10 @@ def produced_bytes(data: bytes) -> int:
     Raises:
         msgspec.DecodeError: not JSON, or not shaped like a completion.
     """
-    said = [choice.delta or choice.message for choice in _decoded(data).choices or []]
-    return sum(_bytes_said(one) for one in said if one is not None)
+    choices = _decoded(data).choices or []
+    said = [choice.delta or choice.message for choice in choices]
+    texts = sum(len(choice.text.encode()) for choice in choices if choice.text)
+    return texts + sum(_bytes_said(one) for one in said if one is not None)
 
 
 def _decoded(data: bytes) -> _Completion:
@@ -206,7 +213,7 @@ def _bytes_said(said: _Delta | _Message) -> int:
 
 def _says_something(choice: _Choice) -> bool:
     said = choice.delta or choice.message
-    if choice.finish_reason is not None:
+    if choice.finish_reason is not None or choice.text:
         return True
     return said is not None and bool(
         said.content
@@ -250,7 +257,8 @@ def _usage(usage: _Usage | None) -> Usage | None:
     )
 
 
-def _error_text(error: _Error | str | None) -> str | None:
+def error_text(error: ErrorBody | str | None) -> str | None:
+    """Return what an error says, None without one."""
     if error is None:
         return None
     return error if isinstance(error, str) else error.message or "unspecified"

@@ -9,6 +9,7 @@ Tokens for requests (`Bypass.why`):
 - `personal`: about the asker's own affairs, and no `user` was named; with one, it is kept for that user
 - `no_user`: the policy scopes by user, and none was named
 - `secret`: the prompt carries a credential
+- `path`: a route that the operator mapped; nothing is known of its answers
 
 Tokens for answers: `finish` (did not end with `stop`; an aborted stream has no such end), `empty`, `other_tier` (a
 fallback answered for the tier or deployment that was asked for), `no_store`, `answer_secret`.
@@ -21,11 +22,12 @@ import msgspec
 from cache.sensitive import has_secret, is_personal, is_time_dependent
 from core.cached import CachedAnswer
 from core.chat import ChatRequest
+from core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget
 
 RequestRefusal = Literal[
     "policy", "caller", "refresh", "tools", "n", "media", "logprobs", "audio", "no_text", "too_long", "time",
-    "personal", "no_user", "secret",
+    "personal", "no_user", "secret", "path",
 ]  # fmt: skip
 LONGEST_CACHED_BYTES = 32 * 1024
 AnswerRefusal = Literal["finish", "empty", "other_tier", "no_store", "answer_secret"]
@@ -38,6 +40,8 @@ def refuse_request(request: ChatRequest, policy: EffectivePolicy) -> RequestRefu
         return "policy"
     if request.demands.cache.bypass:
         return "caller"
+    if request.path == EMBEDDINGS:
+        return _refuse_embeddings(request, policy)
     shape = _refuse_shape(request)
     if shape is not None:
         return shape
@@ -54,6 +58,15 @@ def refuse_request(request: ChatRequest, policy: EffectivePolicy) -> RequestRefu
         return "personal"
     if has_secret(text):
         return "secret"
+    return "refresh" if request.demands.cache.refresh else None
+
+
+def _refuse_embeddings(request: ChatRequest, policy: EffectivePolicy) -> RequestRefusal | None:
+    """Vectors of the same input stay the same and say nothing that the input did not, whatever it is about."""
+    if request.user is None and policy.tenant_policy.cache.per_user:
+        return "no_user"
+    if request.prompt_bytes > LONGEST_CACHED_BYTES:
+        return "too_long"
     return "refresh" if request.demands.cache.refresh else None
 
 
@@ -92,6 +105,8 @@ def needs_user_scope(request: ChatRequest, policy: EffectivePolicy) -> bool:
 
 
 def _refuse_shape(request: ChatRequest) -> RequestRefusal | None:
+    if request.path not in (CHAT, COMPLETIONS):
+        return "path"
     if request.has_tools or any(_is_set(message.tool_calls) or message.role == "tool" for message in request.messages):
         return "tools"
     if request.n > 1:

@@ -18,6 +18,7 @@ import msgspec
 from cache.eligibility import needs_user_scope
 from cache.normalise import normalise
 from core.chat import ChatRequest
+from core.endpoints import CHAT
 from core.identity import Caller
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, Target, TierTarget
 
@@ -82,8 +83,11 @@ class Fingerprinter:
 def _split_last_text(request: ChatRequest) -> tuple[Any, str | None]:
     """Return the messages without the last user text, and that text; (all messages, None) where it is not one text.
 
+    Requests other than chat match as a whole, and only among those of their path: their prompts are raw text.
     A last turn of several text parts stays in the scope as a whole: joined, `a\\nb` and two parts `a`, `b` look alike.
     """
+    if request.path != CHAT:
+        return {"path": request.path}, None
     messages = _value(request.fields["messages"])
     if request.last_user_text is None or not isinstance(messages, list) or not messages:
         return messages, None

@@ -6,9 +6,11 @@ number text and unknown fields survive.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
+from core.endpoints import CHAT
 from core.errors import InvalidRequest
 
 REFUSED_FIELDS = ("api_base", "base_url", "custom_host", "api_key")
@@ -17,6 +19,7 @@ LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 PROMPT_FIELDS = ("messages", "tools", "functions", "response_format")
 MAX_TOKENS = 2**31 - 1
 NULL = msgspec.Raw(b"null")
+Known = TypeVar("Known")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -32,7 +35,9 @@ class _Part(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class _StreamOptions(msgspec.Struct, frozen=True):
+class StreamOptions(msgspec.Struct, frozen=True):
+    """What of `stream_options` the gateway reads."""
+
     include_usage: bool | None = None
 
 
@@ -46,7 +51,7 @@ class _Known(msgspec.Struct, frozen=True):
     model: str
     messages: list[Message]
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
@@ -94,7 +99,10 @@ class Demands:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One parsed chat request; `fields` holds every top-level field as raw JSON."""
+    """One parsed request; `fields` holds every top-level field as raw JSON.
+
+    `path` is where it goes below a deployment's base URL: chat, or one of `core.passed_requests`, which have no
+    messages. A `payload` is a body that is not JSON and goes out as it is.    """
 
     request_id: str
     fields: Mapping[str, msgspec.Raw] = field(repr=False)
@@ -111,6 +119,9 @@ class ChatRequest:
     wants_json: bool
     prompt_bytes: int
     demands: Demands = Demands()
+    path: str = CHAT
+    payload: bytes | None = field(default=None, repr=False)
+    content_type: str = "application/json"
 
     def estimated_input_tokens(self) -> int:
         """Estimate the prompt's tokens as bytes / 3, rounded up: above what common tokenizers need for most text."""
@@ -124,7 +135,9 @@ class ChatRequest:
             ask_usage: add `stream_options.include_usage` to a stream that lacks it.
             max_tokens: replace the client's output limit, or None to keep it.
         """
-        changed: dict[str, bytes] = {"model": msgspec.json.encode(model)}
+        if self.payload is not None:
+            return self.payload
+        changed = {"model": msgspec.json.encode(model)} if "model" in self.fields else {}
         if max_tokens is not None:
             named = [name for name in LIMIT_FIELDS if name in self.fields] or ["max_tokens"]
             changed |= dict.fromkeys(named, str(max_tokens).encode())
@@ -141,18 +154,10 @@ def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = N
     Raises:
         InvalidRequest: not UTF-8, not JSON, a known field of a wrong type, or a field that chooses an upstream.
     """
-    try:
-        body.decode()  # raw slices are not checked by the decoder, so text read later would fail there
-        fields = _fields_decoder.decode(body)
-        known = _known_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise InvalidRequest(f"The request body is not a valid chat request: {problem}") from problem
-    for name in REFUSED_FIELDS:
-        if name in fields:
-            raise InvalidRequest(
-                f"The field {name!r} is not accepted; upstreams are the operator's choice.", param=name
-            )
-    _check_values(known)
+    fields, known = decode_fields(body, _known_decoder, "chat request")
+    if not known.messages:
+        raise InvalidRequest("'messages' must hold at least one message.", param="messages")
+    check_limits(known.n, max_tokens=known.max_tokens, max_completion_tokens=known.max_completion_tokens)
     return ChatRequest(
         request_id=request_id,
         fields=fields,
@@ -172,13 +177,38 @@ def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = N
     )
 
 
-def _check_values(known: _Known) -> None:
-    if not known.messages:
-        raise InvalidRequest("'messages' must hold at least one message.", param="messages")
-    for name, value in (("max_tokens", known.max_tokens), ("max_completion_tokens", known.max_completion_tokens)):
+def decode_fields(
+    body: bytes, decoder: msgspec.json.Decoder[Known], what: str
+) -> tuple[Mapping[str, msgspec.Raw], Known]:
+    """Return every top-level field as raw JSON, and what `decoder` makes of the body.
+
+    Raises:
+        InvalidRequest: not UTF-8, not JSON, a known field of a wrong type, or a field that chooses an upstream.
+    """
+    try:
+        body.decode()  # raw slices are not checked by the decoder, so text read later would fail there
+        fields = _fields_decoder.decode(body)
+        known = decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise InvalidRequest(f"The request body is not a valid {what}: {problem}") from problem
+    for name in REFUSED_FIELDS:
+        if name in fields:
+            raise InvalidRequest(
+                f"The field {name!r} is not accepted; upstreams are the operator's choice.", param=name
+            )
+    return fields, known
+
+
+def check_limits(n: int | None, **limits: int | None) -> None:
+    """Check the number of choices and the output limits by their names.
+
+    Raises:
+        InvalidRequest: one of them is out of its range.
+    """
+    for name, value in limits.items():
         if value is not None and not 1 <= value <= MAX_TOKENS:
             raise InvalidRequest(f"{name!r} must be between 1 and {MAX_TOKENS}.", param=name)
-    if known.n is not None and not 1 <= known.n <= 128:
+    if n is not None and not 1 <= n <= 128:
         raise InvalidRequest("'n' must be between 1 and 128.", param="n")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from core.endpoints import CHAT_ALONE
 from core.money import Price
 from core.rules import WhenExhausted
 from core.weighing import Weighing
@@ -100,7 +101,10 @@ class LatencyForecast:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSnapshot:
-    """One deployment as the planner sees it; `forecast` is None until it has answered often enough to have one."""
+    """One deployment as the planner sees it; `forecast` is None until it has answered often enough to have one.
+
+    `serves` are the paths that it answers.
+    """
 
     name: str
     model: str
@@ -111,6 +115,7 @@ class DeploymentSnapshot:
     expected_output_tokens: int = 256
     retry_after_s: float = 1.0
     forecast: LatencyForecast | None = None
+    serves: frozenset[str] = CHAT_ALONE
 
 
 @dataclass(frozen=True, slots=True)

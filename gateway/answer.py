@@ -8,11 +8,12 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with status 200; `chunks` is one whole JSON body, or SSE frames when `stream` is set."""
+    """An answer with status 200; `chunks` is one whole body, or SSE frames when `stream` is set."""
 
     stream: bool
     headers: Headers
     chunks: AsyncIterator[bytes]
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ WRITE_TIMEOUT_S = 30.0
 LAST_WRITE_S = 1.0
 ABORT = "headgate.abort"
 NOT_READING = "The client does not read its answer."
-JSON_TYPE = (b"content-type", b"application/json")
+JSON_TYPE = "application/json"
 SSE_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -112,7 +112,7 @@ class Reply:
         if not answer.stream:
             body = b"".join([chunk async for chunk in answer.chunks])
             running.completed()
-            await self.whole(200, headers, body)
+            await self.whole(200, headers, body, answer.content_type)
             return
         self._has_started = self._is_stream = True
         last = b""
@@ -132,11 +132,14 @@ class Reply:
         running.completed()
         await self._end(last)
 
-    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send one whole JSON response."""
+    async def whole(
+        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, content_type: str = JSON_TYPE
+    ) -> None:
+        """Send one whole response."""
         self._has_started = True
+        described = [(b"content-type", content_type.encode("latin-1", "replace"))]
         length = (b"content-length", str(len(body)).encode())
-        await self._end(body, _start(status, [JSON_TYPE, *headers, length]))
+        await self._end(body, _start(status, [*described, *headers, length]))
 
     async def error(self, error: HeadgateError) -> None:
         """Send an error object, or an SSE error event that ends a stream; from one that is gone the line is cut.

@@ -217,7 +217,8 @@ class Pipeline:
         if not draft.request.stream:
             cost_nano_usd = draft.attempts.cost_nano_usd + live.cost_nano_usd
             headers += (("x-headgate-cost-usd", usd_text(cost_nano_usd)),)
-        return Answer(draft.request.stream, headers, self._timed(self._finished(relay, draft), draft))
+        chunks = self._timed(self._finished(relay, draft), draft)
+        return Answer(draft.request.stream, headers, chunks, live.content_type)
 
     def _degraded_from(self, relay: "_Relay") -> str | None:
         """Return the tier that was wanted when a cheaper one answers, whether the plan or a fallback chose it."""

@@ -1,4 +1,4 @@
-"""Render a cached answer as a chat completion: one JSON body, or SSE frames that read like a live stream."""
+"""Render a cached answer as what was asked for: one JSON body, or SSE frames that read like a live stream."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -8,13 +8,16 @@ import msgspec
 
 from core.cached import CachedAnswer
 from core.chat import ChatRequest
+from core.endpoints import CHAT, EMBEDDINGS
 
 _WORDS = re.compile(r"\S+\s*|\s+")
 
 
 async def replay(answer: CachedAnswer, request: ChatRequest, created_s: int) -> AsyncIterator[bytes]:
     """Yield `answer` in the shape that `request` asked for."""
-    if request.stream:
+    if request.path == EMBEDDINGS:
+        yield answer.content.encode()
+    elif request.stream:
         for frame in _frames(answer, request, created_s):
             yield frame
     else:
@@ -22,21 +25,26 @@ async def replay(answer: CachedAnswer, request: ChatRequest, created_s: int) -> 
 
 
 def _completion(answer: CachedAnswer, request: ChatRequest, created_s: int) -> dict[str, Any]:
+    is_chat = request.path == CHAT
+    said = {"message": {"role": "assistant", "content": answer.content, "refusal": None}}
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": answer.content, "refusal": None},
+        **(said if is_chat else {"text": answer.content}),
         "logprobs": None,
         "finish_reason": answer.finish_reason,
     }
-    return _head(answer, request, created_s, "chat.completion") | {"choices": [choice], "usage": _usage(answer)}
+    kind = "chat.completion" if is_chat else "text_completion"
+    return _head(answer, request, created_s, kind) | {"choices": [choice], "usage": _usage(answer)}
 
 
 def _frames(answer: CachedAnswer, request: ChatRequest, created_s: int) -> Iterator[bytes]:
-    head = _head(answer, request, created_s, "chat.completion.chunk")
-    yield _frame(head | {"choices": [_choice({"role": "assistant", "content": ""})]})
+    is_chat = request.path == CHAT
+    head = _head(answer, request, created_s, "chat.completion.chunk" if is_chat else "text_completion")
+    if is_chat:
+        yield _frame(head | {"choices": [_choice({"delta": {"role": "assistant", "content": ""}})]})
     for word in _WORDS.findall(answer.content):
-        yield _frame(head | {"choices": [_choice({"content": word})]})
-    yield _frame(head | {"choices": [_choice({}, answer.finish_reason)]})
+        yield _frame(head | {"choices": [_choice({"delta": {"content": word}} if is_chat else {"text": word})]})
+    yield _frame(head | {"choices": [_choice({"delta": {}} if is_chat else {"text": ""}, answer.finish_reason)]})
     if request.include_usage:
         yield _frame(head | {"choices": [], "usage": _usage(answer), "headgate": {"cost_usd": "0"}})
     yield b"data: [DONE]\n\n"
@@ -44,15 +52,15 @@ def _frames(answer: CachedAnswer, request: ChatRequest, created_s: int) -> Itera
 
 def _head(answer: CachedAnswer, request: ChatRequest, created_s: int, kind: str) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{request.request_id}",
+        "id": f"{'chatcmpl' if request.path == CHAT else 'cmpl'}-{request.request_id}",
         "object": kind,
         "created": created_s,
         "model": answer.response_model,
     }
 
 
-def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _choice(said: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason}
 
 
 def _usage(answer: CachedAnswer) -> dict[str, Any]:

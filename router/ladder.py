@@ -1,9 +1,11 @@
 """The tiers that one request may use, cheapest first, each with its deployments priced for this very request."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from core.chat import ChatRequest
-from core.errors import ModelNotFound
+from core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
+from core.errors import InvalidRequest, ModelNotFound
 from core.money import Usage
 from core.plan import DeploymentSnapshot, PlannedStep, Readiness, RegistrySnapshot
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TenantPolicy, TierTarget
@@ -61,6 +63,7 @@ def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: Regist
 
     Raises:
         ModelNotFound: nothing is granted, or the target is not in the registry.
+        InvalidRequest: what is granted does not serve the request's path.
     """
     match policy.target:
         case AutoTarget():
@@ -77,17 +80,26 @@ def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: Regist
             rules = policy.tenant_policy
             listed = (_rung(request, rules, registry, registry.tier_of(name), (name,)) for name in names)
             ladder = tuple(rung for rung in listed if rung.offers)
+    if not ladder and request.path != CHAT:
+        raise _not_served(request, policy)
     if not ladder:
         raise ModelNotFound(policy.alias)
     return ladder
 
 
+def _not_served(request: ChatRequest, policy: EffectivePolicy) -> InvalidRequest:
+    return InvalidRequest(f"The model {policy.alias[:120]!r} does not serve /v1{request.path}.", param="model")
+
+
 def _tier_rungs(
     request: ChatRequest, policy: TenantPolicy, registry: RegistrySnapshot, named: str | None
 ) -> tuple[Rung, ...]:
-    granted = (tier for tier in registry.tiers if tier in policy.tiers or tier == named)
+    granted: Iterator[str] = (tier for tier in registry.tiers if tier in policy.tiers or tier == named)
+    if request.path == EMBEDDINGS and named is not None:
+        granted = iter((named,))  # vectors of two models cannot be compared: nothing may stand in
     rungs = (_rung(request, policy, registry, tier, registry.tiers[tier]) for tier in granted)
-    return tuple(rung for rung in rungs if rung.offers)
+    serving = tuple(rung for rung in rungs if rung.offers)
+    return serving[:1] if request.path == EMBEDDINGS else serving
 
 
 def _deployment_rungs(
@@ -102,9 +114,12 @@ def _deployment_rungs(
         for name in registry.tiers.get(home, ())
         if name != named and (home in rules.tiers or name in rules.deployments)
     )
-    own = _rung(request, rules, registry, home, (named, *beside))
+    if request.path not in registry.deployments[named].serves:
+        raise _not_served(request, policy)
+    is_alone = request.path not in (CHAT, COMPLETIONS)
+    own = _rung(request, rules, registry, home, (named,) if is_alone else (named, *beside))
     own = Rung(home, (replace(own.offers[0], fits=True), *own.offers[1:]))  # whether it fits is the upstream's to say
-    if home not in registry.tiers:
+    if home not in registry.tiers or is_alone:
         return (own,)
     rungs = _tier_rungs(request, rules, registry, named=home)
     return tuple(own if rung.tier == home else rung for rung in rungs)
@@ -114,7 +129,8 @@ def _rung(
     request: ChatRequest, policy: TenantPolicy, registry: RegistrySnapshot, tier: str, names: tuple[str, ...]
 ) -> Rung:
     present = (registry.deployments[name] for name in names if name in registry.deployments)
-    return Rung(tier, tuple(_offer(request, policy, tier, deployment) for deployment in present))
+    serving = (deployment for deployment in present if request.path in deployment.serves)
+    return Rung(tier, tuple(_offer(request, policy, tier, deployment) for deployment in serving))
 
 
 def _offer(request: ChatRequest, policy: TenantPolicy, tier: str, deployment: DeploymentSnapshot) -> Offer:
