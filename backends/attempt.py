@@ -25,6 +25,7 @@ from backends.whole_answers import parse_whole
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
+from core.endpoints import KNOWN
 from core.money import Usage, usd_text
 from core.plan import PlannedStep
 from core.trace import Attempt, AttemptOutcome, UsageSource
@@ -77,7 +78,7 @@ class LiveAnswer:
         self._kept_bytes = 0
         self._content_frames = 0
         self._body: Parsed | None = None
-        self.content_type = ""
+        self.content_type = "application/json"
         self._reported: Usage | None = None
         self._is_report_last = False
         self._failure: AttemptError | None = None
@@ -90,7 +91,8 @@ class LiveAnswer:
             AttemptError: nothing was sent to the client yet, so another deployment may be tried.
         """
         self._upstream = response.chunks
-        self.content_type = response.content_type
+        if self._request.path not in KNOWN:
+            self.content_type = response.content_type or "application/octet-stream"
         try:
             if self._request.stream:
                 await self._begin_stream(response.content_type)

@@ -84,6 +84,7 @@ class CacheControls:
 class Demands:
     """What the caller asked for in headers: cache controls, a session, a deadline, an explanation, a tier, tags.
 
+    `content_type` says how its body is written.
     `read_timeout_ms` is how long the SDK waits for the next bytes: the whole answer of a plain request, and no limit
     on a stream that flows.
     """
@@ -95,6 +96,7 @@ class Demands:
     explain: bool = False
     tier: str | None = None
     tags: tuple[str, ...] = ()
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class ChatRequest:
     """One parsed request; `fields` holds every top-level field as raw JSON.
 
     `path` is where it goes below a deployment's base URL: chat, or one of `core.passed_requests`, which have no
-    messages. A `payload` is a body that is not JSON and goes out as it is.    """
+    messages. A `payload` is a body that is not JSON and goes out as it is.
+    """
 
     request_id: str
     fields: Mapping[str, msgspec.Raw] = field(repr=False)

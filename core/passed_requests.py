@@ -143,4 +143,3 @@ def _unspoken(request_id: str, model: str, path: str, demands: Demands | None) -
         demands=demands or Demands(),
         path=path,
     )
-

@@ -9,7 +9,8 @@ from litestar.types import HTTPScope, HTTPSendMessage, Receive, Send
 
 from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout
 from gateway.answer import Answer
-from gateway.rendering import error_body, error_event, error_headers
+from gateway.dialects.dialect import OPENAI, Voice
+from gateway.rendering import error_headers
 from gateway.running import RunningRequest
 
 BODY_IDLE_S = 20.0
@@ -97,7 +98,15 @@ class Reply:
     A client that does not read is given up after `write_timeout_s`, so that it cannot hold its slot for ever.
     """
 
-    def __init__(self, scope: HTTPScope, send: Send, request_id: str, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        scope: HTTPScope,
+        send: Send,
+        request_id: str,
+        voice: Voice = OPENAI,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> None:
+        self.voice = voice
         self._scope = scope
         self._send = send
         self._write_timeout_s = write_timeout_s
@@ -128,7 +137,7 @@ class Reply:
         except ClientGone:
             raise
         except HeadgateError as error:
-            last = error_event(error)
+            last = self.voice.error_event(error)
         running.completed()
         await self._end(last)
 
@@ -159,9 +168,10 @@ class Reply:
             return
         if not self._has_started:
             headers = encode_headers([("x-request-id", self._request_id), *error_headers(error)])
-            await self.whole(error.http_status, headers, error_body(error))
+            body = self.voice.error_body(error, self._request_id)
+            await self.whole(error.http_status, headers, body)
         elif self._is_stream:
-            await self._end(error_event(error))
+            await self._end(self.voice.error_event(error))
 
     async def _end(self, body: bytes, *before: HTTPSendMessage) -> None:
         """Send the last bytes, and what comes before them."""

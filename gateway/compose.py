@@ -37,9 +37,10 @@ from gateway.asking import Asking, hit_check
 from gateway.cache_index import place_index
 from gateway.feedback import Feedback, Owners
 from gateway.hosting import Hosting, build_hosting
+from gateway.local_encoder import encoder_deployment
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
-from gateway.settings import HostedDeployment, RemoteDeployment, Settings
+from gateway.settings import EncoderDeployment, HostedDeployment, RemoteDeployment, Settings
 from gateway.stores import Stores, open_stores
 from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine
@@ -171,12 +172,12 @@ def build(settings: Settings) -> Gateway:
     clock = SystemClock()
     watcher = PolicyWatcher(settings.policies, settings.known, settings.environment)
     hosting = build_hosting(settings, clock)
-    registry = _registry(settings, hosting, clock)
+    embedder, placed = load_minilm(), place_index(settings.cache.gpu)
+    registry = _registry(settings, hosting, embedder, clock)
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)
     failures = FailureLimiter(clock)
     metrics = _metrics(watcher)
-    embedder, placed = load_minilm(), place_index(settings.cache.gpu)
     stores = open_stores(settings, clock, placed.index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
     cache, keep_evidence = _cache(settings, pepper, stores, placed.index, embedder, clock)
     request_log = RequestLog(settings.beside("requests"))
@@ -211,6 +212,7 @@ def build(settings: Settings) -> Gateway:
         clock=clock,
         max_body_bytes=settings.max_body_bytes,
         feedback=feedback,
+        routes=settings.routes,
     )
     admin = build_admin(
         settings,
@@ -313,7 +315,7 @@ def exposition(metrics: Metrics, api: PublicApi, stores: Stores) -> tuple[bytes,
     return metrics.exposition()
 
 
-def _registry(settings: Settings, hosting: Hosting, clock: Clock) -> Registry:
+def _registry(settings: Settings, hosting: Hosting, embedder: Embedder, clock: Clock) -> Registry:
     deployments = {}
     for name, deployment in settings.deployments.items():
         match deployment:
@@ -321,6 +323,8 @@ def _registry(settings: Settings, hosting: Hosting, clock: Clock) -> Registry:
                 deployments[name] = hosting.deployment(deployment)
             case RemoteDeployment():
                 deployments[name] = _remote(deployment, settings, clock)
+            case EncoderDeployment():
+                deployments[name] = encoder_deployment(deployment, embedder)
     return Registry(deployments, settings.tiers, clock)
 
 
@@ -340,6 +344,9 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
         context_tokens=deployment.context_tokens,
         max_output_tokens=deployment.max_output_tokens,
         ask_usage=deployment.ask_usage,
+        serves=deployment.serves.union(
+            path.removeprefix("/v1") for path, name in settings.routes.items() if name == deployment.name
+        ),
     )
 
 

@@ -8,7 +8,8 @@ from core.errors import InvalidApiKey, InvalidRequest
 from router.facts import MAX_TAG_CHARACTERS, MAX_TAGS, split_tags
 
 CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store", "only-if-cached": "only_if_cached"}
-PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"traceparent")
+PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"x-api-key", b"content-type", b"traceparent")
+SIGN_IN = (b"authorization", b"x-api-key")
 MAX_SESSION_CHARACTERS = 128
 MAX_AGE_DIGITS = 10
 MAX_CACHE_TAGS = 8
@@ -21,12 +22,12 @@ def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the headers that the gateway reads, by lower-case name.
 
     Raises:
-        InvalidApiKey: two `authorization` headers; a proxy before us may have looked at the other one.
+        InvalidApiKey: `authorization` or `x-api-key` twice; a proxy before us may have looked at the other one.
     """
     found: dict[str, str] = {}
     for name, value in headers:
         if name.startswith(PREFIXES):
-            if name == b"authorization" and "authorization" in found:
+            if name in SIGN_IN and name.decode() in found:
                 raise InvalidApiKey
             found[name.decode("latin-1")] = value.decode("latin-1")
     return found
@@ -48,6 +49,7 @@ def parse_demands(headers: Mapping[str, str]) -> Demands:
         explain=headers.get("x-headgate-explain", "").lower() == "true",
         tier=headers.get("x-headgate-tier") or None,
         tags=_tags(headers.get("x-headgate-tags", "")),
+        content_type=headers.get("content-type", "application/json"),
     )
 
 

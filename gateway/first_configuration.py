@@ -99,6 +99,7 @@ tiers: {{small: [small-int4], large: [{name}]}}   # cheapest first; names and nu
 deployments:
   small-int4: {{recipe: bundled-small-int4}}
   {large}
+  minilm: {{backend: encoder, price: {{input_usd_per_m: "0", output_usd_per_m: "0"}}}}   # /v1/embeddings
 """
 
 
@@ -116,6 +117,7 @@ def _remote(remote: Remote) -> str:
 
 DEFAULTS = """# What every tenant inherits. A tenant's file wins: mappings merge, lists replace, null takes away.
 models: {auto: auto}
+deployments: [minilm]
 limits: {requests_per_minute: 600, tokens_per_minute: 200000, concurrency: 50}
 service_class: interactive
 sla:

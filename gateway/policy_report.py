@@ -17,7 +17,7 @@ from core.plan import DeploymentSnapshot, Readiness, RegistrySnapshot
 from core.rules import TenantPolicy
 from gateway.measurements import measured_deployments
 from gateway.policy_examples import rules_without_example
-from gateway.settings import HostedDeployment, Settings, load_settings
+from gateway.settings import HostedDeployment, RemoteDeployment, Settings, load_settings
 from policies.abilities import missed_slas
 from policies.checking import CheckedTenant, check_folder
 from policies.documents import Origin, error_keys, key_text
@@ -104,7 +104,8 @@ def _snapshot(settings: Settings, name: str) -> DeploymentSnapshot:
     deployment = settings.deployments[name]
     if not isinstance(deployment, HostedDeployment):
         limits = (deployment.context_tokens, deployment.max_output_tokens)
-        return DeploymentSnapshot(name, deployment.model, deployment.price, Readiness.READY, *limits)
+        model, price, serves = deployment.model, deployment.price, deployment.serves
+        return DeploymentSnapshot(name, model, price, Readiness.READY, *limits, serves=serves)
     recipe = load_recipe(deployment.recipe, load_yaml)
     spec = recipe.spec
     price = deployment.price or recipe_price(recipe)
@@ -147,7 +148,7 @@ def _operator_findings(settings: Settings, today: date) -> Iterator[Finding]:
             line = wrote[path].line
             yield Finding("error", "invalid", file, line, key_text((*path, "recipe")), error.message)
             continue
-        if isinstance(deployment, HostedDeployment):
+        if not isinstance(deployment, RemoteDeployment):
             continue
         if deployment.api_key_env is not None and not os.environ.get(deployment.api_key_env):
             message = f"{deployment.api_key_env} is not set here; without it `headgate serve` does not start"

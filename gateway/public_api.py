@@ -1,10 +1,11 @@
-"""The public listener: chat, models, feedback, `/healthz`, `/readyz`, and the error object elsewhere.
+"""The public listener: the generating routes, models, feedback, `/healthz`, `/readyz`, the error object elsewhere.
 
 The hot routes are bare ASGI handlers: the key is checked from the headers before the body is read.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,16 +13,20 @@ import msgspec
 from litestar import Litestar, Response, asgi, get
 from litestar.config.app import AppConfig
 from litestar.exceptions import HTTPException
+from litestar.handlers import ASGIRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from backends.registry import Registry
-from core.chat import parse_chat_request
 from core.clock import Clock
-from core.errors import HeadgateError, RouteNotFound
+from core.endpoints import COMPLETIONS
+from core.errors import HeadgateError, InvalidApiKey, ModelNotFound, PermissionRefused, RouteNotFound
 from core.identity import Caller, new_request_id
 from core.plan import Readiness
 from gateway.asgi import Reply, encode_headers, read_body
 from gateway.demands import parse_demands, relevant_headers
+from gateway.dialects.completions import as_chat
+from gateway.dialects.dialect import Dialect, Spoken, spoken_answer
+from gateway.dialects.served import DIALECTS, mapped_route
 from gateway.feedback import Feedback
 from gateway.feedback_api import FeedbackApi, feedback_route
 from gateway.pipeline import Pipeline
@@ -31,10 +36,10 @@ from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
 from policies.access import CallerSource
 from policies.loading import PolicySet
-from policies.resolution import visible_models
+from policies.resolution import resolve, visible_models
+from router.ladder import serves
 
 logger = logging.getLogger("headgate.http")
-CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
 BEST_FIRST = list(Readiness)
 
@@ -51,31 +56,37 @@ class PublicApi:
     clock: Clock
     max_body_bytes: int
     feedback: Feedback
+    routes: Mapping[str, str] = field(default_factory=dict)
     running: RunningRequests = field(default_factory=RunningRequests)
 
-    async def chat(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        """Serve one chat completion."""
+    async def serve(self, dialect: Dialect, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Serve one request of a generating route."""
         with self.running.entered() as running:
-            await self._chat(scope, receive, send, running)
+            await self._serve(dialect, scope, receive, send, running)
 
-    async def _chat(self, scope: HTTPScope, receive: Receive, send: Send, running: RunningRequest) -> None:
+    async def _serve(
+        self, dialect: Dialect, scope: HTTPScope, receive: Receive, send: Send, running: RunningRequest
+    ) -> None:
         received_s = self.clock.monotonic_s()
         request_id = new_request_id()
-        reply = Reply(scope, send, request_id)
+        reply = Reply(scope, send, request_id, dialect.voice)
         caller: Caller | None = None
         draft: TraceDraft | None = None
         try:
             with running.interruptible():
                 self.running.refuse_when_draining()
                 if scope["method"] != "POST":
-                    raise RouteNotFound(f"{scope['method']} is not served on {CHAT}; use POST.")
+                    raise RouteNotFound(f"{scope['method']} is not served on {dialect.route}; use POST.")
                 headers = relevant_headers(scope["headers"])
-                caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
+                caller = self.authenticator.authenticate(credential(headers), client_address(scope))
                 body = await read_body(scope, receive, self.max_body_bytes)
-                request = parse_chat_request(body, request_id, parse_demands(headers))
-                draft = TraceDraft(caller, request, CHAT, self.clock.now(), received_s, headers.get("traceparent"))
+                spoken = self._spoken(caller, dialect.read(body, request_id, parse_demands(headers)))
+                reply.voice, request = spoken.voice, spoken.request
+                draft = TraceDraft(
+                    caller, request, dialect.route, self.clock.now(), received_s, headers.get("traceparent")
+                )
                 async with running.watching(receive), self.pipeline.open(caller, request, draft) as answer:
-                    await reply.answer(answer, running)
+                    await reply.answer(spoken_answer(answer, spoken.translator), running)
         except HeadgateError as error:
             if draft is None:
                 self.note_refusal(error, request_id, caller)
@@ -83,6 +94,17 @@ class PublicApi:
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id})
             await reply.error(HeadgateError("The gateway failed to handle this request."))
+
+    def _spoken(self, caller: Caller, spoken: Spoken) -> Spoken:
+        """Ask a legacy completion as a chat unless a deployment behind its model serves completions."""
+        if spoken.request.path != COMPLETIONS:
+            return spoken
+        with suppress(ModelNotFound, PermissionRefused):  # the pipeline refuses it again, with a trace
+            request = spoken.request
+            policy = resolve(self.policies(), caller, request.model, request.demands.tier)
+            if not serves(policy, COMPLETIONS, self.registry.snapshot()):
+                return as_chat(request)
+        return spoken
 
     async def models(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """List the model names that the caller may send."""
@@ -123,10 +145,8 @@ class PublicApi:
 
 def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | None = None) -> Litestar:
     """Build the Litestar application of the public listener."""
-
-    @asgi(CHAT, copy_scope=False)
-    async def chat(scope: Scope, receive: Receive, send: Send) -> None:
-        await api.chat(cast(HTTPScope, scope), receive, send)
+    mapped = (mapped_route(path, name) for path, name in api.routes.items())
+    generating = [_handler(api, dialect) for dialect in (*DIALECTS, *mapped)]
 
     @asgi(MODELS, copy_scope=False)
     async def models(scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,12 +165,32 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
 
     feedback = feedback_route(FeedbackApi(api.feedback, api.authenticator, api.note_refusal), client_address)
     return Litestar(
-        route_handlers=[chat, models, feedback, healthz, readyz],
+        route_handlers=[*generating, models, feedback, healthz, readyz],
         exception_handlers={HTTPException: render_http_exception, Exception: render_unexpected},
         openapi_config=None,
         logging_config=None,
         on_app_init=[on_app_init] if on_app_init else None,
     )
+
+
+def _handler(api: PublicApi, dialect: Dialect) -> ASGIRouteHandler:
+    @asgi(dialect.route, copy_scope=False)
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await api.serve(dialect, cast(HTTPScope, scope), receive, send)
+
+    return handler
+
+
+def credential(headers: Mapping[str, str]) -> str | None:
+    """Return what signs the request in: `Authorization`, or `x-api-key` as Anthropic's clients send it.
+
+    Raises:
+        InvalidApiKey: both are there and differ; whoever checked one of them has not seen the other.
+    """
+    bearer, key = headers.get("authorization"), headers.get("x-api-key")
+    if bearer is not None and key is not None and not bearer.endswith(key):
+        raise InvalidApiKey
+    return bearer if bearer is not None else key
 
 
 def client_address(scope: HTTPScope) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from core.endpoints import CHAT, CHAT_ALONE, COMPLETIONS, EMBEDDINGS
 from core.errors import ConfigurationError
 from core.money import Price
 from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_settings
@@ -29,6 +30,9 @@ Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 Count = Annotated[int, Meta(ge=1, le=1_000)]
 DEFAULT_STATE = "sqlite:var/headgate.db"
 Tokens = Annotated[int, Meta(ge=1)]
+PATHS = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
+OWN_PATHS = ("/v1/models", "/v1/responses", "/v1/messages", "/v1/feedback")
+_ROUTE = re.compile(r"/v1(/[A-Za-z0-9][A-Za-z0-9_.-]*)+\Z")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -43,13 +47,20 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One deployment: either a recipe that we host, or a remote server."""
 
     recipe: Annotated[str | None, says("Recipe of an engine that the gateway hosts.")] = None
-    backend: Annotated[Literal["remote"] | None, says("`remote`: an OpenAI-compatible server.")] = None
+    backend: Annotated[
+        Literal["remote", "encoder"] | None,
+        says("`remote`: an OpenAI-compatible server; `encoder`: the gateway's own MiniLM, for embeddings."),
+    ] = None
     base_url: Annotated[str | None, says("Up to and with /v1; no credentials in it.")] = None
     model: Annotated[str | None, says("The model's name there.")] = None
     api_key_env: Annotated[str | None, says("The environment variable that holds the provider's key.")] = None
     price: Annotated[object, says("Figures, `table`, {table: NAME}, or `measured` with a recipe.")] = None
     region: Annotated[str | None, says("A note for people.")] = None
     ask_usage: Annotated[bool, says("Ask streams for usage; false where `stream_options` is refused.")] = True
+    serves: Annotated[
+        list[Literal["chat", "completions", "embeddings"]] | None,
+        says("What a remote server answers: chat (the default), completions, embeddings."),
+    ] = None
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
     max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
 
@@ -93,6 +104,9 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
     telemetry: Annotated[TelemetryEntry, says("Logs and spans.")] = TelemetryEntry()
     cache: Annotated[CacheStateEntry, says("How the cache keeps entries, for all tenants.")] = CacheStateEntry()
     oidc: Annotated[OidcEntry | None, says("An identity provider whose tokens are accepted beside keys.")] = None
+    routes: Annotated[
+        dict[str, str], says("Further `/v1/` paths, each to the remote deployment that answers it at a flat price.")
+    ] = msgspec.field(default_factory=dict)
     max_body_bytes: Annotated[Bytes, says("Larger request bodies are answered 413.")] = 10 * 1024 * 1024
 
 
@@ -125,6 +139,22 @@ class RemoteDeployment:
     context_tokens: int | None
     max_output_tokens: int | None
     ask_usage: bool = True
+    serves: frozenset[str] = CHAT_ALONE
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderDeployment:
+    """Embeddings from the encoder that the semantic cache uses."""
+
+    name: str
+    price: Price
+    model: str = "all-MiniLM-L6-v2"
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    serves: frozenset[str] = frozenset({EMBEDDINGS})
+
+
+DeploymentSettings = HostedDeployment | RemoteDeployment | EncoderDeployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +176,7 @@ class Settings:
     state_file: Path
     policies: Path
     tiers: Mapping[str, tuple[str, ...]]
-    deployments: Mapping[str, HostedDeployment | RemoteDeployment]
+    deployments: Mapping[str, DeploymentSettings]
     pair: str
     otlp_endpoint: str | None
     log_level: str
@@ -158,6 +188,7 @@ class Settings:
     environment: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     alert_webhook: AlertWebhook | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
+    routes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> Known:
@@ -218,6 +249,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         environment=MappingProxyType(variables),
         alert_webhook=_webhook(written.alerts, file),
         cache=cache_settings(written.cache, file, base, state_file.parent),
+        routes=checked_routes(written.routes, deployments, file),
     )
 
 
@@ -309,7 +341,7 @@ def _webhook(entry: AlertsEntry | None, file: str) -> AlertWebhook | None:
 
 def _deployment(
     name: str, entry: DeploymentEntry, file: str, table: Mapping[str, Price], state_dir: Path
-) -> HostedDeployment | RemoteDeployment:
+) -> DeploymentSettings:
     key = f"deployments.{name}"
     if name == "auto":
         raise ConfigurationError(file, key, "the name means something else too", "rename the deployment")
@@ -319,6 +351,8 @@ def _deployment(
         return HostedDeployment(
             name, entry.recipe, _hosted_price(entry.recipe, entry.price, file, key, table, state_dir)
         )
+    if entry.backend == "encoder":
+        return EncoderDeployment(name, parse_price(entry.price, file, f"{key}.price", table=table))
     if entry.model is None:
         raise ConfigurationError(file, f"{key}.model", "the key is missing", "name the model as the upstream knows it")
     return RemoteDeployment(
@@ -330,6 +364,7 @@ def _deployment(
         context_tokens=entry.context_tokens,
         max_output_tokens=entry.max_output_tokens,
         ask_usage=entry.ask_usage,
+        serves=CHAT_ALONE if entry.serves is None else frozenset(PATHS[one] for one in entry.serves),
     )
 
 
@@ -356,6 +391,29 @@ def _base_url(value: str | None, file: str, key: str) -> str:
     if not usable or url.query or url.fragment or url.username or url.password:
         raise ConfigurationError(file, key, f"{value[:80]!r} is not a plain http(s) URL", "write https://host/v1")
     return value.rstrip("/")
+
+
+def checked_routes(
+    routes: Mapping[str, str], deployments: Mapping[str, DeploymentSettings], file: str
+) -> Mapping[str, str]:
+    """Return the mapped routes once each names a remote deployment with a flat price, and no path of our own.
+
+    Raises:
+        ConfigurationError: a path or a deployment that cannot be used.
+    """
+    for path, name in routes.items():
+        key, own = f"routes.{path[:80]}", (*OWN_PATHS, *(f"/v1{one}" for one in PATHS.values()))
+        if not _ROUTE.match(path) or any(path == one or path.startswith(f"{one}/") for one in own):
+            mend = "write a path such as /v1/rerank that the gateway does not serve itself"
+            raise ConfigurationError(file, key, "not a path that can be mapped", mend)
+        deployment = deployments.get(name)
+        if not isinstance(deployment, RemoteDeployment):
+            mend = f"define {name[:80]!r} with `backend: remote`"
+            raise ConfigurationError(file, key, f"{name[:80]!r} is no remote deployment", mend)
+        if deployment.price.input_pico_usd or deployment.price.output_pico_usd:
+            mend = 'write input_usd_per_m: 0, output_usd_per_m: 0 and usd_per_request: "..."'
+            raise ConfigurationError(file, f"deployments.{name}.price", "a mapped route needs a flat price", mend)
+    return routes
 
 
 def _address(value: str, file: str, key: str) -> Address:

@@ -87,6 +87,22 @@ def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: Regist
     return ladder
 
 
+def serves(policy: EffectivePolicy, path: str, registry: RegistrySnapshot) -> bool:
+    """Tell whether any deployment behind the policy's target answers `path`."""
+    match policy.target:
+        case AutoTarget():
+            names = [name for tier in policy.tenant_policy.tiers for name in registry.tiers.get(tier, ())]
+        case TierTarget(tier):
+            names = list(registry.tiers.get(tier, ()))
+        case DeploymentTarget(deployment):
+            names = [deployment]
+        case RuledTarget(_, str()):
+            names = [name for tier in policy.tenant_policy.tiers for name in registry.tiers.get(tier, ())]
+        case RuledTarget(_, listed):
+            names = list(listed)
+    return any(path in registry.deployments[name].serves for name in names if name in registry.deployments)
+
+
 def _not_served(request: ChatRequest, policy: EffectivePolicy) -> InvalidRequest:
     return InvalidRequest(f"The model {policy.alias[:120]!r} does not serve /v1{request.path}.", param="model")
 

@@ -66,6 +66,15 @@ class RunningGateway:
             if len(rows) >= least or time.monotonic() > give_up_at_s:
                 return rows
 
+    def row_of(self, request_id: str) -> dict[str, Any]:
+        """Return the request log's row of one request, once it is written."""
+        give_up_at_s = time.monotonic() + 10
+        while time.monotonic() < give_up_at_s:
+            for row in self._rows():
+                if row["request_id"] == request_id:
+                    return row
+        raise AssertionError(f"no row of {request_id}")
+
     def log(self) -> str:
         return (self.folder / "gateway.log").read_text()
 

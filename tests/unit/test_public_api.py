@@ -14,6 +14,7 @@ from core.clock import ManualClock
 from core.errors import UpstreamFailed
 from core.identity import Caller
 from gateway.answer import Answer
+from gateway.dialects.served import CHAT_DIALECT
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi
 from gateway.telemetry.metrics import Metrics
@@ -90,7 +91,7 @@ async def chat(api: PublicApi, receive: Receive, on_send: Callable[[Message], No
         if on_send is not None:
             on_send(message)
 
-    await api.chat(cast(HTTPScope, SCOPE), receive, send)
+    await api.serve(CHAT_DIALECT, cast(HTTPScope, SCOPE), receive, send)
     return sent
 
 

@@ -230,3 +230,34 @@ def test_the_cache_keeps_its_keys_beside_the_state_unless_told_otherwise(tmp_pat
 
 def test_a_folder_of_keys_that_nothing_uses_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, LEAST + "cache: {keys: apart}\n").startswith("cache.keys: names a folder")
+
+
+FLAT = 'price: {input_usd_per_m: 0, output_usd_per_m: 0, usd_per_request: "0.01"}'
+ROUTED = """
+tiers: {{small: [t]}}
+routes: {{{path}: {name}}}
+deployments:
+  t: {{recipe: r}}
+  flat: {{backend: remote, base_url: http://h/v1, model: m, {price}}}
+"""
+
+
+def test_a_route_may_be_mapped_to_a_deployment_with_a_flat_price(tmp_path: Path) -> None:
+    settings = load(tmp_path, ROUTED.format(path="/v1/rerank", name="flat", price=FLAT))
+    assert settings.routes == {"/v1/rerank": "flat"}
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "price", "told"),
+    [
+        ("/v1/chat/completions", "flat", FLAT, "not a path that can be mapped"),
+        ("/v1/messages/batches", "flat", FLAT, "not a path that can be mapped"),
+        ("/rerank", "flat", FLAT, "not a path that can be mapped"),
+        ("/v1/../x", "flat", FLAT, "not a path that can be mapped"),
+        ("/v1/rerank", "t", FLAT, "no remote deployment"),
+        ("/v1/rerank", "flat", "price: {input_usd_per_m: 1, output_usd_per_m: 0}", "flat price"),
+    ],
+)
+def test_a_route_that_cannot_be_mapped_is_refused(tmp_path: Path, path: str, name: str, price: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        load(tmp_path, ROUTED.format(path=path, name=name, price=price))

@@ -87,7 +87,8 @@ class Upstream:
         sighting.end("refused")
 
     def _scripted(self, request: Request, sighting: Sighting) -> tuple[Script, Iterator[Step]]:
-        body = _read_json(request) if request.method == "POST" else {}
+        is_json = "json" in request.headers.get("content-type", "json")
+        body = _read_json(request) if request.method == "POST" and is_json else {}
         in_model = script_in_model(str(body.get("model", "")))
         sighting.script = ";".join(filter(None, (self.script, in_model, request.headers.get("x-script", ""))))
         try:
@@ -116,6 +117,8 @@ class Upstream:
                 if "input" not in body:
                     raise Refusal(400, "input is missing")
                 answer = embeddings_body(script, body, count_prompt_tokens(body))
+            case "POST", "/v1/rerank" | "/v1/audio/transcriptions":
+                answer = {"path": path, "model": body.get("model"), "bytes": len(request.body)}
             case "GET", "/v1/models":
                 answer = models_body()
             case "GET", _ if path.startswith("/v1/models/"):
