@@ -105,7 +105,7 @@ def test_tiers_keep_the_order_of_the_operator(tmp_path: Path) -> None:
 
 
 def test_the_policies_that_ship_are_valid() -> None:
-    policies = load_policies(ROOT / "policies" / "tenants", Known(("small", "large"), frozenset()))
+    policies = load_policies(ROOT / "policies" / "tenants", Known(("small", "large"), frozenset({"minilm"})))
     assert policies.tenants() == ("demo", "demo-tiny")
     assert policies.policies["demo-tiny"].budgets[0].limit_nano_usd == 1
     assert policies.policies["demo"].models["gpt-4o"] == "auto"
