@@ -35,7 +35,7 @@ def difference_of(cached: Reading, new: Reading, known_words: frozenset[str]) ->
         slip = next((other for other in only_new if _is_slip(one, other, cached, new, known_words)), None)
         if slip is not None and slip.stem not in slips.values():
             slips[one.stem] = slip.stem
-    aligned = tuple(replace(one, stem=slips.get(one.stem, one.stem)) for one in cached.content)
+    aligned = tuple(replace(one, stem=slips[one.stem]) if one.stem in slips else one for one in cached.content)
     only_cached, only_new = _minus(aligned, new.content), _minus(new.content, aligned)
     return Difference(
         only_cached=tuple(only_cached),

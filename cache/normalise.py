@@ -7,10 +7,13 @@ questions about spelling or case, formatted lists) keeps everything but outer sp
 
 import re
 import unicodedata
+from functools import lru_cache
 
 LONGEST_CHARS = 2_000
 """Longer prompts keep their surface: variants of them are rare, and the patterns' cost grows faster than the text."""
 TAIL_CHARS = 120
+_LATELY = 64
+"""A request's text is normalised for its keys, by the guard, and again when its answer is kept."""
 _TYPOGRAPHY = str.maketrans(
     {"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " ", "\u202f": " "}
 )
@@ -58,6 +61,7 @@ _SPACES = re.compile(r"\s+")
 _SPACE_BEFORE_MARK = re.compile(r" +(?=[?!,;:](?:\s|$))")
 
 
+@lru_cache(maxsize=_LATELY)
 def normalise(text: str) -> str:
     """Return the form of `text` in which variants that ask for the same answer are equal.
 
@@ -74,6 +78,7 @@ def normalise(text: str) -> str:
     return _peel(plain) or plain
 
 
+@lru_cache(maxsize=_LATELY)
 def is_surface_the_subject(text: str) -> bool:
     """Whether case, spaces or punctuation of `text` may matter to the answer (code, quotations, spelling)."""
     return _SURFACE_IS_SUBJECT.search(text) is not None

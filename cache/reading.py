@@ -223,7 +223,7 @@ def _sentences(plain: str) -> tuple[str, ...]:
 
 
 def _is_number(word: str) -> bool:
-    return any(character.isdigit() for character in word)
+    return not word.isalpha() and any(character.isdigit() for character in word)
 
 
 def _numbers(tokens: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[frozenset[str], ...]]:

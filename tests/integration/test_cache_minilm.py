@@ -13,7 +13,7 @@ from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
 from cache.minilm import MiniLm, bundled_lexicon, bundled_model_dir, checked, load_minilm
-from cache.minilm_openvino import OpenVinoMiniLm
+from cache.minilm_openvino import SINGLE_PIECES, OpenVinoMiniLm
 from cache.semantic_cache import SemanticCache
 from core.cached import NearHit, SemanticHit
 from core.clock import SystemClock
@@ -54,6 +54,26 @@ def test_the_fast_runtime_agrees_with_the_reference_alone_and_in_a_batch(
     assert expected.shape == (len(TEXTS), 384)
     assert (expected * batched).sum(axis=1).min() > 0.9999
     assert (expected * alone).sum(axis=1).min() > 0.9999
+
+
+def test_a_text_has_one_vector_at_each_edge_of_the_graphs_alone_and_in_company(
+    reference: MiniLm, fast: OpenVinoMiniLm
+) -> None:
+    lengths = sorted({pieces + off for pieces in SINGLE_PIECES for off in (-1, 0, 1)} | {3})
+    texts = ["river " * (pieces - 2) for pieces in lengths]
+    expected = np.stack([one for one in reference.encode(texts) if one is not None])
+    for together in (1, 2, len(texts)):
+        groups = [texts[at : at + together] for at in range(0, len(texts), together)]
+        found = np.stack([one for group in groups for one in fast.encode(group) if one is not None])
+        assert (expected * found).sum(axis=1).min() > 0.9999
+
+
+def test_a_vector_does_not_change_when_the_next_text_is_encoded(fast: OpenVinoMiniLm) -> None:
+    (first,) = fast.encode(["How long does rice cook?"])
+    assert first is not None
+    kept = first.copy()
+    fast.encode(["Which film won the prize?"])
+    np.testing.assert_array_equal(first, kept)
 
 
 def test_vectors_are_unit_length_and_near_for_near_meanings(encoder: Encoder) -> None:
