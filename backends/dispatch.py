@@ -63,16 +63,20 @@ class Dispatcher:
         log: AttemptLog,
         received_s: float,
         traceparent: str | None = None,
+        tenant: str = "",
     ) -> AsyncIterator[LiveAnswer]:
         """Yield the first answer that begins; every attempt, the winning one too, is in `log` when the context ends.
 
         Args:
             received_s: the monotonic moment the request arrived; attempts are timed from it.
+            traceparent: passed on to engines of ours.
+            tenant: whose prefixes engines keep apart from those of others.
 
         Raises:
             HeadgateError: no deployment answered; the error fits the last failure.
         """
         failure: AttemptError | None = None
+        self.registry.want(plan.degraded_from or plan.tier)
         tokens = request.estimated_input_tokens()
         for n, step in enumerate(plan.steps, start=1):
             deployment = self.registry[step.deployment]
@@ -81,7 +85,7 @@ class Dispatcher:
                 try:
                     async with AsyncExitStack() as stack:
                         try:
-                            await self._begin(stack, answer, step, request, deadline, traceparent)
+                            await self._begin(stack, answer, step, request, deadline, traceparent, tenant)
                         except AttemptError as problem:
                             failure = problem
                         else:
@@ -106,6 +110,7 @@ class Dispatcher:
         request: ChatRequest,
         deadline: Deadline,
         traceparent: str | None,
+        tenant: str,
     ) -> None:
         deployment = self.registry[step.deployment]
         if deployment.readiness() is Readiness.LOADING:
@@ -113,7 +118,10 @@ class Dispatcher:
         call = UpstreamCall(
             path=request.path,
             body=request.upstream_body(
-                deployment.model, ask_usage=deployment.ask_usage, max_tokens=step.sent_max_tokens
+                deployment.model,
+                ask_usage=deployment.ask_usage,
+                max_tokens=step.sent_max_tokens,
+                cache_salt=None if deployment.salt is None else deployment.salt(tenant),
             ),
             request_id=request.request_id,
             traceparent=traceparent if deployment.local else None,

@@ -33,6 +33,10 @@ def always_ready() -> Readiness:
     return Readiness.READY
 
 
+def nobody_sleeps() -> None:
+    """Do nothing: a deployment that nobody supervises cannot be woken."""
+
+
 def no_wait_s() -> float:
     """Report that there is nothing to wait for."""
     return 1.0
@@ -42,7 +46,9 @@ def no_wait_s() -> float:
 class Deployment:
     """One reachable model with a price, the backend that talks to it, and its recent history.
 
-    `ask_usage` adds `stream_options.include_usage` to streams; who refuses that field is billed by estimate.
+    `ask_usage` adds `stream_options.include_usage` to streams; who refuses that field is billed by estimate. `wanted`
+    wakes it. `salt` makes of a tenant the `cache_salt` by which the server keeps tenants' prefixes apart; None sends
+    none.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Deployment:
     serves: frozenset[str] = CHAT_ALONE
     readiness: Callable[[], Readiness] = always_ready
     retry_after_s: Callable[[], float] = no_wait_s
+    wanted: Callable[[], None] = nobody_sleeps
+    salt: Callable[[str], str] | None = None
     expected_output_tokens: float = 256.0
     ms_per_output_token: float | None = None
     usual_first_byte_ms: float | None = None
@@ -91,6 +99,11 @@ class Registry:
         if readiness is Readiness.READY and self._clock.monotonic_s() < deployment.open_until_s:
             return Readiness.DOWN
         return readiness
+
+    def want(self, tier: str | None = None) -> None:
+        """Wake what sleeps in a tier, or everywhere when a request found nothing that may answer."""
+        for name in self._deployments if tier is None else self._tiers.get(tier, ()):
+            self._deployments[name].wanted()
 
     async def wait_ready(self, name: str, timeout_s: float) -> bool:
         """Wait until a loading deployment is ready; False when it is not in time."""

@@ -130,13 +130,16 @@ class ChatRequest:
         """Estimate the prompt's tokens as bytes / 3, rounded up: above what common tokenizers need for most text."""
         return -(-self.prompt_bytes // 3) + 4 * len(self.messages)
 
-    def upstream_body(self, model: str, *, ask_usage: bool, max_tokens: int | None) -> bytes:
+    def upstream_body(
+        self, model: str, *, ask_usage: bool, max_tokens: int | None, cache_salt: str | None = None
+    ) -> bytes:
         """Return the JSON body for an upstream: the client's own bytes with `model` and, where asked, usage and a cap.
 
         Args:
             model: the name that the upstream knows.
             ask_usage: add `stream_options.include_usage` to a stream that lacks it.
             max_tokens: replace the client's output limit, or None to keep it.
+            cache_salt: what keeps the tenant's prefixes apart in the upstream's cache; the client's own never leaves.
         """
         if self.payload is not None:
             return self.payload
@@ -144,6 +147,8 @@ class ChatRequest:
         if max_tokens is not None:
             named = [name for name in LIMIT_FIELDS if name in self.fields] or ["max_tokens"]
             changed |= dict.fromkeys(named, str(max_tokens).encode())
+        if cache_salt is not None:
+            changed["cache_salt"] = msgspec.json.encode(cache_salt)
         if ask_usage and self.stream and not self.include_usage:
             options = msgspec.json.decode(self.fields.get("stream_options", NULL)) or {}
             changed["stream_options"] = msgspec.json.encode(options | {"include_usage": True})

@@ -126,7 +126,9 @@ class Asking:
         holding = hold(self._ledger, request.request_id, draft.caller, rules, plan.worst_case_nano_usd, tiers)
         async with holding as reservation:
             try:
-                async with self._dispatcher.open(plan, request, deadline, draft.attempts, draft.received_s) as live:
+                async with self._dispatcher.open(
+                    plan, request, deadline, draft.attempts, draft.received_s, tenant=draft.caller.tenant
+                ) as live:
                     return await _answer_of(live)
             finally:
                 reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)

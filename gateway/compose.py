@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -171,11 +172,11 @@ def build(settings: Settings) -> Gateway:
     refuse_two_faiss()
     clock = SystemClock()
     watcher = PolicyWatcher(settings.policies, settings.known, settings.environment)
-    hosting = build_hosting(settings, clock)
+    hosting = build_hosting(settings, clock, lambda: len(watcher.current.policies) <= 1)
     embedder, placed = load_minilm(), place_index(settings.cache.gpu)
-    registry = _registry(settings, hosting, embedder, clock)
     settings.state_file.parent.mkdir(parents=True, exist_ok=True)
     pepper = load_pepper(settings.pepper_file)
+    registry = _registry(settings, hosting, embedder, clock, pepper)
     failures = FailureLimiter(clock)
     metrics = _metrics(watcher)
     stores = open_stores(settings, clock, placed.index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
@@ -315,12 +316,15 @@ def exposition(metrics: Metrics, api: PublicApi, stores: Stores) -> tuple[bytes,
     return metrics.exposition()
 
 
-def _registry(settings: Settings, hosting: Hosting, embedder: Embedder, clock: Clock) -> Registry:
+def _registry(settings: Settings, hosting: Hosting, embedder: Embedder, clock: Clock, pepper: bytes) -> Registry:
+    def salt(tenant: str) -> str:
+        return blake2b(tenant.encode(), key=pepper, digest_size=16, person=b"prefixes").hexdigest()
+
     deployments = {}
     for name, deployment in settings.deployments.items():
         match deployment:
             case HostedDeployment():
-                deployments[name] = hosting.deployment(deployment)
+                deployments[name] = hosting.deployment(deployment, salt)
             case RemoteDeployment():
                 deployments[name] = _remote(deployment, settings, clock)
             case EncoderDeployment():

@@ -1,15 +1,18 @@
 """The deployments that the gateway hosts itself: recipes become supervised engines, engines become deployments."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from backends.engines.devices import device_bytes
+from backends.engines.engine_state import EngineState
+from backends.engines.hosted_backend import HostedBackend
 from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
 from backends.engines.recipes import Recipe, load_recipe
-from backends.engines.supervisor import EngineState, Supervisor
+from backends.engines.supervisor import Supervisor
 from backends.registry import Deployment
 from backends.remote import RemoteBackend, http_transport
 from core.clock import Clock
@@ -18,10 +21,13 @@ from gateway.settings import HostedDeployment, Settings
 from policies.prices import parse_price
 from policies.safe_yaml import load_yaml
 
+logger = logging.getLogger("headgate.hosting")
+TENANTS_POLL_S = 1.0
 READINESS = {
     EngineState.READY: Readiness.READY,
     EngineState.STARTING: Readiness.LOADING,
     EngineState.WARMING: Readiness.LOADING,
+    EngineState.SLEEPING: Readiness.LOADING,
 }
 
 
@@ -32,38 +38,66 @@ class Hosting:
     supervisors: Mapping[str, Supervisor]
     recipes: Mapping[str, Recipe]
     clock: Clock
+    single_tenant: Callable[[], bool]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start every engine, in the order of the file, and stop all of them on the way out."""
+        watching = asyncio.create_task(self._keep_prefixes_apart())
         try:
             for supervisor in self.supervisors.values():
                 supervisor.start()
             yield
         finally:
+            watching.cancel()
             await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
 
-    def deployment(self, hosted: HostedDeployment) -> Deployment:
+    def deployment(self, hosted: HostedDeployment, salt: Callable[[str], str]) -> Deployment:
         """Return the registry's view of one hosted deployment; the engine's address is asked for each call.
 
-        A price of the operator's file, measured ones included, goes before the recipe's.
+        Args:
+            hosted: the operator's entry, whose price, measured ones included, goes before the recipe's.
+            salt: makes of a tenant what keeps its prefixes apart, for engines that can.
         """
         supervisor, recipe = self.supervisors[hosted.name], self.recipes[hosted.name]
         return Deployment(
             name=hosted.name,
             model=recipe.spec.model,
             price=hosted.price or parse_price(dict(recipe.price), str(recipe.file), "price"),
-            backend=RemoteBackend(lambda: supervisor.base_url, http_transport(), self.clock),
+            backend=HostedBackend(
+                RemoteBackend(lambda: supervisor.base_url, http_transport(), self.clock), supervisor.leases
+            ),
             context_tokens=recipe.spec.context_tokens,
             max_output_tokens=recipe.spec.max_output_tokens,
             local=True,
             readiness=lambda: READINESS.get(supervisor.state, Readiness.DOWN),
             retry_after_s=lambda: supervisor.retry_after_s,
+            wanted=supervisor.wake,
+            salt=salt if supervisor.isolates_prefixes and not recipe.spec.share_prefix_cache else None,
         )
 
+    async def _keep_prefixes_apart(self) -> None:
+        """Start engines anew that cache prefixes for one tenant alone when a second tenant joins while they run."""
+        was_alone = self.single_tenant()
+        while True:
+            await asyncio.sleep(TENANTS_POLL_S)
+            is_alone = self.single_tenant()
+            if was_alone and not is_alone:
+                for name, supervisor in self.supervisors.items():
+                    spec = self.recipes[name].spec
+                    if spec.prefix_caching and not (spec.share_prefix_cache or supervisor.isolates_prefixes):
+                        logger.warning("a second tenant ends prefix caching; restarting", extra={"engine": name})
+                        supervisor.restart()
+            was_alone = is_alone
 
-def build_hosting(settings: Settings, clock: Clock) -> Hosting:
+
+def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], bool]) -> Hosting:
     """Read the recipe of every hosted deployment; prefixes are shared only where a recipe says so.
+
+    Args:
+        settings: the operator's choices.
+        clock: for durations.
+        single_tenant: tells whether there is only one tenant, who may then reuse its own prefixes on any engine.
 
     Raises:
         ConfigurationError: a recipe is missing or cannot be used.
@@ -73,7 +107,7 @@ def build_hosting(settings: Settings, clock: Clock) -> Hosting:
     memory = MemoryBudget(device_bytes)
     supervisors = {
         name: Supervisor(
-            launcher_of(recipe, device_bytes),
+            launcher_of(recipe, device_bytes, single_tenant=single_tenant),
             clock,
             settings.state_file.parent,
             name=name,
@@ -81,4 +115,4 @@ def build_hosting(settings: Settings, clock: Clock) -> Hosting:
         )
         for name, recipe in recipes.items()
     }
-    return Hosting(supervisors, recipes, clock)
+    return Hosting(supervisors, recipes, clock, single_tenant)

@@ -25,7 +25,7 @@ from core.cached import Bypass, CachedAnswer, ExactHit, Found, Miss, NearHit, Se
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
-from core.errors import BudgetExhausted, HeadgateError, NotCached, UpstreamFailed, reason_of
+from core.errors import BudgetExhausted, HeadgateError, NotCached, Unavailable, UpstreamFailed, reason_of
 from core.identity import Caller
 from core.money import usd_text
 from core.plan import Complexity, Plan, Reason, Standing
@@ -104,7 +104,13 @@ class Pipeline:
                         deadline = self._deadline(plan, policy, request, draft.received_s)
                         try:
                             async with self.dispatcher.open(
-                                plan, request, deadline, draft.attempts, draft.received_s, draft.traceparent
+                                plan,
+                                request,
+                                deadline,
+                                draft.attempts,
+                                draft.received_s,
+                                draft.traceparent,
+                                caller.tenant,
                             ) as live:
                                 relay = _Relay(caller, policy, plan, standing, live, place, slot.aclose)
                                 yield self._relayed(relay, draft)
@@ -157,7 +163,11 @@ class Pipeline:
         """
         request, rules, snapshot = draft.request, policy.tenant_policy, self.dispatcher.registry.snapshot()
         for is_last in (False, True):
-            plan = draft.plan = make_plan(request, policy, complexity, standing, snapshot)
+            try:
+                plan = draft.plan = make_plan(request, policy, complexity, standing, snapshot)
+            except Unavailable:
+                self.dispatcher.registry.want()
+                raise
             tiers = frozenset(step.tier for step in plan.steps)
             holding = hold(self.ledger, request.request_id, caller, rules, plan.worst_case_nano_usd, tiers)
             try:

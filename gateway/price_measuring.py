@@ -19,10 +19,11 @@ import msgspec
 
 from backends.engines.cpu_time import group_cpu_s
 from backends.engines.devices import device_bytes
+from backends.engines.engine_state import EngineState
 from backends.engines.kinds import engine_version, launcher_of
 from backends.engines.launcher import EngineLauncher
 from backends.engines.recipes import Recipe
-from backends.engines.supervisor import EngineState, Supervisor
+from backends.engines.supervisor import Supervisor
 from backends.engines.weights_digest import weights_digest
 from core.clock import Clock
 from core.errors import ConfigurationError

@@ -31,6 +31,7 @@ class EngineSpec:
         start_timeout_s: how long loading and warming may take.
         drain_timeout_s: how long running requests may go on after a stop was asked for.
         expected_start_s: a first guess of the start time, replaced by what was measured.
+        sleep_after_s: how long the engine may be idle before it gives its memory back, or None for never.
         port: a fixed loopback port, or None for any free one.
         devices: where the engine lives, `cpu` or `cuda:N`; the declared memory is spread evenly over them.
         options: what only this kind of engine understands.
@@ -48,6 +49,7 @@ class EngineSpec:
     start_timeout_s: float = 120.0
     drain_timeout_s: float = 10.0
     expected_start_s: float = 5.0
+    sleep_after_s: float | None = None
     port: int | None = None
     devices: tuple[str, ...] = ("cpu",)
     options: Mapping[str, object] = field(default_factory=dict)

@@ -1,6 +1,9 @@
 """Keeps the sum of what engines declare within each device, before any of them is started."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 USABLE_RATIO = 0.95
@@ -19,6 +22,7 @@ class MemoryBudget:
     total_bytes: Callable[[str], int]
     reserved_bytes: Mapping[str, int] = field(default_factory=dict)
     _claims: dict[str, dict[str, int]] = field(default_factory=dict)
+    _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def shortfall(self, name: str, wanted_bytes: int, devices: Sequence[str] = ("cpu",)) -> str | None:
         """Claim memory for an engine, evenly on its devices, or return why there is not enough.
@@ -39,6 +43,14 @@ class MemoryBudget:
     def release(self, name: str) -> None:
         """Give an engine's claims back."""
         self._claims.pop(name, None)
+
+    @asynccontextmanager
+    async def turn(self, devices: Sequence[str]) -> AsyncIterator[None]:
+        """Wait for one's turn to start on these devices; on the CPU engines start side by side."""
+        async with AsyncExitStack() as held:
+            for device in sorted(set(devices) - {"cpu"}):
+                await held.enter_async_context(self._turns[device])
+            yield
 
     def claims(self, device: str) -> dict[str, int]:
         """Return bytes by engine on one device."""

@@ -81,6 +81,13 @@ class EngineProbe:
         if not answer.choices:
             raise WrongAnswer("answers its first chat request without a choice")
 
+    async def tell(self, path: str, timeout_s: float) -> bool:
+        """Post nothing to `path`, as engines want it that can sleep and wake; return whether they obey."""
+        try:
+            return (await self._client.post(path, timeout=timeout_s)).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
     async def is_alive(self, health_path: str) -> bool:
         """Return whether the engine says that it makes progress."""
         try:

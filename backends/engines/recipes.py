@@ -64,6 +64,7 @@ class _RecipeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start_timeout_s: Annotated[float, says("How long loading and the first token may take.")] = 120.0
     drain_timeout_s: Annotated[float, says("How long running requests may go on when the engine stops.")] = 10.0
     expected_start_s: Annotated[float, says("A first guess for `Retry-After`; later the measured time counts.")] = 5.0
+    sleep_after_s: Annotated[float | None, says("Idle seconds after which the engine gives its memory back.")] = None
     port: Annotated[int | None, says("A fixed loopback port; any free one without it.")] = None
     options: Annotated[dict[str, object], says("What only this kind of engine understands.")] = msgspec.field(
         default_factory=dict
@@ -146,6 +147,8 @@ def _check(path: Path, parsed: _RecipeFile) -> None:
             raise ConfigurationError(str(path), key, "must be above 0", "write a positive number")
     if parsed.drain_timeout_s < 0:
         raise ConfigurationError(str(path), "drain_timeout_s", "must not be negative", "write 0 or more seconds")
+    if parsed.sleep_after_s is not None and parsed.sleep_after_s <= 0:
+        raise ConfigurationError(str(path), "sleep_after_s", "must be above 0", "write seconds, or leave it out")
     if parsed.max_output_tokens > parsed.context_tokens:
         raise ConfigurationError(
             str(path), "max_output_tokens", "is above context_tokens", "lower it or raise context_tokens"
@@ -178,6 +181,7 @@ def _spec(path: Path, parsed: _RecipeFile) -> EngineSpec:
         start_timeout_s=parsed.start_timeout_s,
         drain_timeout_s=parsed.drain_timeout_s,
         expected_start_s=parsed.expected_start_s,
+        sleep_after_s=parsed.sleep_after_s,
         port=parsed.port,
         devices=tuple(parsed.devices),
         options=parsed.options,

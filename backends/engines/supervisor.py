@@ -1,23 +1,24 @@
 """Keeps one engine running: one owner task starts it, proves it ready, watches it, and starts it again.
 
 stopped -> starting -> warming -> ready -> draining -> stopped; whatever goes wrong on the way leads to failed, a wait
-that grows with the failures in a row, and starting again. Failures stay inside: they are states and lines, never
-exceptions for the caller, so that the other tiers go on serving.
+that grows with the failures in a row, and starting again. A ready engine may sleep: it gives its memory back, by its
+own sleep mode or by ending, until somebody wants it. Failures stay inside: they are states and lines, never exceptions
+for the caller, so that the other tiers go on serving.
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
 from backends.engines.backoff import restart_delay_s
+from backends.engines.engine_state import Ended, EngineState, Fault, RestartAsked, SleepAsked, StopAsked, Timings
 from backends.engines.launcher import EngineLauncher
+from backends.engines.leases import Leases
 from backends.engines.log_ring import LogRing
 from backends.engines.memory import MemoryBudget
 from backends.engines.orphans import MARKER, forget_group, record_group, sweep_orphans
@@ -28,43 +29,8 @@ from core.errors import ConfigurationError
 
 logger = logging.getLogger("headgate.engine")
 T = TypeVar("T")
-
-
-class EngineState(StrEnum):
-    """Where an engine is in its life."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    WARMING = "warming"
-    READY = "ready"
-    DRAINING = "draining"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """The supervisor's patience, in seconds; `jitter_ratio` is the most that a restart delay is stretched by."""
-
-    restart_base_s: float = 10.0
-    restart_limit_s: float = 300.0
-    jitter_ratio: float = 0.1
-    healthy_after_s: float = 60.0
-    poll_s: float = 0.05
-    probe_interval_s: float = 5.0
-    probe_timeout_s: float = 5.0
-    probe_misses: int = 3
-
-
-class _Fault(Exception):
-    """This life of the engine is over; the message says why."""
-
-
-class _Ended(Exception):
-    """This life is over, and the state already says so."""
-
-
-class _StopAsked(Exception):
-    """Somebody wants the engine stopped."""
+LEAST_GRACE_S = 1.0
+"""What an engine gets to end after SIGTERM when its requests took all the time to drain."""
 
 
 class Supervisor:
@@ -104,6 +70,10 @@ class Supervisor:
         self._state = EngineState.STOPPED
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
+        self._nap = asyncio.Event()
+        self._awake = asyncio.Event()
+        self._again = False
+        self.leases = Leases(clock)
         self._owner: asyncio.Task[None] | None = None
         self._url: str | None = None
         self._group: int | None = None
@@ -128,6 +98,11 @@ class Supervisor:
     def state(self) -> EngineState:
         """Return where the engine is in its life."""
         return self._state
+
+    @property
+    def isolates_prefixes(self) -> bool:
+        """Return whether the engine keeps tenants' prefixes apart by `cache_salt`."""
+        return self._launcher.capabilities().isolates_prefixes
 
     @property
     def base_url(self) -> str | None:
@@ -173,6 +148,8 @@ class Supervisor:
                 return max(1.0, left if left > 0 else min(late, self._spec.start_timeout_s - elapsed))
             case EngineState.FAILED:
                 return max(1.0, self._next_start_s - now + self._expected_start_s)
+            case EngineState.SLEEPING:
+                return max(1.0, self._expected_start_s)
             case EngineState.DRAINING | EngineState.STOPPED:
                 return self._timings.restart_limit_s
 
@@ -192,6 +169,23 @@ class Supervisor:
         if self._owner is not None:
             await asyncio.shield(self._owner)
 
+    def sleep(self) -> None:
+        """Give the memory back once nothing is under way; ignored unless the engine is ready."""
+        if self._state is EngineState.READY:
+            self._awake.clear()
+            self._nap.set()
+
+    def wake(self) -> None:
+        """End a sleep; ignored when there is none."""
+        self._nap.clear()
+        self._awake.set()
+
+    def restart(self) -> None:
+        """Drain the engine and start it anew; ignored unless it is ready, since every other state does so anyway."""
+        if self._state is EngineState.READY:
+            self._again = True
+            self._nap.set()
+
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until the engine is ready; False when it is not in time."""
         with suppress(TimeoutError):
@@ -206,11 +200,18 @@ class Supervisor:
             while not self._stop.is_set():
                 try:
                     await self._live()
-                except _StopAsked:
+                except StopAsked:
                     break
-                except _Ended:
+                except SleepAsked:
+                    await self._rest()
+                    continue
+                except RestartAsked:
+                    self._again = False
+                    self.wake()
+                    continue
+                except Ended:
                     pass
-                except (_Fault, ConfigurationError) as fault:
+                except (Fault, ConfigurationError) as fault:
                     self._fail(str(fault))
                 except Exception as bug:
                     logger.exception("engine supervision failed", extra={"engine": self.name})
@@ -226,36 +227,57 @@ class Supervisor:
         self._began_s = self._clock.monotonic_s()
         self._enter(EngineState.STARTING)
         self._log.begin()
-        self._claim_memory()
-        scratch = self._scratch()
-        await sweep_orphans(self._record)
-        port = self._port()
-        marker = token_hex(16)
-        environment = self._launcher.environment() | {MARKER: marker}
-        command = self._launcher.command(port)
-        try:
-            process = await start_process(command, environment, scratch, self._log)
-        except OSError as problem:
-            raise _Fault(f"{command[0]} cannot be run: {problem.strerror}; correct the recipe's command") from problem
-        try:
+        async with AsyncExitStack() as turn:
+            await self._await_turn(turn)
+            self._claim_memory()
+            scratch = self._scratch()
+            await sweep_orphans(self._record)
+            port = self._port()
+            marker = token_hex(16)
+            command = self._launcher.command(port)
+            environment = self._launcher.environment() | {MARKER: marker}
+            try:
+                process = await start_process(command, environment, scratch, self._log)
+            except OSError as problem:
+                mend = "correct the recipe's command"
+                raise Fault(f"{command[0]} cannot be run: {problem.strerror}; {mend}") from problem
             record_group(self._record, process.group, marker)
+            await self._accompany(process, port, turn)
+
+    async def _accompany(self, process: EngineProcess, port: int, turn: AsyncExitStack) -> None:
+        """See a process through; always raises, and leaves nothing of it."""
+        try:
             self._url = f"http://127.0.0.1:{port}"
             self._group = process.group
             async with EngineProbe(self._url, self._timings.probe_timeout_s) as probe:
                 await self._become_ready(process, probe)
+                await turn.aclose()
                 await self._watch(process, probe)
-        except _StopAsked:
+        except (StopAsked, SleepAsked, RestartAsked):
             await self._drain(process)
             raise
-        except _Fault as fault:
+        except Fault as fault:
             self._fail(str(fault))  # before the group is ended, so that nobody is sent to a dead engine meanwhile
-            raise _Ended from fault
+            raise Ended from fault
         finally:
             self._url = self._group = None
             await process.end()
             forget_group(self._record)
             if self._memory is not None:
                 self._memory.release(self.name)
+
+    async def _await_turn(self, turn: AsyncExitStack) -> None:
+        """Wait until no other engine is starting on the same GPU: each measures what is free there while it starts."""
+        if self._memory is None:
+            return
+        waiting = asyncio.create_task(turn.enter_async_context(self._memory.turn(self._spec.devices)))
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            raise StopAsked
 
     async def _become_ready(self, process: EngineProcess, probe: EngineProbe) -> None:
         """Wait until the endpoint answers, lists the model, and has generated a token."""
@@ -268,27 +290,76 @@ class Supervisor:
                 await self._unless_over(process, probe.generates(body, self._spec.start_timeout_s))
         except TimeoutError as late:
             doing = "answer" if self._state is EngineState.STARTING else "generate a token"
-            raise _Fault(
+            raise Fault(
                 f"the engine did not {doing} within {self._spec.start_timeout_s:g} s{self._last_words()}; "
                 "raise start_timeout_s in the recipe, or see the engine's log"
             ) from late
         except WrongAnswer as wrong:
-            raise _Fault(f"the engine {wrong}; correct the recipe's model or weights") from wrong
+            raise Fault(f"the engine {wrong}; correct the recipe's model or weights") from wrong
         self._expected_start_s = self._clock.monotonic_s() - self._began_s
         self._last_error = None
         self._enter(EngineState.READY)
 
     async def _watch(self, process: EngineProcess, probe: EngineProbe) -> None:
-        """Probe until the process ends, stops answering, or somebody wants it stopped."""
+        """Probe until the process ends, stops answering, or somebody wants it stopped; sleep in between when asked."""
         ready_s = self._clock.monotonic_s()
+        self.leases.touch()
         health_path = self._launcher.capabilities().health_path
         misses = 0
         while misses < self._timings.probe_misses:
-            await self._unless_over(process, asyncio.sleep(self._timings.probe_interval_s))
+            await self._unless_over(process, self._pause())
+            if self._again:
+                raise RestartAsked
+            if self._nap.is_set():
+                await self._sleep(process, probe)
+                misses = 0
+                continue
             misses = 0 if await self._unless_over(process, probe.is_alive(health_path)) else misses + 1
             if self._clock.monotonic_s() - ready_s >= self._timings.healthy_after_s:
                 self._failures = 0
-        raise _Fault(f"the engine failed {misses} probes of {health_path} in a row; it is started again")
+            if self._spec.sleep_after_s is not None and self.leases.idle_s >= self._spec.sleep_after_s:
+                self.sleep()
+        raise Fault(f"the engine failed {misses} probes of {health_path} in a row; it is started again")
+
+    async def _pause(self) -> None:
+        """Wait for the next probe, or until the engine is to sleep."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._nap.wait(), self._timings.probe_interval_s)
+
+    async def _sleep(self, process: EngineProcess, probe: EngineProbe) -> None:
+        """Sleep by the engine's own means until it is wanted again; without such means this life ends."""
+        can = self._launcher.capabilities()
+        if can.sleep_path is None or can.wake_path is None:
+            raise SleepAsked
+        self._enter(EngineState.SLEEPING)
+        await self.leases.wait_idle(self._spec.drain_timeout_s)
+        await self._tell(process, probe, can.sleep_path)
+        if self._memory is not None:
+            self._memory.release(self.name)
+        await self._unless_over(process, self._awake.wait())
+        self._began_s = self._clock.monotonic_s()
+        self._enter(EngineState.WARMING)
+        self._claim_memory()
+        await self._tell(process, probe, can.wake_path)
+        try:
+            body = self._launcher.warm_up_body()
+            await self._unless_over(process, probe.generates(body, self._spec.start_timeout_s))
+        except WrongAnswer as wrong:
+            raise Fault(f"after its sleep the engine {wrong}; it is started again") from wrong
+        self.leases.touch()
+        self._enter(EngineState.READY)
+
+    async def _tell(self, process: EngineProcess, probe: EngineProbe, path: str) -> None:
+        if not await self._unless_over(process, probe.tell(path, self._spec.start_timeout_s)):
+            raise Fault(f"the engine refuses {path}; leave sleep_mode out of the recipe, or see the engine's log")
+
+    async def _rest(self) -> None:
+        """Stay ended until the engine is wanted again or a stop is asked for."""
+        self._enter(EngineState.SLEEPING)
+        waits = [asyncio.create_task(event.wait()) for event in (self._awake, self._stop)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def _unless_over(self, process: EngineProcess, work: Coroutine[Any, Any, T]) -> T:
         """Do `work`, unless the process ends or a stop is asked for before it is done."""
@@ -297,20 +368,23 @@ class Supervisor:
         try:
             await asyncio.wait((working, stopping, process.exited), return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
-                raise _StopAsked
+                raise StopAsked
             if working.done():
                 return working.result()
-            raise _Fault(self._epitaph(process.exited.result()))
+            raise Fault(self._epitaph(process.exited.result()))
         finally:
             working.cancel()
             stopping.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
 
     async def _drain(self, process: EngineProcess) -> None:
-        """Let running requests finish within the recipe's drain time."""
+        """Let running requests finish within the recipe's drain time, those first that the gateway knows of."""
         self._enter(EngineState.DRAINING)
+        began_s = self._clock.monotonic_s()
+        await self.leases.wait_idle(self._spec.drain_timeout_s)
         process.terminate()
-        await asyncio.wait((process.exited,), timeout=self._spec.drain_timeout_s)
+        left_s = self._spec.drain_timeout_s - (self._clock.monotonic_s() - began_s)
+        await asyncio.wait((process.exited,), timeout=max(LEAST_GRACE_S, left_s))
 
     def _fail(self, problem: str) -> None:
         self._failures += 1
@@ -341,13 +415,13 @@ class Supervisor:
             return
         shortfall = self._memory.shortfall(self.name, self._spec.memory_bytes, self._spec.devices)
         if shortfall is not None:
-            raise _Fault(f"{shortfall}; lower memory_bytes, or host fewer engines on this device")
+            raise Fault(f"{shortfall}; lower memory_bytes, or host fewer engines on this device")
 
     def _port(self) -> int:
         if self._spec.port is None:
             return free_port()
         if not port_is_free(self._spec.port):
-            raise _Fault(f"port {self._spec.port} is in use; stop its user, or leave `port` out of the recipe")
+            raise Fault(f"port {self._spec.port} is in use; stop its user, or leave `port` out of the recipe")
         return self._spec.port
 
     def _scratch(self) -> Path:

@@ -20,11 +20,12 @@ import pytest
 import pytest_asyncio
 
 from backends.engines.devices import device_bytes
+from backends.engines.engine_state import EngineState, Timings
 from backends.engines.kinds import launcher_of
 from backends.engines.launcher import EngineLauncher
 from backends.engines.orphans import MARKER
 from backends.engines.recipes import load_recipe
-from backends.engines.supervisor import EngineState, Supervisor, Timings
+from backends.engines.supervisor import Supervisor
 from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from policies.safe_yaml import load_yaml

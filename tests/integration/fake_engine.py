@@ -17,6 +17,7 @@ class Handler(BaseHTTPRequestHandler):
     model = ""
     mode = HEALTHY
     unhealthy_file: Path | None = None
+    asleep = False
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
@@ -27,7 +28,14 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(503 if self.unhealthy_file is not None and self.unhealthy_file.exists() else 200, "{}")
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path.startswith(("/sleep", "/wake_up")):
+            Handler.asleep = self.path.startswith("/sleep")
+            self._reply(500 if self.mode == "insomniac" else 200, "{}")
+            return
+        if self.asleep:
+            self._reply(500, "{}")
+            return
         if self.mode == "hang-in-warm-up":
             signal.pause()
         if self.mode == "garbage-in-warm-up":

@@ -18,11 +18,12 @@ import openai
 import pytest
 import pytest_asyncio
 
+from backends.engines.engine_state import EngineState, Timings
 from backends.engines.launcher import EngineSpec
 from backends.engines.openvino import OpenVinoLauncher
 from backends.engines.process import free_port
 from backends.engines.recipes import load_recipe
-from backends.engines.supervisor import EngineState, Supervisor, Timings
+from backends.engines.supervisor import Supervisor
 from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from policies.safe_yaml import load_yaml

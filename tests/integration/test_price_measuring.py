@@ -51,7 +51,7 @@ async def test_an_engine_is_measured_and_its_deployment_costs_that(tmp_path: Pat
     settings = load_settings(config)
     hosted = settings.deployments["tiny"]
     assert isinstance(hosted, HostedDeployment)
-    price = build_hosting(settings, SystemClock()).deployment(hosted).price
+    price = build_hosting(settings, SystemClock(), lambda: True).deployment(hosted, str).price
     assert price == measured.price("f")
     assert 0 < price.input_pico_usd < price.output_pico_usd
     assert price.source == f"measured {measured.measured_at:%Y-%m-%dT%H:%M:%SZ} on {measured.engine}"

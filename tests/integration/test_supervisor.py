@@ -14,10 +14,11 @@ import httpx
 import msgspec
 import pytest
 
+from backends.engines.engine_state import EngineState, Timings
 from backends.engines.launcher import Capabilities, EngineSpec
 from backends.engines.memory import MemoryBudget
 from backends.engines.orphans import MARKER, GroupRecord, record_group, sweep_orphans
-from backends.engines.supervisor import EngineState, Supervisor, Timings
+from backends.engines.supervisor import Supervisor
 from core.clock import Clock, ManualClock, SystemClock
 from core.errors import ConfigurationError
 
@@ -38,7 +39,10 @@ PATIENCE_S = 30
 class FakeLauncher:
     """Launches the fake engine; `modes` are used one after the other, the last one for ever."""
 
-    def __init__(self, *modes: str, spec: EngineSpec | None = None, unhealthy_file: Path | None = None) -> None:
+    def __init__(
+        self, *modes: str, spec: EngineSpec | None = None, unhealthy_file: Path | None = None, can_sleep: bool = False
+    ) -> None:
+        self._can_sleep = can_sleep
         self._spec = spec or make_spec()
         self._modes = list(modes) or ["healthy"]
         self._unhealthy_file = unhealthy_file
@@ -66,7 +70,8 @@ class FakeLauncher:
         return b'{"model": "fake-1"}'
 
     def capabilities(self) -> Capabilities:
-        return Capabilities("/health", isolates_prefixes=False, cancels_on_disconnect=False, drains_on_sigterm=True)
+        paths = ("/sleep?level=1", "/wake_up") if self._can_sleep else (None, None)
+        return Capabilities("/health", False, False, True, *paths)
 
 
 def make_spec(**changes: object) -> EngineSpec:
@@ -163,6 +168,13 @@ def group_members(group: int) -> list[int]:
 def engine_pid(launcher: FakeLauncher) -> int:
     (pid,) = processes_of(str(FAKE), launcher.commands[-1][2])
     return pid
+
+
+async def eventually(fact: Callable[[], bool]) -> None:
+    """Wait for what no change of state announces."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not fact():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
 
 
 async def test_a_healthy_engine_becomes_ready_and_stops_without_a_trace(tmp_path: Path) -> None:
@@ -285,6 +297,79 @@ async def test_an_engine_that_stops_making_progress_is_replaced(tmp_path: Path) 
         unhealthy.unlink()
         await watched.until(EngineState.READY, times=2)
         assert group_members(stalled) == []
+
+
+@pytest.mark.parametrize("can_sleep", [True, False], ids=["by its sleep mode", "by ending"])
+async def test_a_sleeping_engine_gives_its_memory_back_and_wakes_when_it_is_wanted(
+    tmp_path: Path, can_sleep: bool
+) -> None:
+    memory = MemoryBudget(lambda _: 2000)
+    async with running(FakeLauncher(can_sleep=can_sleep), tmp_path, memory=memory) as watched:
+        await watched.until(EngineState.READY)
+        awake = watched.supervisor.group
+        watched.supervisor.sleep()
+        await watched.until(EngineState.SLEEPING)
+        await eventually(lambda: memory.claims("cpu") == {})
+        assert watched.supervisor.base_url is None
+        assert watched.supervisor.retry_after_s >= 1
+        watched.supervisor.wake()
+        await watched.until(EngineState.READY, times=2)
+        assert memory.claims("cpu") == {"fake": 1000}
+        assert (watched.supervisor.group == awake) is can_sleep
+        assert watched.supervisor.failures == 0
+
+
+async def test_an_engine_sleeps_when_nobody_used_it_for_long_enough(tmp_path: Path) -> None:
+    async with running(FakeLauncher(spec=make_spec(sleep_after_s=0.05)), tmp_path) as watched:
+        await watched.until(EngineState.READY)
+        with watched.supervisor.leases.taken():
+            assert watched.supervisor.leases.idle_s == 0
+        await watched.until(EngineState.SLEEPING)
+
+
+async def test_an_engine_does_not_sleep_under_a_request(tmp_path: Path) -> None:
+    async with running(FakeLauncher(), tmp_path) as watched:
+        await watched.until(EngineState.READY)
+        with watched.supervisor.leases.taken():
+            watched.supervisor.sleep()
+            await watched.until(EngineState.DRAINING)
+            assert watched.supervisor.group is not None
+        await watched.until(EngineState.SLEEPING)
+        assert watched.supervisor.group is None
+
+
+async def test_an_engine_that_cannot_fall_asleep_says_so_and_is_started_again(tmp_path: Path) -> None:
+    async with running(FakeLauncher("insomniac", "healthy", can_sleep=True), tmp_path) as watched:
+        await watched.until(EngineState.READY)
+        watched.supervisor.sleep()
+        await watched.until(EngineState.FAILED)
+        assert "the engine refuses /sleep?level=1; leave sleep_mode out" in (watched.supervisor.last_error or "")
+        watched.supervisor.wake()
+        await watched.until(EngineState.READY, times=2)
+
+
+async def test_a_restart_drains_and_counts_as_no_failure(tmp_path: Path) -> None:
+    async with running(FakeLauncher(), tmp_path) as watched:
+        await watched.until(EngineState.READY)
+        before = watched.supervisor.group
+        watched.supervisor.restart()
+        await watched.until(EngineState.READY, times=2)
+        assert EngineState.DRAINING in watched.states
+        assert EngineState.FAILED not in watched.states
+        assert watched.supervisor.group != before
+
+
+async def test_engines_of_one_gpu_start_one_after_the_other(tmp_path: Path) -> None:
+    memory = MemoryBudget(lambda _: 100_000)
+    on_gpu = {"devices": ("cuda:0",)}
+    async with running(FakeLauncher("hang", spec=make_spec(name="first", **on_gpu)), tmp_path, memory=memory) as first:
+        await eventually(lambda: first.supervisor.group is not None)
+        async with running(FakeLauncher(spec=make_spec(name="second", **on_gpu)), tmp_path, memory=memory) as second:
+            await second.until(EngineState.STARTING)
+            assert not await second.supervisor.wait_ready(0.3)
+            assert memory.claims("cuda:0") == {"first": 1000}
+            await first.supervisor.stop()
+            await second.until(EngineState.READY)
 
 
 async def test_noise_on_the_output_is_bounded_and_printable(tmp_path: Path) -> None:
