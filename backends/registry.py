@@ -86,6 +86,11 @@ class Registry:
     def __getitem__(self, name: str) -> Deployment:
         return self._deployments[name]
 
+    @property
+    def tiers(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the deployments of every tier, cheapest tier first."""
+        return self._tiers
+
     def snapshot(self) -> RegistrySnapshot:
         """Return every deployment as the planner sees it now."""
         return RegistrySnapshot(

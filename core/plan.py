@@ -130,6 +130,17 @@ class RegistrySnapshot:
         return next((tier for tier, names in self.tiers.items() if deployment in names), "direct")
 
 
+def tier_states(snapshot: RegistrySnapshot) -> dict[str, str]:
+    """Return each tier's best state; a tier without deployments is down."""
+    best_first = list(Readiness)
+    return {
+        tier: min(
+            (snapshot.deployments[name].readiness for name in names), key=best_first.index, default=Readiness.DOWN
+        ).value
+        for tier, names in snapshot.tiers.items()
+    }
+
+
 class Reason(StrEnum):
     """The binding reason of a plan: the one token of `x-headgate-reason`."""
 

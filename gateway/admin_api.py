@@ -1,4 +1,4 @@
-"""The admin listener: keys, policies, budgets, cache, feedback, state, audit, `/metrics`; for administrators only.
+"""The admin listener: keys, policies, budgets, cache, feedback, state, `/metrics`, dashboard; for administrators only.
 
 Every request passes `AdminGate` before its body is read; what is wrong with a request is told as an OpenAI error
 object. Failure rule: closed, also for routes that forgot to declare who may use them.
@@ -23,7 +23,9 @@ from gateway.admin.access import OPEN, VIEWER, AdminGate
 from gateway.admin.budget_routes import BudgetAdministration, budget_router
 from gateway.admin.cache_routes import CacheAdministration, cache_router
 from gateway.admin.changes import Changes
+from gateway.admin.dashboard_routes import Dashboard, dashboard_router
 from gateway.admin.feedback_routes import feedback_router
+from gateway.admin.insight_routes import Insight, insight_router
 from gateway.admin.key_routes import KeyAdministration, key_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.state_routes import StoreProbe, state_router
@@ -47,6 +49,8 @@ class AdminApi:
     cache: CacheAdministration
     feedback: Feedback
     changes: Changes
+    insight: Insight
+    dashboard: Dashboard
     probe: StoreProbe
     exposition: Callable[[], tuple[bytes, str]]
 
@@ -73,8 +77,10 @@ def admin_app(api: AdminApi) -> Litestar:
             cache_router(api.cache),
             feedback_router(api.feedback, api.changes),
             state_router(api.probe, api.changes),
+            insight_router(api.insight),
+            dashboard_router(api.dashboard),
         ],
-        guards=[AdminGate(api.authenticator)],
+        guards=[AdminGate(api.authenticator, api.dashboard.sessions)],
         exception_handlers={
             HeadgateError: render_error,
             ValidationException: render_invalid,

@@ -227,6 +227,7 @@ def build(settings: Settings) -> Gateway:
         cache=CacheControl(cache, stores.entries, stores.catalogue, clock, stores.sealer, placed.place),
         save_evidence=keep_evidence,
         feedback=feedback,
+        registry=registry,
         probe=lambda keys: stores.probe(keys, watcher),
         exposition=lambda: exposition(metrics, api, stores),
     )

@@ -32,6 +32,7 @@ from core.plan import Complexity, Plan, Reason, Standing
 from core.rules import NO_SLA, AutoTarget, EffectivePolicy
 from core.trace import TraceSink
 from gateway.answer import Answer, AnswerHead, Headers, Published
+from gateway.counterfactual import baseline_price
 from gateway.feedback import Owners
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft
@@ -78,6 +79,7 @@ class Pipeline:
         self.owners.note(request.request_id, caller.tenant)
         try:
             policy = draft.policy = resolve(self.policies(), caller, request.model, request.demands.tier)
+            draft.baseline_price = baseline_price(policy, self.dispatcher.registry)
             caller = check_scopes(caller, policy, request)
             facts = draft.facts = facts_of(request, draft.path, caller.user)
             policy = draft.policy = ruled(narrowed(policy, caller), facts)

@@ -21,7 +21,7 @@ from core.clock import Clock
 from core.endpoints import COMPLETIONS
 from core.errors import HeadgateError, InvalidApiKey, ModelNotFound, PermissionRefused, RouteNotFound
 from core.identity import Caller, new_request_id
-from core.plan import Readiness
+from core.plan import Readiness, tier_states
 from gateway.asgi import Reply, encode_headers, read_body
 from gateway.demands import parse_demands, relevant_headers
 from gateway.dialects.completions import as_chat
@@ -41,7 +41,6 @@ from router.ladder import serves
 
 logger = logging.getLogger("headgate.http")
 MODELS = "/v1/models"
-BEST_FIRST = list(Readiness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +130,7 @@ class PublicApi:
 
     def readiness(self) -> tuple[bool, dict[str, str]]:
         """Return whether every tier can answer, and each tier's best state."""
-        snapshot = self.registry.snapshot()
-        states = {
-            tier: min(
-                (snapshot.deployments[name].readiness for name in names),
-                key=list(Readiness).index,
-                default=Readiness.DOWN,
-            ).value
-            for tier, names in snapshot.tiers.items()
-        }
+        states = tier_states(self.registry.snapshot())
         return all(state == Readiness.READY for state in states.values()), states
 
 

@@ -12,6 +12,7 @@ from core.chat import ChatRequest
 from core.errors import HeadgateError
 from core.facts import RequestFacts
 from core.identity import Caller
+from core.money import Price, Usage
 from core.plan import Complexity, Plan
 from core.rules import NO_SLA, EffectivePolicy
 from core.trace import CacheOutcome, RequestTrace
@@ -40,6 +41,7 @@ class TraceDraft:
     degraded_from: str | None = None
     joined: AnswerHead | None = None
     error: HeadgateError | None = None
+    baseline_price: Price | None = None
 
     @property
     def cache(self) -> CacheOutcome:
@@ -53,6 +55,7 @@ class TraceDraft:
         upstream_ms = sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts.attempts)
         hit = self.found.entry if isinstance(self.found, ExactHit | SemanticHit) else None
         last = self.attempts.attempts[-1] if self.attempts.attempts else None
+        usage = hit.answer.usage if hit else (last.usage if last else None)
         return RequestTrace(
             request_id=self.request.request_id,
             received_at=self.received_at,
@@ -76,7 +79,7 @@ class TraceDraft:
             complexity_source=None if self.complexity is None else self.complexity.source,
             policy_version=None if self.policy is None else self.policy.tenant_policy.version,
             attempts=tuple(self.attempts.attempts),
-            usage=hit.answer.usage if hit else (last.usage if last else None),
+            usage=usage,
             cost_nano_usd=self.attempts.cost_nano_usd,
             saved_nano_usd=hit.answer.cost_nano_usd if hit else 0,
             reserved_nano_usd=0 if self.plan is None else self.plan.worst_case_nano_usd,
@@ -85,7 +88,13 @@ class TraceDraft:
             overhead_ms=max(0.0, total_ms - upstream_ms),
             sla_violated=self._violated(ttft_ms, total_ms),
             traceparent=self.traceparent,
+            baseline_nano_usd=None
+            if usage is None or self.baseline_price is None
+            else self.baseline_price.cost_nano_usd(usage),
         )
+
+    def _baseline(self, usage: Usage | None) -> int | None:
+        return None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage)
 
     def _violated(self, ttft_ms: float | None, total_ms: float) -> bool:
         if self.policy is None or self.plan is None:

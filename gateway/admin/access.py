@@ -1,4 +1,8 @@
-"""Who may call the admin API: every route declares its least role, and what declares none is closed to everyone."""
+"""Who may call the admin API: every route declares its least role, and what declares none is closed to everyone.
+
+The key comes in the `Authorization` header, or from the dashboard in a sealed cookie; a cookie changes nothing without
+the header that only the dashboard's own page can add.
+"""
 
 from typing import Any
 
@@ -6,6 +10,7 @@ from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
 
 from core.errors import InvalidApiKey, PermissionRefused
+from gateway.admin.session import DASHBOARD_HEADER, Sessions
 from policies.access import AdminAuthenticator, Administrator
 from policies.audit import Actor
 from policies.keys import Role
@@ -23,8 +28,9 @@ AdminRequest = Request[Administrator, Any, Any]
 class AdminGate:
     """The guard of the whole listener; it decides by header and route handler alone, before any body is read."""
 
-    def __init__(self, authenticator: AdminAuthenticator) -> None:
+    def __init__(self, authenticator: AdminAuthenticator, sessions: Sessions) -> None:
         self._authenticator = authenticator
+        self._sessions = sessions
 
     def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Let the caller in and keep its name with the request.
@@ -36,14 +42,21 @@ class AdminGate:
         least = handler.opt.get(LEAST_ROLE)
         if least == "open":
             return
-        sent = connection.headers.getall("authorization", [])
-        if len(sent) != 1:
-            raise InvalidApiKey
-        administrator = self._authenticator.authenticate(sent[0], address_of(connection))
+        administrator = self._authenticator.authenticate(self._authorization(connection), address_of(connection))
         if not isinstance(least, Role):
             raise PermissionRefused("This route is open to nobody.")
         require(administrator, least)
         connection.scope["user"] = administrator
+
+    def _authorization(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+        sent = connection.headers.getall("authorization", [])
+        if len(sent) == 1:
+            return sent[0]
+        key = None if sent else self._sessions.key_in(connection.headers.get("cookie", ""))
+        reads = connection.scope.get("method") in ("GET", "HEAD")
+        if key is None or not (reads or connection.headers.get(DASHBOARD_HEADER) == "1"):
+            raise InvalidApiKey
+        return f"Bearer {key}"
 
 
 def require(administrator: Administrator, least: Role) -> None:

@@ -6,18 +6,24 @@ from dataclasses import dataclass
 
 from litestar import Litestar
 
+from backends.registry import Registry
 from cache.control import CacheControl
 from core.clock import Clock
 from gateway.admin.budget_routes import BudgetAdministration
 from gateway.admin.cache_routes import CacheAdministration
 from gateway.admin.changes import Changes
+from gateway.admin.dashboard_routes import Dashboard, load_assets
+from gateway.admin.insight_routes import Insight
 from gateway.admin.key_routes import KeyAdministration
 from gateway.admin.policy_routes import PolicyAdministration
+from gateway.admin.session import Sessions
 from gateway.admin.state_routes import StoreProbe
 from gateway.admin.treasury import TreasuryBudgets
 from gateway.admin_api import AdminApi, admin_app
+from gateway.candidate_policies import CandidatePolicies
 from gateway.feedback import Feedback
 from gateway.settings import Settings
+from gateway.telemetry.log_reader import LogReader
 from policies.access import AdminAuthenticator
 from policies.audit import AuditLog
 from policies.failures import FailureLimiter
@@ -48,6 +54,7 @@ def build_admin(
     cache: CacheControl,
     save_evidence: Callable[[], None],
     feedback: Feedback,
+    registry: Registry,
     probe: Callable[[KeyStore], StoreProbe],
     exposition: Callable[[], tuple[bytes, str]],
 ) -> Admin:
@@ -65,6 +72,7 @@ def build_admin(
         cache: the cache under control.
         save_evidence: writes what the cache learned.
         feedback: takes users' words on answers.
+        registry: the deployments and their state.
         probe: makes what asks whether the stores answer, of a key store that threads may use.
         exposition: returns the metrics and their content type.
 
@@ -76,16 +84,20 @@ def build_admin(
     files.callback(log.close)
     changes = Changes(log)
     changing = _store_for_threads(settings, keys, files)
+    candidates = CandidatePolicies(settings.policies, settings.known, settings.environment)
+    authenticator = AdminAuthenticator(owner_key, keys, pepper, clock, failures)
     api = AdminApi(
-        authenticator=AdminAuthenticator(owner_key, keys, pepper, clock, failures),
+        authenticator=authenticator,
         keys=KeyAdministration(changing, pepper, clock, lambda: watcher.current, tuple(settings.tiers), changes),
-        policies=PolicyAdministration(lambda: watcher.current, watcher.reload, changes),
+        policies=PolicyAdministration(lambda: watcher.current, watcher.reload, candidates, changes),
         budgets=BudgetAdministration(
             TreasuryBudgets(treasury, lambda: watcher.current), lambda: watcher.current, changes
         ),
         cache=CacheAdministration(cache, lambda: watcher.current, changes, save_evidence),
         feedback=feedback,
         changes=changes,
+        insight=Insight(LogReader(settings.beside("requests")), clock, registry),
+        dashboard=Dashboard(load_assets(), Sessions(pepper, clock), authenticator),
         probe=probe(changing),
         exposition=exposition,
     )

@@ -1,16 +1,21 @@
-"""`/admin/policies`: which tenants there are, what applies to one, and reload."""
+"""`/admin/policies`: which tenants there are, what applies to one, what a change would change, and reload."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated
 
 from litestar import Router, get, post
-from litestar.params import FromPath
-from msgspec import Struct
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta, Struct
 
-from core.errors import InvalidRequest, UnknownName
+from core.errors import ConfigurationError, InvalidRequest, UnknownName
 from core.rules import TenantPolicy
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
 from gateway.admin.changes import Changes
+from gateway.candidate_policies import CandidatePolicies
+from policies.documents import key_text
+from policies.explaining import differences
 from policies.loading import PolicySet
 from policies.watching import ReloadResult
 
@@ -43,12 +48,35 @@ class Reloaded(Struct, frozen=True):
     changed: list[str]
 
 
+class Candidate(Struct, frozen=True, forbid_unknown_fields=True):
+    """The text of a tenant's file as somebody would like it."""
+
+    text: Annotated[str, Meta(max_length=50_000)]
+
+
+class ChangeRow(Struct, frozen=True):
+    """One value in force that would differ; null where there is none."""
+
+    tenant: str
+    key: str
+    before: str | None
+    after: str | None
+
+
+class Comparison(Struct, frozen=True):
+    """What a candidate would change, or why it cannot be loaded."""
+
+    changes: list[ChangeRow]
+    problem: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyAdministration:
     """What the policy routes need."""
 
     current: Callable[[], PolicySet]
     reload: Callable[[], Awaitable[ReloadResult]]
+    candidates: CandidatePolicies
     changes: Changes
 
     async def reloaded(self, request: AdminRequest) -> Reloaded:
@@ -64,6 +92,17 @@ class PolicyAdministration:
                 raise PoliciesRefused(done.problem.message)
             change.after = done.version
         return Reloaded(done.version, list(done.changed))
+
+    def compare(self, tenant: str, text: str) -> Comparison:
+        """Say what the candidate would change; reading the folder takes time, so call it in a thread."""
+        if self.current().get(tenant) is None:
+            raise UnknownName(f"The tenant {tenant[:64]!r} has no policy.", param="tenant")
+        try:
+            candidate = self.candidates.with_file(tenant, text)
+        except ConfigurationError as problem:
+            return Comparison([], problem.message)
+        found = differences(self.current().policies, candidate.policies)
+        return Comparison([ChangeRow(one.tenant, key_text(one.path), one.old, one.new) for one in found])
 
 
 def policy_router(policies: PolicyAdministration) -> Router:
@@ -81,11 +120,15 @@ def policy_router(policies: PolicyAdministration) -> Router:
             raise UnknownName(f"The tenant {tenant[:64]!r} has no policy.", param="tenant")
         return policy_view(policy)
 
+    @post("/{tenant:str}/compare", opt=VIEWER, status_code=200, summary="Say what a changed file would change")
+    async def compare(tenant: FromPath[str], data: JSONBody[Candidate]) -> Comparison:
+        return await asyncio.to_thread(policies.compare, tenant, data.text)
+
     @post("/reload", opt=OPERATOR, status_code=200, summary="Load the folder of policies again")
     async def reload(request: AdminRequest) -> Reloaded:
         return await policies.reloaded(request)
 
-    return Router("/admin/policies", route_handlers=[list_tenants, show, reload], tags=["policies"])
+    return Router("/admin/policies", route_handlers=[list_tenants, show, compare, reload], tags=["policies"])
 
 
 def policy_view(policy: TenantPolicy) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How the request log lies on disk: a row per request, and the sums of each minute and hour (`rollup`).
+"""How the request log lies on disk: a row per request; per minute and hour sums (`rollup`) and sketches (`latencies`).
 
 Within 400 bytes a row: attempts are arrays without names, and a request is found by the last 16 digits of its id.
 Numbers of nano-USD and milliseconds are as in `core.trace`.
@@ -57,13 +57,18 @@ CREATE TABLE rollup (
   requests INTEGER NOT NULL, answered INTEGER NOT NULL, failed INTEGER NOT NULL, refused INTEGER NOT NULL,
   late INTEGER NOT NULL, attempts INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
   cost_nano_usd INTEGER NOT NULL, saved_nano_usd INTEGER NOT NULL, baseline_nano_usd INTEGER NOT NULL,
-  ttft BLOB, total BLOB,
   PRIMARY KEY (span_s, starts_at_s, tenant, tier, deployment, cache, reason)
+) WITHOUT ROWID;
+CREATE TABLE latencies (
+  span_s INTEGER NOT NULL, starts_at_s INTEGER NOT NULL, tenant TEXT NOT NULL, served_by TEXT NOT NULL,
+  ttft BLOB, total BLOB,
+  PRIMARY KEY (span_s, starts_at_s, tenant, served_by)
 ) WITHOUT ROWID;
 """  # noqa: S608 - our own column names
 MIGRATIONS = (_FIRST, _SECOND)
 INSERT = f"INSERT OR IGNORE INTO requests ({_COLUMNS}, baseline_nano_usd) VALUES ({','.join('?' * 29)})"  # noqa: S608
-INSERT_CELL = f"INSERT OR REPLACE INTO rollup VALUES ({','.join('?' * 20)})"  # noqa: S608 - placeholders only
+INSERT_CELL = f"INSERT OR REPLACE INTO rollup VALUES ({','.join('?' * 18)})"  # noqa: S608 - placeholders only
+INSERT_LATENCIES = "INSERT OR REPLACE INTO latencies VALUES (?, ?, ?, ?, ?, ?)"
 Row = tuple[str | int | float | None, ...]
 
 

@@ -1,12 +1,16 @@
-"""The sums of each minute and each hour, kept while they grow and written whole with every group of rows."""
+"""The sums of each minute and each hour, kept while they grow and written whole with every group of rows.
+
+Sums are kept apart by everything one may ask for; sketches of latency, which are large, by tenant and by who served.
+"""
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from core.trace import RequestTrace
-from gateway.telemetry.request_rows import INSERT_CELL
+from gateway.telemetry.request_rows import INSERT_CELL, INSERT_LATENCIES
 from gateway.telemetry.sketch import bucket_of, encode, merged
 
 MINUTE_S = 60
@@ -14,17 +18,22 @@ HOUR_S = 3600
 SPANS_S = (MINUTE_S, HOUR_S)
 MAX_CELLS = 4_096
 OK = 200
-_LOAD = """
+CACHE = "cache"
+"""`served_by` of what came from the cache or from an identical request; otherwise it is the tier."""
+_LOAD_SUMS = """
 SELECT requests, answered, failed, refused, late, attempts, input_tokens, output_tokens, cost_nano_usd, saved_nano_usd,
-  baseline_nano_usd, ttft, total
+  baseline_nano_usd
 FROM rollup
 WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND tier = ? AND deployment = ? AND cache = ? AND reason = ?
 """
-Key = tuple[int, int, str, str, str, str, str]
+_LOAD_LATENCIES = """
+SELECT ttft, total FROM latencies WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND served_by = ?
+"""
+Key = tuple[int | str, ...]
 
 
 @dataclass(slots=True)
-class Cell:
+class Sums:
     """What the requests of one span, tenant, tier, deployment, cache outcome and reason add up to."""
 
     requests: int = 0
@@ -38,8 +47,6 @@ class Cell:
     cost_nano_usd: int = 0
     saved_nano_usd: int = 0
     baseline_nano_usd: int = 0
-    ttft: Counter[int] = field(default_factory=Counter, kw_only=True)
-    total: Counter[int] = field(default_factory=Counter, kw_only=True)
 
     def add(self, trace: RequestTrace) -> None:
         """Count one request; of what the gateway asked by itself, only what it used and cost."""
@@ -57,67 +64,113 @@ class Cell:
         self.failed += trace.status >= 500
         self.refused += 400 <= trace.status < 500
         self.late += trace.sla_violated
-        if trace.status == OK:
+
+    def values(self) -> tuple[int, ...]:
+        """Return the sums in the order of the table."""
+        return (
+            self.requests,
+            self.answered,
+            self.failed,
+            self.refused,
+            self.late,
+            self.attempts,
+            self.input_tokens,
+            self.output_tokens,
+            self.cost_nano_usd,
+            self.saved_nano_usd,
+            self.baseline_nano_usd,
+        )
+
+
+@dataclass(slots=True)
+class Latencies:
+    """Sketches of answered requests; streams alone have a time to first token."""
+
+    ttft: Counter[int] = field(default_factory=Counter)
+    total: Counter[int] = field(default_factory=Counter)
+
+    def add(self, trace: RequestTrace) -> None:
+        """Count one request, if it was answered, and not one that the gateway asked by itself."""
+        if trace.status == OK and not trace.is_shadow:
             self.total[bucket_of(trace.total_ms)] += 1
             if trace.stream and trace.ttft_ms is not None:
                 self.ttft[bucket_of(trace.ttft_ms)] += 1
 
+    def values(self) -> tuple[bytes | None, bytes | None]:
+        """Return the sketches in the order of the table."""
+        return encode(self.ttft), encode(self.total)
+
+
+class _Cell(Protocol):
+    def add(self, trace: RequestTrace) -> None: ...
+
+    def values(self) -> tuple[object, ...]: ...
+
+
+C = TypeVar("C", bound=_Cell)
+
+
+class _Growing(Generic[C]):
+    """Cells of one table by key; one that is not in memory is read back before it is added to."""
+
+    def __init__(self, load: Callable[[Key], C]) -> None:
+        self._load = load
+        self._cells: dict[Key, C] = {}
+        self._changed: set[Key] = set()
+
+    def add(self, key: Key, trace: RequestTrace) -> None:
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = self._load(key)
+        cell.add(trace)
+        self._changed.add(key)
+
+    def taken(self) -> Iterable[tuple[object, ...]]:
+        """Return the rows of what changed since the last call."""
+        rows = [(*key, *self._cells[key].values()) for key in self._changed]
+        self._changed.clear()
+        if len(self._cells) > MAX_CELLS:
+            self._cells.clear()
+        return rows
+
+    def forget(self) -> None:
+        self._cells.clear()
+        self._changed.clear()
+
 
 class Rollup:
-    """The cells that still grow; those of an earlier start are read back before they are added to."""
+    """The cells that still grow, over the log's own connection."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._cells: dict[Key, Cell] = {}
-        self._changed: set[Key] = set()
+        self._sums = _Growing(self._load_sums)
+        self._latencies = _Growing(self._load_latencies)
 
     def add(self, trace: RequestTrace) -> None:
         """Count one request in its minute and its hour."""
         at_s = int(trace.received_at.timestamp())
-        labels = (trace.tenant, trace.tier or "", trace.deployment or "", trace.cache, trace.reason or "")
+        tier = trace.tier or ""
+        served_by = CACHE if trace.cache in ("exact", "semantic", "joined") else tier
         for span_s in SPANS_S:
-            key = (span_s, at_s - at_s % span_s, *labels)
-            cell = self._cells.get(key)
-            if cell is None:
-                cell = self._cells[key] = self._loaded(key)
-            cell.add(trace)
-            self._changed.add(key)
+            start_s = at_s - at_s % span_s
+            labels = (trace.tenant, tier, trace.deployment or "", trace.cache, trace.reason or "")
+            self._sums.add((span_s, start_s, *labels), trace)
+            self._latencies.add((span_s, start_s, trace.tenant, served_by), trace)
 
     def write(self) -> None:
         """Write what changed, inside the caller's transaction."""
-        self._connection.executemany(INSERT_CELL, self._rows())
-        self._changed.clear()
-        if len(self._cells) > MAX_CELLS:
-            self.forget()
+        self._connection.executemany(INSERT_CELL, self._sums.taken())
+        self._connection.executemany(INSERT_LATENCIES, self._latencies.taken())
 
     def forget(self) -> None:
         """Drop everything in memory; what is added to is read back first."""
-        self._cells.clear()
-        self._changed.clear()
+        self._sums.forget()
+        self._latencies.forget()
 
-    def _rows(self) -> Iterator[tuple[object, ...]]:
-        for key in self._changed:
-            cell = self._cells[key]
-            yield (
-                *key,
-                cell.requests,
-                cell.answered,
-                cell.failed,
-                cell.refused,
-                cell.late,
-                cell.attempts,
-                cell.input_tokens,
-                cell.output_tokens,
-                cell.cost_nano_usd,
-                cell.saved_nano_usd,
-                cell.baseline_nano_usd,
-                encode(cell.ttft),
-                encode(cell.total),
-            )
+    def _load_sums(self, key: Key) -> Sums:
+        row = self._connection.execute(_LOAD_SUMS, key).fetchone()
+        return Sums() if row is None else Sums(*row)
 
-    def _loaded(self, key: Key) -> Cell:
-        row = self._connection.execute(_LOAD, key).fetchone()
-        if row is None:
-            return Cell()
-        *sums, ttft, total = row
-        return Cell(*sums, ttft=merged([ttft]), total=merged([total]))
+    def _load_latencies(self, key: Key) -> Latencies:
+        row = self._connection.execute(_LOAD_LATENCIES, key).fetchone()
+        return Latencies() if row is None else Latencies(merged([row[0]]), merged([row[1]]))

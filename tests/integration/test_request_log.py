@@ -151,6 +151,14 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(file: Path) -> None:
     assert str(file) in caught.value.message
 
 
+HOURLY_TTFT = "SELECT ttft FROM latencies WHERE span_s = 3600 AND served_by = 'small'"
+
+
+def query(file: Path, text: str) -> list[tuple[bytes]]:
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(text).fetchall()
+
+
 def cells(file: Path, span_s: int) -> list[sqlite3.Row]:
     with closing(sqlite3.connect(file)) as connection:
         connection.row_factory = sqlite3.Row
@@ -171,7 +179,7 @@ def test_every_request_counts_once_in_its_minute_and_its_hour(file: Path) -> Non
     (hour,) = hours
     assert (hour["requests"], hour["answered"], hour["output_tokens"]) == (15, 15, 75)
     assert (hour["cost_nano_usd"], hour["baseline_nano_usd"]) == (15 * 1_500_000_000, 15 * 2_000_000_000)
-    assert sum(merged([hour["ttft"]]).values()) == 15
+    assert sum(merged([sketch]).total() for (sketch,) in query(file, HOURLY_TTFT)) == 15
 
 
 def test_a_group_that_failed_is_not_in_the_sums(log: RequestLog, file: Path) -> None:

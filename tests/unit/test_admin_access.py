@@ -10,6 +10,7 @@ from litestar.testing import TestClient
 from core.clock import ManualClock
 from core.errors import HeadgateError
 from gateway.admin.access import OPEN, OPERATOR, OWNER, VIEWER, AdminGate, AdminRequest, actor_of
+from gateway.admin.session import Sessions
 from gateway.admin_api import render_error
 from policies.access import AdminAuthenticator
 from policies.keys import MemoryKeyStore, Role, create_admin_key, revoke_key
@@ -50,11 +51,12 @@ async def owner(request: AdminRequest) -> Response[dict[str, str]]:
 
 
 STORE = MemoryKeyStore()
+CLOCK = ManualClock()
 
 
 @pytest.fixture
 def client() -> Iterator[TestClient[Litestar]]:
-    gate = AdminGate(AdminAuthenticator(OWNER_KEY, STORE, PEPPER, ManualClock()))
+    gate = AdminGate(AdminAuthenticator(OWNER_KEY, STORE, PEPPER, CLOCK), Sessions(PEPPER, CLOCK))
     app = Litestar(
         [open_, forgotten, misspelt, viewer, operator, owner],
         guards=[gate],

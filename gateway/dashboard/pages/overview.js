@@ -1,0 +1,42 @@
+// Spend, savings, hits, latency and tiers of the whole gateway at a glance.
+import { html, useLoad, Loaded, Panel, Table, Money, count } from '/dashboard/lib/ui.js';
+import { get } from '/dashboard/lib/api.js';
+import { Ranges, REFRESH_MS } from '/dashboard/lib/range.js';
+import { Budgets, CacheOutcomes, Charts, Figures, Routes, Tiers, hitRate } from '/dashboard/lib/glance.js';
+
+/** The rate and what is known of wrong hits: the worst bound of any tenant that asked. */
+function boundOf(report, overview) {
+  const cache = hitRate(overview);
+  const bounds = report.tenants.filter((one) => one.requests);
+  if (!bounds.length) return undefined;
+  const worst = bounds.reduce((a, b) => (a.false_hit_bound > b.false_hit_bound ? a : b));
+  return `${count(cache.hits)} of ${count(cache.looked)} · wrong hits at most ${(100 * worst.false_hit_bound).toFixed(2)} % of requests (${worst.tenant})`;
+}
+
+export function Overview({ values, go }) {
+  const range = values.range ?? '1h';
+  const state = useLoad(async () => {
+    const [overview, report, budgets] = await Promise.all([get('/admin/overview', { range }), get('/admin/cache/report'), get('/admin/budgets')]);
+    return { overview, report, budgets: budgets.budgets };
+  }, [range], REFRESH_MS);
+  return html`
+    <div class="title"><h1>Overview</h1><${Ranges} value=${range} onChange=${(next) => go('overview', { range: next })} /></div>
+    <${Loaded} state=${state}>${({ overview, report, budgets }) => html`
+      <${Figures} overview=${overview} bound=${boundOf(report, overview)} />
+      <div class="grid">
+        <${Charts} overview=${overview} />
+        <${Tiers} overview=${overview} readiness=${overview.readiness} />
+        <${Budgets} budgets=${budgets} go=${go} />
+        <${Routes} overview=${overview} go=${go} />
+        <${CacheOutcomes} overview=${overview} go=${go} />
+        <${Panel} title="Tenants" wide>
+          <${Table} label="Tenants" rows=${overview.tenants.slice(0, 10)} empty="No tenant asked in this window." onRow=${(g) => go(`tenants/${encodeURIComponent(g.labels[0])}`, { range })} columns=${[
+            { name: 'Tenant', of: (g) => g.labels[0] },
+            { name: 'Requests', number: true, of: (g) => count(g.requests) },
+            { name: 'Cost', number: true, of: (g) => html`<${Money} nano=${g.cost_nano_usd} />` },
+            { name: 'Saved', number: true, of: (g) => html`<${Money} nano=${g.baseline_nano_usd - g.cost_nano_usd} />` },
+            { name: 'Refused', number: true, of: (g) => count(g.refused) },
+            { name: 'Late', number: true, of: (g) => count(g.late) },
+          ]} /><//>
+      </div>`}<//>`;
+}

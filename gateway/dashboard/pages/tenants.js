@@ -1,0 +1,62 @@
+// All tenants, and one tenant: the policy in force, budgets and what is left of them, top routes, latency against the SLA.
+import { html, useLoad, Loaded, Panel, Table, Money, count, percent, useState } from '/dashboard/lib/ui.js';
+import { get } from '/dashboard/lib/api.js';
+import { Ranges, REFRESH_MS } from '/dashboard/lib/range.js';
+import { Budgets, CacheOutcomes, Charts, Figures, Routes, Tiers } from '/dashboard/lib/glance.js';
+
+export function Tenants({ values, go }) {
+  const range = values.range ?? '24h';
+  const [wanted, setWanted] = useState('');
+  const state = useLoad(async () => {
+    const [policies, overview] = await Promise.all([get('/admin/policies'), get('/admin/overview', { range })]);
+    return { policies: policies.tenants, sums: new Map(overview.tenants.map((group) => [group.labels[0], group])) };
+  }, [range], REFRESH_MS);
+  const zero = { requests: 0, cost_nano_usd: 0, baseline_nano_usd: 0, refused: 0, failed: 0, late: 0, answered: 0 };
+  return html`
+    <div class="title"><h1>Tenants</h1>
+      <input type="search" placeholder="Find a tenant" aria-label="Find a tenant" value=${wanted} onInput=${(e) => setWanted(e.target.value)} />
+      <${Ranges} value=${range} onChange=${(next) => go('tenants', { range: next })} /></div>
+    <${Loaded} state=${state}>${({ policies, sums }) => html`<div class="grid"><${Panel} title=${`${count(policies.length)} with a policy`} wide>
+      <${Table} label="Tenants" rows=${policies.filter((one) => one.tenant.includes(wanted)).slice(0, 500)} empty="No tenant of that name." onRow=${(one) => go(`tenants/${encodeURIComponent(one.tenant)}`, { range })} columns=${[
+        { name: 'Tenant', of: (one) => one.tenant },
+        { name: 'Requests', number: true, of: (one) => count((sums.get(one.tenant) ?? zero).requests) },
+        { name: 'Cost', number: true, of: (one) => html`<${Money} nano=${(sums.get(one.tenant) ?? zero).cost_nano_usd} />` },
+        { name: 'Saved', number: true, of: (one) => { const g = sums.get(one.tenant) ?? zero; return html`<${Money} nano=${g.baseline_nano_usd - g.cost_nano_usd} />`; } },
+        { name: 'Refused', number: true, of: (one) => count((sums.get(one.tenant) ?? zero).refused) },
+        { name: 'Within SLA', number: true, of: (one) => { const g = sums.get(one.tenant) ?? zero; return percent(g.answered - g.late, g.answered); } },
+        { name: 'Policy', of: (one) => html`<code>${one.version.slice(0, 12)}</code>` },
+      ]} /><//></div>`}<//>`;
+}
+
+const text = (value) => (value === null ? '–' : typeof value === 'object' ? JSON.stringify(value) : String(value));
+
+const PolicyTable = ({ policy }) => html`<${Panel} title="Policy in force" note=${`version ${policy.version.slice(0, 12)}`} wide>
+  <dl class="pairs">${Object.entries(policy).filter(([name, value]) => name !== 'tenant' && name !== 'version' && text(value) !== '{}' && text(value) !== '[]')
+    .map(([name, value]) => html`<div><dt><code>${name}</code></dt><dd>${
+      value && typeof value === 'object' && !Array.isArray(value)
+        ? Object.entries(value).filter(([, inner]) => inner !== null).map(([key, inner]) => html`<span><code>${key}</code> ${text(inner)}</span>`)
+        : text(value)}</dd></div>`)}</dl><//>`;
+
+export function Tenant({ item, values, go }) {
+  const range = values.range ?? '24h';
+  const state = useLoad(async () => {
+    const [overview, policy, budgets] = await Promise.all([
+      get('/admin/overview', { range, tenant: item }), get(`/admin/policies/${encodeURIComponent(item)}`), get(`/admin/budgets/${encodeURIComponent(item)}`)]);
+    return { overview, policy, budgets: budgets.budgets };
+  }, [item, range], REFRESH_MS);
+  const limits = (policy) => Object.entries(policy.sla).flatMap(([tier, sla]) => ['ttft_ms', 'total_ms'].filter((kind) => sla[kind]).map((kind) => ({ kind, name: `SLA ${tier}`, value: sla[kind] })));
+  return html`
+    <div class="title"><h1><a href="#/tenants">Tenants</a> / ${item}</h1>
+      <a class="button" href=${`#/requests?tenant=${encodeURIComponent(item)}`}>Requests</a>
+      <${Ranges} value=${range} onChange=${(next) => go(`tenants/${encodeURIComponent(item)}`, { range: next })} /></div>
+    <${Loaded} state=${state}>${({ overview, policy, budgets }) => html`
+      <${Figures} overview=${overview} />
+      <div class="grid">
+        <${Budgets} budgets=${budgets} title="Budgets in their present windows" most=${50} />
+        <${Charts} overview=${overview} limits=${limits(policy)} />
+        <${Tiers} overview=${overview} readiness=${overview.readiness} />
+        <${Routes} overview=${overview} go=${go} tenant=${item} />
+        <${CacheOutcomes} overview=${overview} go=${go} tenant=${item} />
+        <${PolicyTable} policy=${policy} />
+      </div>`}<//>`;
+}

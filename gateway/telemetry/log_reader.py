@@ -1,0 +1,277 @@
+"""What the request log tells: sums, series and percentiles of a window, pages of rows, and one request.
+
+Every call opens the file read-only, so a slow reader never holds up the writer; calls block and belong in a thread.
+Percentiles are exact up to 50,000 rows and come from sketches above that, within `sketch.ERROR_RATIO`.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from core.errors import HeadgateError
+from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
+from gateway.telemetry.rollup import CACHE, HOUR_S, MINUTE_S, Sums
+from gateway.telemetry.sketch import ERROR_RATIO, exact_percentile, merged, percentile
+
+EXACT_ROWS = 50_000
+MINUTES_UP_TO_S = 6 * HOUR_S
+SCAN_ROWS = 200_000
+MAX_PAGE = 200
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+Label = Literal["tenant", "tier", "deployment", "cache", "reason"]
+Outcome = Literal["ok", "refused", "failed", "late"]
+_SERVED_BY = f"CASE WHEN cache IN ('exact', 'semantic', 'joined') THEN '{CACHE}' ELSE coalesce(tier, '') END"
+_SUM_NAMES = tuple(field.name for field in fields(Sums))
+_SUM_COLUMNS = ", ".join(f"sum({name})" for name in _SUM_NAMES)
+_OUTCOMES: Mapping[Outcome, str] = {
+    "ok": "status = 200",
+    "refused": "status BETWEEN 400 AND 499",
+    "failed": "status >= 500",
+    "late": "sla_violated = 1",
+}
+
+
+class LogUnreadable(HeadgateError):
+    """The request log cannot be read now."""
+
+    code = "request_log_unreadable"
+    http_status = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Unix seconds from `start_s` (the start of a span) up to and without `end_s`; `span_s` is one step of a series."""
+
+    start_s: int
+    end_s: int
+    span_s: int
+
+    @classmethod
+    def between(cls, start_s: float, end_s: float) -> "Window":
+        """Return the window that begins with the whole minute, or hour above 6 hours, in which `start_s` lies."""
+        span_s = MINUTE_S if end_s - start_s <= MINUTES_UP_TO_S else HOUR_S
+        return cls(int(start_s // span_s) * span_s, int(end_s) + 1, span_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sums of all requests that share some labels."""
+
+    labels: tuple[str, ...]
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Sums of one step of a series, by who served: a tier, or `cache`."""
+
+    starts_at_s: int
+    served_by: str
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Milliseconds by name (`p50`, `p95`, `p99`) of answered requests; None where there were none."""
+
+    served_by: str
+    ttft_ms: Mapping[str, float | None]
+    total_ms: Mapping[str, float | None]
+    error_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyPoint:
+    """The 95th percentiles of one step of a series, in milliseconds, from sketches."""
+
+    starts_at_s: int
+    served_by: str
+    ttft_ms: float | None
+    total_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which rows; None asks for all. `request_id` is a whole id, or its beginning."""
+
+    tenant: str | None = None
+    tier: str | None = None
+    deployment: str | None = None
+    cache: str | None = None
+    reason: str | None = None
+    key_id: str | None = None
+    outcome: Outcome | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """One row: the columns as the log names them, and its attempts."""
+
+    id: int
+    columns: Mapping[str, str | int | float | None]
+    attempts: tuple[LoggedAttempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows, newest first; `searched_to` is where the search stopped, None at the end of the log."""
+
+    rows: tuple[LoggedRequest, ...]
+    searched_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogReader:
+    """Reads one request log."""
+
+    path: Path
+
+    def sums(self, window: Window, by: Sequence[Label] = (), tenant: str | None = None) -> tuple[Group, ...]:
+        """Return the sums of the window by the given labels, most requests first."""
+        names = ", ".join(by)
+        grouped = f"GROUP BY {names}" if by else ""
+        comma = ", " if by else ""
+        query = (
+            f"SELECT {names}{comma}{_SUM_COLUMNS} FROM rollup {_where(tenant)} {grouped} ORDER BY sum(requests) DESC"  # noqa: S608
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query, _values(window, tenant)).fetchall()
+        return tuple(Group(row[: len(by)], Sums(*row[len(by) :])) for row in rows if row[-1] is not None)
+
+    def series(self, window: Window, tenant: str | None = None) -> tuple[Point, ...]:
+        """Return the sums of every step by who served, oldest first."""
+        query = (
+            f"SELECT starts_at_s, {_SERVED_BY}, {_SUM_COLUMNS} FROM rollup {_where(tenant)} GROUP BY 1, 2 ORDER BY 1"  # noqa: S608
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query, _values(window, tenant)).fetchall()
+        return tuple(Point(row[0], row[1], Sums(*row[2:])) for row in rows)
+
+    def percentiles(self, window: Window, tenant: str | None = None) -> tuple[Percentiles, ...]:
+        """Return the window's percentiles by who served."""
+        counted = self.sums(window, (), tenant)
+        if not counted or counted[0].sums.requests <= EXACT_ROWS:
+            return self._exact(window, tenant)
+        sketches: dict[str, tuple[list[bytes | None], list[bytes | None]]] = {}
+        for _, served_by, ttft, total in self._sketches(window, tenant):
+            lists = sketches.setdefault(served_by, ([], []))
+            lists[0].append(ttft)
+            lists[1].append(total)
+        return tuple(
+            Percentiles(served_by, _sketched(ttft), _sketched(total), ERROR_RATIO)
+            for served_by, (ttft, total) in sorted(sketches.items())
+        )
+
+    def latency_series(self, window: Window, tenant: str | None = None) -> tuple[LatencyPoint, ...]:
+        """Return the 95th percentiles of every step by who served, oldest first."""
+        steps: dict[tuple[int, str], tuple[list[bytes | None], list[bytes | None]]] = {}
+        for start_s, served_by, ttft, total in self._sketches(window, tenant):
+            lists = steps.setdefault((start_s, served_by), ([], []))
+            lists[0].append(ttft)
+            lists[1].append(total)
+        return tuple(
+            LatencyPoint(*key, percentile(merged(ttft), 0.95), percentile(merged(total), 0.95))
+            for key, (ttft, total) in sorted(steps.items())
+        )
+
+    def page(self, wanted: Filter, *, before: int | None = None, after: int | None = None, limit: int = 50) -> Page:
+        """Return up to `limit` rows older than `before` (or newer than `after`), newest first.
+
+        One call looks at 200,000 rows at most, so that a filter that fits nothing costs a bounded time; the next call
+        goes on from `searched_to`.
+        """
+        with self._reading() as connection:
+            newest = connection.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()[0]
+            top = newest + 1 if before is None else before
+            floor = max(after or 0, top - SCAN_ROWS - 1)
+            where, values = _conditions(wanted)
+            query = f"SELECT * FROM requests WHERE id < ? AND id > ?{where} ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute(query, (top, floor, *values, min(limit, MAX_PAGE))).fetchall()
+        found = tuple(_logged(row) for row in rows)
+        if len(found) == limit:
+            return Page(found, found[-1].id)
+        return Page(found, floor + 1 if floor > (after or 0) else None)
+
+    def request(self, request_id: str) -> LoggedRequest | None:
+        """Return the row of one request."""
+        query = "SELECT * FROM requests WHERE substr(request_id, -16) = substr(?, -16) AND request_id = ?"
+        with self._reading() as connection:
+            connection.row_factory = sqlite3.Row
+            row = connection.execute(query, (request_id, request_id)).fetchone()
+        return None if row is None else _logged(row)
+
+    def _exact(self, window: Window, tenant: str | None) -> tuple[Percentiles, ...]:
+        only = "AND tenant = ?" if tenant is not None else ""
+        query = f"""
+            SELECT {_SERVED_BY}, CASE WHEN stream THEN ttft_ms END, total_ms FROM requests
+            WHERE received_at_ms >= ? AND received_at_ms < ? AND status = 200 {only}
+        """  # noqa: S608 - our own names
+        values = (window.start_s * 1000, window.end_s * 1000, *(() if tenant is None else (tenant,)))
+        times: dict[str, tuple[list[float], list[float]]] = {}
+        with self._reading() as connection:
+            for served_by, ttft_ms, total_ms in connection.execute(query, values):
+                lists = times.setdefault(served_by, ([], []))
+                lists[1].append(total_ms)
+                if ttft_ms is not None:
+                    lists[0].append(ttft_ms)
+        return tuple(
+            Percentiles(served_by, _exactly(ttft), _exactly(total), 0.0)
+            for served_by, (ttft, total) in sorted(times.items())
+        )
+
+    def _sketches(self, window: Window, tenant: str | None) -> list[tuple[int, str, bytes | None, bytes | None]]:
+        query = f"SELECT starts_at_s, served_by, ttft, total FROM latencies {_where(tenant)}"  # noqa: S608 - our own names
+        with self._reading() as connection:
+            return connection.execute(query, _values(window, tenant)).fetchall()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=2.0)) as connection:
+                yield connection
+        except sqlite3.Error as problem:
+            raise LogUnreadable(f"The request log cannot be read ({problem}).") from problem
+
+
+def _where(tenant: str | None) -> str:
+    only = "" if tenant is None else " AND tenant = ?"
+    return f"WHERE span_s = ? AND starts_at_s >= ? AND starts_at_s < ?{only}"
+
+
+def _values(window: Window, tenant: str | None) -> tuple[int | str, ...]:
+    return (window.span_s, window.start_s, window.end_s, *(() if tenant is None else (tenant,)))
+
+
+def _conditions(wanted: Filter) -> tuple[str, list[str]]:
+    where, values = "", []
+    for name in ("tenant", "tier", "deployment", "cache", "reason", "key_id"):
+        value = getattr(wanted, name)
+        if value is not None:
+            where += f" AND {name} = ?"
+            values.append(value)
+    if wanted.outcome is not None:
+        where += f" AND {_OUTCOMES[wanted.outcome]}"
+    if wanted.request_id is not None:
+        where += " AND request_id GLOB ?"
+        values.append("".join(c for c in wanted.request_id if c.isalnum() or c in "_-") + "*")
+    return where, values
+
+
+def _logged(row: sqlite3.Row) -> LoggedRequest:
+    columns = {name: row[name] for name in row.keys() if name not in ("id", "attempts")}  # noqa: SIM118 - a Row iterates over values
+    return LoggedRequest(row["id"], columns, tuple(attempts_decoder.decode(row["attempts"])))
+
+
+def _exactly(values: list[float]) -> Mapping[str, float | None]:
+    values.sort()
+    return {name: exact_percentile(values, q) for name, q in QUANTILES.items()}
+
+
+def _sketched(sketches: list[bytes | None]) -> Mapping[str, float | None]:
+    counts = merged(sketches)
+    return {name: percentile(counts, q) for name, q in QUANTILES.items()}
