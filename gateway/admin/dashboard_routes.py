@@ -17,8 +17,8 @@ from litestar.params import FromPath, JSONBody
 from litestar.response import Redirect
 from msgspec import Struct
 
-from core.errors import RouteNotFound
-from gateway.admin.access import OPEN, VIEWER, AdminRequest, address_of
+from core.errors import InvalidApiKey, RouteNotFound
+from gateway.admin.access import OPEN, address_of
 from gateway.admin.session import COOKIE, LIFE, Sessions
 from policies.access import AdminAuthenticator
 
@@ -49,6 +49,12 @@ class WhoAmI(Struct, frozen=True):
     role: str
 
 
+class Session(Struct, frozen=True):
+    """Who is logged in; null for a stranger."""
+
+    administrator: WhoAmI | None
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One file of the page."""
@@ -77,6 +83,17 @@ class Dashboard:
             raise RouteNotFound("The dashboard has no such file.")
         return asset
 
+    def who(self, cookie_header: str, address: str) -> WhoAmI | None:
+        """Return who the cookie belongs to, None when it opens nothing."""
+        key = self.sessions.key_in(cookie_header)
+        if key is None:
+            return None
+        try:
+            found = self.authenticator.authenticate(f"Bearer {key}", address)
+        except InvalidApiKey:
+            return None
+        return WhoAmI(found.name, found.role.value)
+
 
 def load_assets() -> Mapping[str, Asset]:
     """Read the page's files."""
@@ -101,19 +118,17 @@ def dashboard_router(dashboard: Dashboard) -> Router:
 
     @get("/", opt=OPEN, include_in_schema=False, sync_to_thread=False)
     def root() -> Redirect:
-        return Redirect(PAGE + "/")
+        return Redirect(PAGE)
 
     @get([PAGE, PAGE + "/{path:path}"], opt=OPEN, include_in_schema=False, sync_to_thread=False)
     def asset(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes]:
-        if not path and not request.scope["path"].endswith("/"):
-            return Response(b"", status_code=307, headers={"location": PAGE + "/"})
         found = dashboard.asset(path)
         headers = {**HEADERS, "etag": found.etag}
         if request.headers.get("if-none-match") == found.etag:
             return Response(b"", status_code=304, headers=headers)
         return Response(found.body, media_type=found.media_type, headers=headers)
 
-    @post("/admin/login", opt=OPEN, status_code=200, summary="Log in to the dashboard")
+    @post("/admin/login", opt=OPEN, status_code=200, include_in_schema=False)
     async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Response[WhoAmI]:
         who = dashboard.authenticator.authenticate(f"Bearer {data.key}", address_of(request))
         cookie = Cookie(
@@ -127,12 +142,12 @@ def dashboard_router(dashboard: Dashboard) -> Router:
         )
         return Response(WhoAmI(who.name, who.role.value), cookies=[cookie])
 
-    @post("/admin/logout", opt=OPEN, status_code=204, summary="Log out of the dashboard")
+    @post("/admin/logout", opt=OPEN, status_code=204, include_in_schema=False)
     async def logout() -> Response[None]:
         return Response(None, status_code=204, cookies=[Cookie(COOKIE, path="/", value="", max_age=0)])
 
-    @get("/admin/me", opt=VIEWER, sync_to_thread=False, summary="Show who is logged in")
-    def me(request: AdminRequest) -> WhoAmI:
-        return WhoAmI(request.user.name, request.user.role.value)
+    @get("/admin/session", opt=OPEN, sync_to_thread=False, include_in_schema=False)
+    def session(request: Request[Any, Any, Any]) -> Session:
+        return Session(dashboard.who(request.headers.get("cookie", ""), address_of(request)))
 
-    return Router("/", route_handlers=[root, asset, login, logout, me], tags=["dashboard"])
+    return Router("/", route_handlers=[root, asset, login, logout, session], tags=["dashboard"])

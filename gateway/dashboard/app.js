@@ -104,7 +104,7 @@ function App() {
   useKeys(setHelp);
   useEffect(() => {
     onLoggedOut.call = () => setWho(null);
-    get('/admin/me').then(setWho, () => setWho(null));
+    get('/admin/session').then((session) => setWho(session.administrator), () => setWho(null));
   }, []);
   const page = PAGES.find((one) => one.path === here.path) ?? PAGES[0];
   useEffect(() => { document.title = `${here.item ?? page.name} · Headgate`; }, [here.path, here.item]);

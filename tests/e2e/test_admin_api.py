@@ -33,6 +33,11 @@ ROUTES = {
     ("POST", "/admin/cache/feedback"): "operator",
     ("GET", "/admin/cache/export"): "owner",
     ("POST", "/admin/cache/import"): "owner",
+    ("POST", "/admin/policies/acme/compare"): "viewer",
+    ("GET", "/admin/overview"): "viewer",
+    ("GET", "/admin/deployments"): "viewer",
+    ("GET", "/admin/requests"): "viewer",
+    ("GET", "/admin/requests/req_0"): "viewer",
     ("GET", "/admin/store"): "viewer",
     ("GET", "/admin/audit"): "operator",
     ("GET", "/admin/audit/verify"): "operator",
@@ -110,7 +115,10 @@ def test_every_route_is_open_from_its_role_upwards_only(
 def test_every_route_of_the_api_is_among_those_tested(owner: httpx.Client) -> None:
     paths = owner.get("/admin/openapi/openapi.json").json()["paths"]
     described = {
-        (method.upper(), path.replace("{key_id}", "0" * 16).replace("{tenant}", "acme"))
+        (
+            method.upper(),
+            path.replace("{key_id}", "0" * 16).replace("{tenant}", "acme").replace("{request_id}", "req_0"),
+        )
         for path, item in paths.items()
         for method in item
         if method in ("get", "post", "put", "patch", "delete")

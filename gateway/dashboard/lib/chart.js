@@ -4,8 +4,13 @@ import { html, useEffect, useRef, usd, ms, count } from '/dashboard/lib/ui.js';
 const FORMATS = { count, usd: (v) => usd(v), ms };
 const HEIGHT = 190;
 
-const colourOf = (at) => getComputedStyle(document.documentElement).getPropertyValue(`--series-${(at % 6) + 1}`).trim();
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** A tier has the same colour in every chart; the cache has one of its own. */
+const colourOf = (names, name) => {
+  const tiers = names.filter((one) => one !== 'cache').sort().reverse();
+  return ink(name === 'cache' ? '--series-3' : `--series-${[1, 2, 4, 5, 6][tiers.indexOf(name) % 5]}`);
+};
 
 /** Fill the steps in which nothing happened, so that a gap in traffic looks like one. */
 export function columns(window, points, names, valueOf, missing) {
@@ -44,8 +49,8 @@ function draw(element, { window, names, data, format, stack, limits }) {
     series: [
       { label: 'Time', value: (_, t) => (t === null || t === undefined ? '–' : new Intl.DateTimeFormat(undefined, { dateStyle: 'short', timeStyle: 'short', hourCycle: 'h23' }).format(t * 1000)) },
       ...order.map((at) => ({
-        label: names[at], stroke: colourOf(at), width: stack ? 0 : 2, spanGaps: false, points: { show: !stack, size: 4 },
-        fill: stack ? colourOf(at) : undefined, paths: stack ? bars : undefined,
+        label: names[at], stroke: colourOf(names, names[at]), width: stack ? 0 : 2, spanGaps: false, points: { show: !stack, size: 4 },
+        fill: stack ? colourOf(names, names[at]) : undefined, paths: stack ? bars : undefined,
         value: (_, __, ___, x) => (x === null || x === undefined || data[at + 1][x] === null ? '–' : show(data[at + 1][x])),
       })),
       ...(limits ?? []).map((limit) => ({ label: limit.name, stroke: ink('--bad'), width: 1, dash: [5, 4], points: { show: false }, value: () => show(limit.value) })),

@@ -50,7 +50,7 @@ export function Tiers({ overview, readiness }) {
   const rows = overview.tiers.filter((group) => group.labels[1]);
   const answered = sumOf(rows, (group) => group.requests);
   const latency = (served_by) => overview.percentiles.find((one) => one.served_by === served_by);
-  return html`<${Panel} title="Tiers and deployments" note="cache hits count for who made the entry">
+  return html`<${Panel} title="Tiers and deployments" note="cache hits count for who made the entry" wide>
     <${Table} label="Tiers and deployments" rows=${rows} empty="No deployment answered in this window." columns=${[
       { name: 'Tier', of: (g) => html`${g.labels[0]} ${readiness?.[g.labels[0]] && html`<${State} value=${readiness[g.labels[0]]} />`}` },
       { name: 'Deployment', of: (g) => g.labels[1] },

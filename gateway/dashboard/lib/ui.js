@@ -36,7 +36,7 @@ export const nanoOfText = (text) => Math.round(Number(text) * NANO);
 export function ms(value) {
   if (value === null || value === undefined) return '–';
   if (value >= 10000) return `${(value / 1000).toFixed(1)} s`;
-  return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
+  return value >= 10 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
 }
 
 export const Money = ({ nano }) => html`<span title=${exactUsd(nano)}>${usd(nano)}</span>`;

@@ -15,7 +15,7 @@ function Compare({ tenants }) {
   };
   return html`<${Panel} title="What would a change do?" note="nothing is put in force" wide>
     <form class="compare" onSubmit=${compare}>
-      <label>Tenant <select ref=${tenant}>${tenants.map((one) => html`<option>${one.tenant}</option>`)}</select></label>
+      <label>Tenant <select ref=${tenant}>${tenants.map((one) => html`<option value=${one.tenant}>${one.tenant}</option>`)}</select></label>
       <label for="candidate">The tenant's file as you would like it</label>
       <textarea id="candidate" ref=${text} rows="8" spellcheck="false" placeholder=${'tenant: acme\nrouting: {quality: 0.8}'}></textarea>
       <div><button type="submit">Compare with what is in force</button></div>

@@ -37,10 +37,7 @@ function Costs({ columns, attempts }) {
 }
 
 export function OneRequest({ item }) {
-  const state = useLoad(async () => {
-    const [row, decision] = await Promise.all([get(`/admin/requests/${encodeURIComponent(item)}`), get(`/admin/decisions/${encodeURIComponent(item)}`).catch(() => null)]);
-    return { ...row, decision };
-  }, [item]);
+  const state = useLoad(() => get(`/admin/requests/${encodeURIComponent(item)}`), [item]);
   return html`
     <div class="title"><h1><a href="#/requests">Requests</a> / <code>${item}</code></h1></div>
     <${Loaded} state=${state}>${({ columns, attempts, decision }) => html`
