@@ -31,6 +31,8 @@ ROUTES = {
     ("POST", "/admin/cache/invalidate"): "operator",
     ("POST", "/admin/cache/flush"): "operator",
     ("POST", "/admin/cache/feedback"): "operator",
+    ("POST", "/admin/cache/forget"): "owner",
+    ("POST", "/admin/feedback"): "operator",
     ("GET", "/admin/cache/export"): "owner",
     ("POST", "/admin/cache/import"): "owner",
     ("POST", "/admin/policies/acme/compare"): "viewer",
