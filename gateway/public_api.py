@@ -4,10 +4,11 @@ The hot routes are bare ASGI handlers: the key is checked from the headers befor
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
+from urllib.parse import unquote
 
 import msgspec
 from litestar import Litestar, Response, asgi, get
@@ -25,7 +26,8 @@ from core.plan import Readiness, tier_states
 from gateway.asgi import Reply, encode_headers, read_body
 from gateway.demands import parse_demands, relevant_headers
 from gateway.dialects.completions import as_chat
-from gateway.dialects.dialect import Dialect, Spoken, spoken_answer
+from gateway.dialects.dialect import OPENAI, Dialect, Spoken, Voice, spoken_answer
+from gateway.dialects.messages import MESSAGES_DIALECT
 from gateway.dialects.served import DIALECTS, mapped_route
 from gateway.feedback import Feedback
 from gateway.feedback_api import FeedbackApi, feedback_route
@@ -41,6 +43,7 @@ from router.ladder import serves
 
 logger = logging.getLogger("headgate.http")
 MODELS = "/v1/models"
+COUNT_TOKENS = "/v1/messages/count_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class PublicApi:
                     caller, request, dialect.route, self.clock.now(), received_s, headers.get("traceparent")
                 )
                 async with running.watching(receive), self.pipeline.open(caller, request, draft) as answer:
-                    await reply.answer(spoken_answer(answer, spoken.translator), running)
+                    await reply.answer(spoken_answer(answer, spoken.translator, draft), running)
         except HeadgateError as error:
             if draft is None:
                 self.note_refusal(error, request_id, caller)
@@ -106,18 +109,47 @@ class PublicApi:
         return spoken
 
     async def models(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        """List the model names that the caller may send."""
+        """List the model names that the caller may send, or show the one that the path names."""
+
+        async def listed(caller: Caller, _: dict[str, str]) -> object:
+            names = visible_models(self.policies(), caller)
+            one = unquote(scope["path"].removeprefix(MODELS).strip("/"))
+            if one and one not in names:
+                raise ModelNotFound(one)
+            return _model(one) if one else {"object": "list", "data": [_model(name) for name in names]}
+
+        await self._told(scope, send, ("GET", "HEAD"), OPENAI, listed)
+
+    async def count_tokens(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Estimate the input tokens of a Messages request, as the planner does; nothing is generated or charged."""
+
+        async def counted(caller: Caller, headers: dict[str, str]) -> object:
+            body = await read_body(scope, receive, self.max_body_bytes)
+            request = MESSAGES_DIALECT.read(body, "count", parse_demands(headers)).request
+            resolve(self.policies(), caller, request.model)
+            return {"input_tokens": request.estimated_input_tokens()}
+
+        await self._told(scope, send, ("POST",), MESSAGES_DIALECT.voice, counted)
+
+    async def _told(
+        self,
+        scope: HTTPScope,
+        send: Send,
+        methods: Sequence[str],
+        voice: Voice,
+        tell: Callable[[Caller, dict[str, str]], Awaitable[object]],
+    ) -> None:
+        """Answer something that generates nothing."""
         request_id = new_request_id()
-        reply = Reply(scope, send, request_id)
+        reply = Reply(scope, send, request_id, voice)
         caller: Caller | None = None
         try:
-            if scope["method"] not in ("GET", "HEAD"):
-                raise RouteNotFound(f"{scope['method']} is not served on {MODELS}; use GET.")
+            if scope["method"] not in methods:
+                raise RouteNotFound(f"{scope['method']} is not served on {scope['path'][:200]}; use {methods[0]}.")
             headers = relevant_headers(scope["headers"])
-            caller = self.authenticator.authenticate(headers.get("authorization"), client_address(scope))
-            names = visible_models(self.policies(), caller)
-            body = {"object": "list", "data": [_model(name) for name in names]}
-            await reply.whole(200, encode_headers([("x-request-id", request_id)]), msgspec.json.encode(body))
+            caller = self.authenticator.authenticate(credential(headers), client_address(scope))
+            body = msgspec.json.encode(await tell(caller, headers))
+            await reply.whole(200, encode_headers([("x-request-id", request_id)]), body)
         except HeadgateError as error:
             self.note_refusal(error, request_id, caller)
             await reply.error(error)
@@ -139,9 +171,13 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
     mapped = (mapped_route(path, name) for path, name in api.routes.items())
     generating = [_handler(api, dialect) for dialect in (*DIALECTS, *mapped)]
 
-    @asgi(MODELS, copy_scope=False)
+    @asgi(MODELS, is_mount=True, copy_scope=True)
     async def models(scope: Scope, receive: Receive, send: Send) -> None:
         await api.models(cast(HTTPScope, scope), receive, send)
+
+    @asgi(COUNT_TOKENS, copy_scope=False)
+    async def count_tokens(scope: Scope, receive: Receive, send: Send) -> None:
+        await api.count_tokens(cast(HTTPScope, scope), receive, send)
 
     @get("/healthz", sync_to_thread=False)
     def healthz() -> dict[str, str]:
@@ -156,7 +192,7 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
 
     feedback = feedback_route(FeedbackApi(api.feedback, api.authenticator, api.note_refusal), client_address)
     return Litestar(
-        route_handlers=[*generating, models, feedback, healthz, readyz],
+        route_handlers=[*generating, models, count_tokens, feedback, healthz, readyz],
         exception_handlers={HTTPException: render_http_exception, Exception: render_unexpected},
         openapi_config=None,
         logging_config=None,

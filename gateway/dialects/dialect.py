@@ -8,6 +8,7 @@ from core.chat import ChatRequest, Demands
 from core.errors import HeadgateError
 from gateway.answer import Answer
 from gateway.rendering import error_body, error_event
+from gateway.trace_draft import TraceDraft
 
 
 class Voice(Protocol):
@@ -74,17 +75,21 @@ class Dialect:
     voice: Voice = OPENAI
 
 
-def spoken_answer(answer: Answer, translator: Translator | None) -> Answer:
-    """Return `answer` as its client's wire has it."""
+def spoken_answer(answer: Answer, translator: Translator | None, draft: TraceDraft) -> Answer:
+    """Return `answer` as its client's wire has it; what cannot be translated is the request's error in the trace."""
     if translator is None:
         return answer
-    return replace(answer, chunks=_translated(answer, translator))
+    return replace(answer, chunks=_translated(answer, translator, draft))
 
 
-async def _translated(answer: Answer, translator: Translator) -> AsyncIterator[bytes]:
-    if not answer.stream:
-        yield translator.whole(b"".join([chunk async for chunk in answer.chunks]))
-        return
-    async for frame in answer.chunks:
-        if said := translator.frame(frame):
-            yield said
+async def _translated(answer: Answer, translator: Translator, draft: TraceDraft) -> AsyncIterator[bytes]:
+    try:
+        if not answer.stream:
+            yield translator.whole(b"".join([chunk async for chunk in answer.chunks]))
+            return
+        async for frame in answer.chunks:
+            if said := translator.frame(frame):
+                yield said
+    except HeadgateError as error:
+        draft.error = error
+        raise

@@ -4,6 +4,8 @@ from core.chat import Demands, parse_chat_request
 from core.passed_requests import parse_embedding_request, routed_request
 from gateway.dialects.completions import COMPLETIONS_DIALECT
 from gateway.dialects.dialect import Dialect, Spoken
+from gateway.dialects.messages import MESSAGES_DIALECT
+from gateway.dialects.responses import RESPONSES_DIALECT
 
 
 def _chat(body: bytes, request_id: str, demands: Demands) -> Spoken:
@@ -15,7 +17,8 @@ def _embeddings(body: bytes, request_id: str, demands: Demands) -> Spoken:
 
 
 CHAT_DIALECT = Dialect("/v1/chat/completions", _chat)
-DIALECTS = (CHAT_DIALECT, COMPLETIONS_DIALECT, Dialect("/v1/embeddings", _embeddings))
+EMBEDDINGS_DIALECT = Dialect("/v1/embeddings", _embeddings)
+DIALECTS = (CHAT_DIALECT, COMPLETIONS_DIALECT, EMBEDDINGS_DIALECT, RESPONSES_DIALECT, MESSAGES_DIALECT)
 
 
 def mapped_route(path: str, deployment: str) -> Dialect:
