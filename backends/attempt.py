@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from backends.deployment import Deployment
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse, timed_out
-from backends.registry import Deployment
 from backends.sse import (
     FrameSplitter,
     FrameTooLargeError,
@@ -28,11 +28,12 @@ from core.deadline import Deadline
 from core.endpoints import KNOWN
 from core.money import Usage, usd_text
 from core.plan import PlannedStep
-from core.trace import Attempt, AttemptOutcome, UsageSource
+from core.trace import Attempt, AttemptKind, AttemptOutcome, UsageSource
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_KEPT_BYTES = 1024 * 1024
 LAST_READ_S = 0.005
+PACE_GRACE_S = 2.0
 LAST_READS = 8
 
 
@@ -58,10 +59,11 @@ class LiveAnswer:
         deadline: Deadline,
         clock: Clock,
         received_s: float,
-        spent_before_nano_usd: int = 0,
+        kind: AttemptKind = AttemptKind.FIRST,
     ) -> None:
         self.n = n
-        self._spent_before_nano_usd = spent_before_nano_usd
+        self.kind = kind
+        self.spent_before_nano_usd = 0
         self.step = step
         self._deployment = deployment
         self._request = request
@@ -77,10 +79,12 @@ class LiveAnswer:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._content_frames = 0
+        self._text_bytes = 0
         self._body: Parsed | None = None
         self.content_type = "application/json"
         self._reported: Usage | None = None
         self._is_report_last = False
+        self._usage_frame: bytes | None = None
         self._failure: AttemptError | None = None
         self.complete = False
 
@@ -110,12 +114,12 @@ class LiveAnswer:
         """
         try:
             for chunk in self._ready:
-                yield chunk
+                yield chunk if chunk is not self._usage_frame else self._with_cost(chunk)
             while not self.complete:
                 for frame in await self._next_frames():
                     relayed = self._take(frame)
                     if relayed is not None:
-                        yield relayed
+                        yield relayed if relayed is not self._usage_frame else self._with_cost(relayed)
                     if is_done(frame):
                         break
         except AttemptError as failure:
@@ -194,6 +198,7 @@ class LiveAnswer:
             usage_source=source,
             cost_nano_usd=self._cost_of(usage),
             error=None if failure is None else failure.message,
+            kind=self.kind,
         )
 
     def _cost_of(self, usage: Usage | None) -> int:
@@ -250,13 +255,34 @@ class LiveAnswer:
     async def _next_chunk(self) -> bytes | None:
         """Return the next bytes from upstream, or None at its end; the deadline is around each read, not the stream."""
         assert self._upstream is not None
-        remaining_s = self._deadline.remaining_s(self._clock, first_token_sent=self._first_byte_s is not None)
+        has_begun = self._first_byte_s is not None
+        remaining_s = self._deadline.remaining_s(self._clock, first_token_sent=has_begun)
+        flow = self._flow_limit() if self._request.stream else None
+        is_by_flow = flow is not None and (remaining_s is None or flow[0] < remaining_s)
         try:
-            async with asyncio.timeout(remaining_s):
+            async with asyncio.timeout(flow[0] if flow is not None and is_by_flow else remaining_s):
                 return await anext(self._upstream, None)
         except TimeoutError as timeout:
-            what = "the total time" if self._first_byte_s is not None else "the time to the first token"
+            if flow is not None and is_by_flow:
+                raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
+            what = "the total time" if has_begun else "the time to the first token"
             raise timed_out(self._deadline, self._clock, f"{what} passed its limit") from timeout
+
+    def _flow_limit(self) -> tuple[float, str] | None:
+        """Return the seconds until a stream flows too slowly and what is said then, or None without such a limit.
+
+        The pace is the average from the first token on, after a grace; a frame counts as one token at least.
+        """
+        idle_s, least_per_s = self._deadline.idle_s, self._deadline.min_output_tokens_per_s
+        limit = None if idle_s is None else (idle_s, f"nothing came for {idle_s * 1000:.0f} ms")
+        if least_per_s is None or self._first_byte_s is None:
+            return limit
+        tokens = max(self._content_frames, self._text_bytes // 3)
+        too_slow_at_s = self._first_byte_s + PACE_GRACE_S + tokens / least_per_s
+        left_s = max(0.0, too_slow_at_s - self._clock.monotonic_s())
+        if limit is not None and limit[0] <= left_s:
+            return limit
+        return left_s, f"the output came slower than {least_per_s:g} tokens per second"
 
     async def _next_frames(self) -> list[bytes]:
         chunk = await self._next_chunk()
@@ -290,8 +316,13 @@ class LiveAnswer:
             return frame
         if not self._request.include_usage:
             return None
+        self._usage_frame = frame
+        return frame
+
+    def _with_cost(self, frame: bytes) -> bytes:
+        """Add what the request cost to its usage event, when it leaves: only then are all attempts known."""
         fields = msgspec.json.decode(data_of(frame), type=dict[str, msgspec.Raw])
-        cost_usd = usd_text(self._spent_before_nano_usd + self.cost_nano_usd)
+        cost_usd = usd_text(self.spent_before_nano_usd + self.cost_nano_usd)
         fields["headgate"] = msgspec.Raw(msgspec.json.encode({"cost_usd": cost_usd}))
         return b"data: " + msgspec.json.encode(fields) + b"\n\n"
 
@@ -303,6 +334,8 @@ class LiveAnswer:
             raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event")
         self._is_report_last = False
         self._content_frames += 1
+        if self._deadline.min_output_tokens_per_s is not None:
+            self._text_bytes += _text_bytes(data)
         self._kept_bytes += len(data)
         if self._kept_bytes <= MAX_KEPT_BYTES:
             self._kept.append(data)

@@ -1,142 +1,71 @@
-"""Carry out a plan: try its deployments in order until one begins to answer.
+"""Carry out a plan: try its deployments until one begins to answer, and rescue what the first attempt endangers.
 
-A try may follow another only before the first byte went to the client, inside the same deadline, and not when the
-request itself was at fault.
+After a failure the next deployment of the plan is tried (fallback); when none is left, the ones that may recover are
+tried again (retry) after a random wait, within a share of all requests. While an attempt keeps the client waiting and
+the deadline is in danger, a second one is started beside it (hedge); whoever answers first wins, and the other is
+cancelled and billed for what it used. All of it ends with the first byte for the client, stays inside the one deadline,
+and is not done when the request itself was at fault.
 """
 
+import asyncio
+import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 
-from backends.attempt import LiveAnswer, opened
-from backends.protocol import AttemptError, UpstreamCall
+from backends.attempt import LiveAnswer
+from backends.hedging import Hedging, PlannedHedge
+from backends.protocol import AttemptError
 from backends.registry import Registry
-from core.chat import ChatRequest
+from backends.rescue_budget import NO_RESCUE, RescueRules, ShareBudget
+from backends.shielded import uninterrupted
+from backends.tries import Errand, Try
 from core.clock import Clock
-from core.deadline import Deadline
 from core.errors import DeadlineExceeded, HeadgateError, InvalidRequest, Unavailable, UpstreamFailed
-from core.plan import Plan, PlannedStep, Readiness
-from core.trace import Attempt, AttemptOutcome
+from core.plan import PlannedStep, Readiness
+from core.trace import AttemptKind, AttemptOutcome
 
-LONGEST_WAIT_S = 60.0
+BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 2.0
+LONGEST_UNBOUND_WAIT_S = 10.0
+MAY_PASS = frozenset({None, 408, 409, 425, 429})
 LATE = frozenset({AttemptOutcome.TIMED_OUT, AttemptOutcome.GIVEN_UP})
+OUTRUN = AttemptError(AttemptOutcome.OUTRUN, "another attempt answered first")
 
 
-@dataclass(slots=True)
-class AttemptLog:
-    """Every finished attempt of one request, in order; what the request costs is their sum."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-
-    @property
-    def cost_nano_usd(self) -> int:
-        """Return the sum over all attempts."""
-        return sum(attempt.cost_nano_usd for attempt in self.attempts)
-
-    @property
-    def cost_by_tier(self) -> dict[str, int]:
-        """Return each tier's part of the cost, for budgets of one tier."""
-        by_tier: dict[str, int] = {}
-        for attempt in self.attempts:
-            by_tier[attempt.tier] = by_tier.get(attempt.tier, 0) + attempt.cost_nano_usd
-        return by_tier
-
-    @property
-    def elapsed_s(self) -> float:
-        """Return the seconds spent waiting for these attempts."""
-        return sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts) / 1000
-
-
-@dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """Opens deployments of the registry in the plan's order."""
+    """Opens deployments of the registry in the plan's order; keeps the budgets of rescue for all requests."""
 
-    registry: Registry
-    clock: Clock
+    def __init__(
+        self, registry: Registry, clock: Clock, rules: RescueRules = NO_RESCUE, rng: random.Random | None = None
+    ) -> None:
+        """Rescue within `rules`; waits before retries are drawn from `rng`."""
+        self.registry = registry
+        self.clock = clock
+        self.rules = rules
+        self.retries = ShareBudget(rules.retry_ratio)
+        self.hedging = Hedging(registry, rules)
+        self.rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     @asynccontextmanager
-    async def open(
-        self,
-        plan: Plan,
-        request: ChatRequest,
-        deadline: Deadline,
-        log: AttemptLog,
-        received_s: float,
-        traceparent: str | None = None,
-        tenant: str = "",
-    ) -> AsyncIterator[LiveAnswer]:
-        """Yield the first answer that begins; every attempt, the winning one too, is in `log` when the context ends.
-
-        Args:
-            received_s: the monotonic moment the request arrived; attempts are timed from it.
-            traceparent: passed on to engines of ours.
-            tenant: whose prefixes engines keep apart from those of others.
+    async def open(self, errand: Errand) -> AsyncIterator[LiveAnswer]:
+        """Yield the first answer that begins; every attempt is in the errand's log when the context ends.
 
         Raises:
             HeadgateError: no deployment answered; the error fits the last failure.
         """
-        failure: AttemptError | None = None
-        self.registry.want(plan.degraded_from or plan.tier)
-        tokens = request.estimated_input_tokens()
-        for n, step in enumerate(plan.steps, start=1):
-            deployment = self.registry[step.deployment]
-            answer = LiveAnswer(n, step, deployment, request, deadline, self.clock, received_s, log.cost_nano_usd)
-            with self.registry.flight(step.deployment, tokens, streamed=request.stream) as flight:
-                try:
-                    async with AsyncExitStack() as stack:
-                        try:
-                            await self._begin(stack, answer, step, request, deadline, traceparent, tenant)
-                        except AttemptError as problem:
-                            failure = problem
-                        else:
-                            failure = None
-                            self.registry.began(step.deployment, flight)
-                            yield answer
-                            return
-                finally:
-                    attempt = answer.record()
-                    log.attempts.append(attempt)
-                    self.registry.learn(attempt, streamed=request.stream, flight=flight)
-            if not failure.retryable or deadline.remaining_s(self.clock, first_token_sent=False) == 0.0:
-                break
-        assert failure is not None, "a plan has at least one step"
-        raise self._translated(failure, step) from failure
+        self.retries.request()
+        self.hedging.share.request()
+        self.registry.want(errand.plan.degraded_from or errand.plan.tier)
+        race = _Race(self, errand)
+        try:
+            winner = await race.run()
+            winner.answer.spent_before_nano_usd = errand.log.cost_nano_usd
+            yield winner.answer
+        finally:
+            await race.close()
 
-    async def _begin(
-        self,
-        stack: AsyncExitStack,
-        answer: LiveAnswer,
-        step: PlannedStep,
-        request: ChatRequest,
-        deadline: Deadline,
-        traceparent: str | None,
-        tenant: str,
-    ) -> None:
-        deployment = self.registry[step.deployment]
-        if deployment.readiness() is Readiness.LOADING:
-            await self._wait(answer, step, deadline)
-        call = UpstreamCall(
-            path=request.path,
-            body=request.upstream_body(
-                deployment.model,
-                ask_usage=deployment.ask_usage,
-                max_tokens=step.sent_max_tokens,
-                cache_salt=None if deployment.salt is None else deployment.salt(tenant),
-            ),
-            request_id=request.request_id,
-            traceparent=traceparent if deployment.local else None,
-            content_type=request.content_type,
-        )
-        await stack.enter_async_context(opened(answer, deployment, call, deadline))
-
-    async def _wait(self, answer: LiveAnswer, step: PlannedStep, deadline: Deadline) -> None:
-        limit_s = deadline.remaining_s(self.clock, first_token_sent=False)
-        if not await self.registry.wait_ready(step.deployment, LONGEST_WAIT_S if limit_s is None else limit_s):
-            failure = AttemptError(AttemptOutcome.REFUSED, "the engine was not ready in time")
-            answer.fail(failure)
-            raise failure
-
-    def _translated(self, failure: AttemptError, step: PlannedStep) -> HeadgateError:
+    def translated(self, failure: AttemptError, step: PlannedStep) -> HeadgateError:
+        """Return what the client is told when nothing answered."""
         if failure.outcome in LATE:
             return DeadlineExceeded(f"The deadline of tier {step.tier!r} passed: {failure.message}.")
         if failure.outcome is AttemptOutcome.REFUSED and not failure.retryable:
@@ -147,6 +76,156 @@ class Dispatcher:
             snapshot = self.registry.snapshot().deployments[step.deployment]
             return Unavailable(f"Tier {step.tier!r} cannot answer now.", snapshot.retry_after_s)
         return UpstreamFailed(f"No deployment answered: {failure.message}.")
+
+
+class _Race:
+    """The attempts of one errand until one of them answers."""
+
+    def __init__(self, dispatcher: Dispatcher, errand: Errand) -> None:
+        self._dispatcher = dispatcher
+        self._errand = errand
+        self._tries: list[Try] = []
+        self._open: list[Try] = []
+        self._running: dict[asyncio.Task[None], Try] = {}
+        self._retried = 0
+
+    async def run(self) -> Try:
+        """Return the attempt that answers first.
+
+        Raises:
+            HeadgateError: none did.
+        """
+        step, kind = self._errand.plan.steps[0], AttemptKind.FIRST
+        while True:
+            outcome = await self._attempt(step, kind)
+            if isinstance(outcome, Try):
+                return outcome
+            following = await self._following(outcome)
+            if following is None:
+                raise self._dispatcher.translated(outcome, step) from outcome
+            step, kind = following
+
+    async def close(self) -> None:
+        """End and record whatever is still under way."""
+        if self._running:
+            await uninterrupted(self._cancel_running(None))
+        for attempt in tuple(self._open):
+            await self._close(attempt)
+
+    async def _attempt(self, step: PlannedStep, kind: AttemptKind) -> Try | AttemptError:
+        """Try one step, with a hedge beside it where one is planned."""
+        attempt = self._new(step, kind)
+        hedge = self._planned_hedge()
+        if hedge is not None:
+            return await self._raced(attempt, hedge)
+        try:
+            await attempt.begin()
+        except AttemptError as failure:
+            return await self._failed(attempt, failure)
+        return attempt
+
+    async def _raced(self, first: Try, hedge: PlannedHedge | None) -> Try | AttemptError:
+        self._launch(first)
+        failure: AttemptError | None = None
+        while self._running:
+            wait_s = None if hedge is None else max(0.0, hedge.at_s - self._dispatcher.clock.monotonic_s())
+            done, _ = await asyncio.wait(self._running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done and hedge is not None:
+                await self._start_hedge(hedge)
+                hedge = None
+            for task in done:
+                attempt = self._running.pop(task)
+                problem = task.exception()
+                if problem is None:
+                    await self._cancel_running(OUTRUN)
+                    return attempt
+                if not isinstance(problem, AttemptError):
+                    raise problem
+                failure = await self._failed(attempt, problem)
+        assert failure is not None, "an attempt ends in an answer or a failure"
+        return failure
+
+    async def _failed(self, attempt: Try, failure: AttemptError) -> AttemptError:
+        """Close an attempt that failed, and leave its deployment alone for as long as it asked."""
+        await self._close(attempt)
+        if failure.http_status in (429, 503) and failure.retry_after_s:
+            self._dispatcher.registry.cool(attempt.step.deployment, failure.retry_after_s)
+        return failure
+
+    def _planned_hedge(self) -> PlannedHedge | None:
+        if not self._errand.may_hedge or len(self._errand.plan.steps) < 2:
+            return None
+        used = [attempt.step.deployment for attempt in self._tries]
+        return self._dispatcher.hedging.planned(self._errand, used, self._dispatcher.clock.monotonic_s())
+
+    async def _start_hedge(self, hedge: PlannedHedge) -> None:
+        """Start a hedge when its budgets, and the tenant's, have room for it."""
+        errand, dispatcher = self._errand, self._dispatcher
+        if dispatcher.hedging.may_start(hedge, dispatcher.clock.monotonic_s(), errand.deadline.end_at_s) and (
+            await errand.afford(hedge.step)
+        ):
+            self._launch(self._new(hedge.step, AttemptKind.HEDGE))
+
+    async def _following(self, failure: AttemptError) -> tuple[PlannedStep, AttemptKind] | None:
+        """Return what to try after a failure, once it is time to; None when nothing may follow."""
+        remaining_s = self._errand.deadline.remaining_s(self._dispatcher.clock, first_token_sent=False)
+        if not failure.retryable or remaining_s == 0.0:
+            return None
+        used = {attempt.step.deployment for attempt in self._tries}
+        for step in self._errand.plan.steps:
+            if step.deployment not in used:
+                return step, AttemptKind.FALLBACK
+        step = self._tries[-1].step
+        return (step, AttemptKind.RETRY) if await self._may_retry(failure, step, remaining_s) else None
+
+    async def _may_retry(self, failure: AttemptError, step: PlannedStep, remaining_s: float | None) -> bool:
+        """Wait for the moment of a retry: at random, or as long as the deployment asked, inside all limits."""
+        dispatcher, status = self._dispatcher, failure.http_status
+        if self._retried >= dispatcher.rules.max_retries or not (status in MAY_PASS or (status or 0) >= 500):
+            return False
+        if dispatcher.registry[step.deployment].health.open_until_s is not None:
+            return False
+        most_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2**self._retried)
+        wait_s = max(dispatcher.rng.uniform(0.0, most_s), failure.retry_after_s or 0.0)
+        if wait_s >= (LONGEST_UNBOUND_WAIT_S if remaining_s is None else remaining_s):
+            return False
+        if self._errand.log.cost_nano_usd and not await self._errand.afford(step):
+            return False
+        if not dispatcher.retries.use():
+            return False
+        self._retried += 1
+        await asyncio.sleep(wait_s)
+        return True
+
+    def _new(self, step: PlannedStep, kind: AttemptKind) -> Try:
+        dispatcher = self._dispatcher
+        attempt = Try(dispatcher.registry, dispatcher.clock, self._errand, len(self._tries) + 1, step, kind)
+        self._tries.append(attempt)
+        self._open.append(attempt)
+        return attempt
+
+    def _launch(self, attempt: Try) -> None:
+        self._running[asyncio.create_task(attempt.begin())] = attempt
+
+    async def _cancel_running(self, reason: AttemptError | None) -> None:
+        """Cancel what still runs; with a `reason` it is why these attempts ended."""
+        running, self._running = self._running, {}
+        if not running:
+            return
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+        for attempt in running.values():
+            if reason is not None:
+                attempt.answer.fail(reason)
+            await self._close(attempt)
+
+    async def _close(self, attempt: Try) -> None:
+        self._open.remove(attempt)
+        record = await attempt.close()
+        is_lost = record.outcome is AttemptOutcome.OUTRUN
+        now_s = self._dispatcher.clock.monotonic_s()
+        self._dispatcher.hedging.money.spent(record.cost_nano_usd, now_s, by_hedge=is_lost)
 
 
 def broken_off(failure: AttemptError) -> HeadgateError:

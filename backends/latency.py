@@ -40,6 +40,7 @@ class Flight:
     streamed: bool
     slow_ms: float
     first_byte_s: float | None = None
+    is_trial: bool = False
 
 
 @dataclass(slots=True)
@@ -133,6 +134,11 @@ class LatencyTracker:
         if gaps > 0:
             self._ms_per_token.add(took_ms / gaps, now_s)
 
+    def outrun(self, flight: Flight, now_s: float) -> None:
+        """Learn from an attempt that was given up for a faster one: it would have taken at least as long as it had."""
+        if flight.first_byte_s is None and flight.slow_ms:
+            self._learn_excess((now_s - flight.started_s) * 1000 - flight.slow_ms, now_s)
+
     def end(self, flight: Flight) -> None:
         """Say that a request is no longer under way, however it ended; called once."""
         self._waiting.pop(flight, None)
@@ -157,6 +163,14 @@ class LatencyTracker:
         if self._base_ms.weight(now_s) < LEAST_WEIGHT:
             return None
         return self._fitted_ms(input_tokens, self.in_flight, SLOW) + self.wait_ms(now_s)
+
+    def slow_total_ms(self, input_tokens: int, output_tokens: int, now_s: float) -> float | None:
+        """Return the time within which 19 of 20 such answers are complete now, or None when unknown."""
+        if self._ms_per_token.weight(now_s) < LEAST_WEIGHT:
+            return None
+        first_ms = self.slow_first_byte_ms(input_tokens, now_s)
+        started_ms = self.wait_ms(now_s) if first_ms is None else first_ms
+        return started_ms + self._ms_per_token.quantile(SLOW) * output_tokens
 
     def wait_ms(self, now_s: float) -> float:
         """Return how late requests are now, beyond what is usual."""

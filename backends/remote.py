@@ -4,6 +4,8 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -11,6 +13,9 @@ import aiohttp
 import httpx
 import msgspec
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
 
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse, timed_out
@@ -19,6 +24,7 @@ from core.deadline import Deadline
 from core.trace import AttemptOutcome
 
 CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 2.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 KEEPALIVE_S = 30.0
 LONGEST_RETRY_AFTER_S = 86_400.0
@@ -40,7 +46,7 @@ def http_transport(max_connections: int = 1_000) -> httpx.AsyncBaseTransport:
     """Return a transport whose cost per request does not grow with idle connections; it keeps no cookies."""
 
     def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEPALIVE_S)
+        connector = _Connector(limit=max_connections, keepalive_timeout=KEEPALIVE_S)
         factory = partial(_Connection, loop=asyncio.get_running_loop())
         connector._factory = cast("partial[ResponseHandler]", factory)
         return aiohttp.ClientSession(
@@ -53,10 +59,38 @@ def http_transport(max_connections: int = 1_000) -> httpx.AsyncBaseTransport:
     return AiohttpTransport(client=session, trust_env=False)
 
 
+@dataclass(slots=True)
+class _PoolUse:
+    """How one request uses the pool: `only_new` asks for a new connection, `kept` is the old one that it was given."""
+
+    only_new: bool = False
+    kept: "_Connection | None" = None
+
+
+_pool_use: ContextVar[_PoolUse | None] = ContextVar("_pool_use", default=None)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells whether a request was sent on a connection kept from before, which the upstream may just have closed."""
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        use = _pool_use.get()
+        if use is None:
+            return await super()._get(key, traces)
+        connection = None if use.only_new else await super()._get(key, traces)
+        if connection is not None and isinstance(connection.protocol, _Connection):
+            use.kept = connection.protocol
+            use.kept.has_received = False
+        return connection
+
+
 class _Connection(ResponseHandler):
     """Wakes whoever reads a body whose framing broke: aiohttp 3.14 tells only who waits for a head."""
 
+    has_received = False
+
     def data_received(self, data: bytes) -> None:
+        self.has_received = True
         super().data_received(data)
         if self.exception() is not None and self._payload is not None and not self._payload.is_eof():
             self._payload.set_exception(aiohttp.ClientPayloadError("the framing of the answer is broken"))
@@ -89,7 +123,7 @@ class RemoteBackend:
         base_url = self._base_url()
         if base_url is None:
             raise AttemptError(AttemptOutcome.FAILED, "the engine is not running")
-        response = await self._send(self._request(base_url, call), deadline)
+        response = await self._send_on_live(self._request(base_url, call), deadline)
         try:
             if response.status_code != httpx.codes.OK:
                 raise await self._refused(response, deadline)
@@ -100,6 +134,29 @@ class RemoteBackend:
                 )
         finally:
             await response.aclose()
+
+    async def answers(self, model: str, *, generates: bool) -> bool:
+        """Ask whether the deployment answers: by its list of models, or by one token of `model`, which costs."""
+        base_url = self._base_url()
+        if base_url is None:
+            return False
+        headers = [*self._headers, ("content-type", "application/json")] if generates else self._headers
+        timeout = {"connect": PROBE_TIMEOUT_S, "read": None, "pool": None}
+        body = {"model": model, "messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
+        request = httpx.Request(
+            "POST" if generates else "GET",
+            f"{base_url}/chat/completions" if generates else f"{base_url}/models",
+            headers=headers,
+            content=msgspec.json.encode(body) if generates else None,
+            extensions={"timeout": timeout},
+        )
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                response = await self._transport.handle_async_request(request)
+                await response.aclose()
+        except (TimeoutError, httpx.TransportError, aiohttp.ClientError, OSError):
+            return False
+        return response.status_code < 500 and response.status_code != httpx.codes.TOO_MANY_REQUESTS
 
     async def close(self) -> None:
         """Close the connections of the transport."""
@@ -116,6 +173,24 @@ class RemoteBackend:
             content=call.body,
             extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "pool": None}},
         )
+
+    async def _send_on_live(self, request: httpx.Request, deadline: Deadline) -> httpx.Response:
+        """Send a request, and once more on a new connection when it met one that the upstream had just closed.
+
+        Only where the connection was kept from an earlier request and not a byte of an answer has come: the upstream
+        closed it before it read the request, which is therefore not sent twice.
+        """
+        use = _PoolUse()
+        _pool_use.set(use)
+        try:
+            return await self._send(request, deadline)
+        except AttemptError as failure:
+            cause = failure.__cause__ and (failure.__cause__.__cause__ or failure.__cause__)
+            was_closed = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+            if use.kept is None or use.kept.has_received or not was_closed:
+                raise
+        _pool_use.set(_PoolUse(only_new=True))
+        return await self._send(request, deadline)
 
     async def _send(self, request: httpx.Request, deadline: Deadline) -> httpx.Response:
         try:

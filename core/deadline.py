@@ -1,20 +1,27 @@
-"""Moments by which something must have happened, shared by queueing, attempts and fallbacks of one request."""
+"""Moments by which something must have happened, shared by queueing, attempts, hedges and fallbacks of one request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Two moments on the monotonic clock, in seconds: the first token and the end; `None` means no limit.
+    """Two moments on the monotonic clock, in seconds, and two limits on a stream's flow; `None` means no limit.
 
-    `end_is_callers` says that the end is the caller's own wish: missing it says nothing about a deployment.
+    Attributes:
+        first_token_at_s: when the first token must have been sent.
+        end_at_s: when everything must have been sent.
+        end_is_callers: the end is the caller's own wish: missing it says nothing about a deployment.
+        idle_s: the longest gap between two pieces of a stream.
+        min_output_tokens_per_s: the least average pace of a stream from its first token on.
     """
 
     first_token_at_s: float | None
     end_at_s: float | None
     end_is_callers: bool = False
+    idle_s: float | None = None
+    min_output_tokens_per_s: float | None = None
 
     @classmethod
     def after(cls, start_s: float, ttft_ms: int | None, total_ms: int | None) -> "Deadline":
@@ -25,7 +32,7 @@ class Deadline:
         )
 
     def remaining_s(self, clock: Clock, *, first_token_sent: bool) -> float | None:
-        """Return the seconds left until the next limit that applies (never below 0), or None without one."""
+        """Return the seconds left until the next moment that applies (never below 0), or None without one."""
         limits = [self.end_at_s] if first_token_sent else [self.end_at_s, self.first_token_at_s]
         moments = [moment for moment in limits if moment is not None]
         return max(0.0, min(moments) - clock.monotonic_s()) if moments else None
@@ -34,7 +41,7 @@ class Deadline:
         """Return the deadline with the caller's own end where that is earlier."""
         if end_at_s is None or (self.end_at_s is not None and self.end_at_s <= end_at_s):
             return self
-        return Deadline(self.first_token_at_s, end_at_s, end_is_callers=True)
+        return replace(self, end_at_s=end_at_s, end_is_callers=True)
 
     def is_missed_by_callers_wish(self, clock: Clock) -> bool:
         """Tell whether the caller's own end has passed."""

@@ -15,6 +15,8 @@ OnStoreOutage = Literal["closed", "open", "local_share"]
 ServiceClass = Literal["interactive", "batch"]
 Wish = Literal["quality", "cost", "latency"]
 DEFAULT_GIVE_WAY: tuple[Wish, ...] = ("quality", "cost", "latency")
+Priority = Literal["high", "normal", "low"]
+WhenLate = Literal["move", "queue", "shed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Sla:
-    """Latency limits of one tier for one tenant; None means unlimited."""
+    """Latency limits of one tier for one tenant; None means unlimited.
+
+    `when_late` says what happens to a request that cannot make it: `move` to another deployment of its plan, `queue`
+    for its own, or `shed` at once.
+    """
 
     ttft_ms: int | None = None
     total_ms: int | None = None
     min_output_tokens_per_s: float | None = None
+    idle_ms: int | None = None
+    when_late: WhenLate = "move"
 
 
 NO_SLA = Sla()
@@ -160,6 +168,7 @@ class TenantPolicy:
     when_loading: WhenLoading
     fallback: bool
     key_limits: Limits = Limits()
+    priority: Priority = "normal"
     examples: tuple[PolicyExample, ...] = ()
 
 

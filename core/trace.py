@@ -14,7 +14,10 @@ SHADOW_PATH = "shadow:"
 
 
 class AttemptOutcome(StrEnum):
-    """How one try on one deployment ended; GIVEN_UP is a deadline that the caller itself had set."""
+    """How one try on one deployment ended.
+
+    GIVEN_UP is a deadline that the caller itself had set; OUTRUN gave way to another attempt that answered first.
+    """
 
     COMPLETE = "complete"
     REFUSED = "refused"
@@ -23,6 +26,16 @@ class AttemptOutcome(StrEnum):
     TIMED_OUT = "timed_out"
     GIVEN_UP = "given_up"
     CLIENT_GONE = "client_gone"
+    OUTRUN = "outrun"
+
+
+class AttemptKind(StrEnum):
+    """Why an attempt was made."""
+
+    FIRST = "first"
+    FALLBACK = "fallback"
+    RETRY = "retry"
+    HEDGE = "hedge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class Attempt:
     usage_source: UsageSource
     cost_nano_usd: int
     error: str | None = None
+    kind: AttemptKind = AttemptKind.FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from backends.attempt import LiveAnswer
 from backends.dispatch import Dispatcher, broken_off
 from backends.protocol import AttemptError
+from backends.tries import Errand
 from cache.shadow import Ask
 from core.chat import ChatRequest, Demands
 from core.clock import Clock
@@ -126,9 +127,9 @@ class Asking:
         holding = hold(self._ledger, request.request_id, draft.caller, rules, plan.worst_case_nano_usd, tiers)
         async with holding as reservation:
             try:
-                async with self._dispatcher.open(
-                    plan, request, deadline, draft.attempts, draft.received_s, tenant=draft.caller.tenant
-                ) as live:
+                log, tenant = draft.attempts, draft.caller.tenant
+                errand = Errand(plan, request, deadline, log, draft.received_s, tenant=tenant, may_hedge=False)
+                async with self._dispatcher.open(errand) as live:
                     return await _answer_of(live)
             finally:
                 reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)

@@ -13,11 +13,14 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
 from litestar import Litestar
 
+from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
-from backends.registry import Deployment, Registry
+from backends.registry import Registry
 from backends.remote import RemoteBackend, http_transport
+from backends.rescue_budget import RescueRules
 from cache.control import CacheControl
 from cache.embedder import Embedder
 from cache.evidence_file import load_evidence, save_evidence
@@ -140,6 +143,7 @@ class Gateway:
         if not self.stores.fills_index:
             yield "load cache", self.cache.load()
         yield "watch policies", self.watcher.run()
+        yield "probe deployments", self.registry.probe()
         yield "save evidence", self._save_evidence()
         if self.tokens is not None:
             yield "follow identity provider", self.tokens.run()
@@ -186,7 +190,7 @@ def build(settings: Settings) -> Gateway:
     sinks, close_sinks = _sinks(settings, metrics, request_log)
     owners = Owners()
     feedback = Feedback(owners, request_log.tenant_of, cache, (outcomes,), clock)
-    dispatcher = Dispatcher(registry, clock)
+    dispatcher = Dispatcher(registry, clock, RescueRules(**msgspec.structs.asdict(settings.rescue)))
     asking = Asking(stores.ledger, dispatcher, sinks, clock, stores.is_away)
     cache.verification.shadow = Shadow(hit_check(asking), AnswerComparison(embedder))
     pipeline = Pipeline(
@@ -341,11 +345,15 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
             key = f"deployments.{deployment.name}.api_key_env"
             mend = "export it, or remove the key from the file"
             raise ConfigurationError(str(settings.file), key, f"{deployment.api_key_env} is not set", mend)
+    backend = RemoteBackend(lambda: deployment.base_url, http_transport(), clock, api_key)
+    generates = deployment.probe == "completion"
     return Deployment(
         name=deployment.name,
         model=deployment.model,
         price=deployment.price,
-        backend=RemoteBackend(lambda: deployment.base_url, http_transport(), clock, api_key),
+        backend=backend,
+        probe=None if deployment.probe == "none" else partial(backend.answers, deployment.model, generates=generates),
+        drain_s=deployment.drain_s,
         context_tokens=deployment.context_tokens,
         max_output_tokens=deployment.max_output_tokens,
         ask_usage=deployment.ask_usage,

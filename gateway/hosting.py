@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from backends.deployment import Deployment
 from backends.engines.devices import device_bytes
 from backends.engines.engine_state import EngineState
 from backends.engines.hosted_backend import HostedBackend
@@ -13,7 +14,6 @@ from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.supervisor import Supervisor
-from backends.registry import Deployment
 from backends.remote import RemoteBackend, http_transport
 from core.clock import Clock
 from core.plan import Readiness

@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from backends.deployment import Deployment
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
-from backends.registry import Deployment
 from cache.embedder import Embedder, EncoderUnavailable
 from core.cached import Vector
 from core.deadline import Deadline

@@ -24,16 +24,17 @@ from cache.single_flight import Alone, Follower, Leader, LeaderFailed, SingleFli
 from core.cached import Bypass, CachedAnswer, ExactHit, Found, Miss, NearHit, SemanticHit
 from core.chat import ChatRequest
 from core.clock import Clock
-from core.deadline import Deadline
 from core.errors import BudgetExhausted, HeadgateError, NotCached, Unavailable, UpstreamFailed, reason_of
 from core.identity import Caller
 from core.money import usd_text
 from core.plan import Complexity, Plan, Reason, Standing
-from core.rules import NO_SLA, AutoTarget, EffectivePolicy
+from core.rules import AutoTarget, EffectivePolicy
 from core.trace import TraceSink
 from gateway.answer import Answer, AnswerHead, Headers, Published
 from gateway.counterfactual import baseline_price
 from gateway.feedback import Owners
+from gateway.further_holds import FurtherHolds
+from gateway.promises import affinity_of, errand_of
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft
 from policies.access import check_scopes, check_tiers, narrowed
@@ -101,19 +102,11 @@ class Pipeline:
                         yield await self._followed(place, standing, draft)
                         return
                     complexity = draft.complexity = await self._classify(request, policy, found)
-                    async with AsyncExitStack() as held:
+                    further = FurtherHolds(self.ledger, caller, rules, request.request_id)
+                    async with further, AsyncExitStack() as held:
                         plan, reservation = await self._reserve(held, caller, policy, complexity, standing, draft)
-                        deadline = self._deadline(plan, policy, request, draft.received_s)
                         try:
-                            async with self.dispatcher.open(
-                                plan,
-                                request,
-                                deadline,
-                                draft.attempts,
-                                draft.received_s,
-                                draft.traceparent,
-                                caller.tenant,
-                            ) as live:
+                            async with self.dispatcher.open(errand_of(plan, policy, draft, further.afford)) as live:
                                 relay = _Relay(caller, policy, plan, standing, live, place, slot.aclose)
                                 yield self._relayed(relay, draft)
                         finally:
@@ -163,7 +156,8 @@ class Pipeline:
         Raises:
             BudgetExhausted: nothing that may answer fits.
         """
-        request, rules, snapshot = draft.request, policy.tenant_policy, self.dispatcher.registry.snapshot()
+        request, rules = draft.request, policy.tenant_policy
+        snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
         for is_last in (False, True):
             try:
                 plan = draft.plan = make_plan(request, policy, complexity, standing, snapshot)
@@ -179,14 +173,6 @@ class Pipeline:
                     raise
                 standing = await self.ledger.standing(caller, rules)
         raise AssertionError("the second refusal was raised")
-
-    def _deadline(self, plan: Plan, policy: EffectivePolicy, request: ChatRequest, received_s: float) -> Deadline:
-        """Combine the SLA of the planned tier with the client's own limit; only streams have a first token to await."""
-        sla = policy.tenant_policy.sla.get(plan.tier, NO_SLA)
-        promised = Deadline.after(received_s, sla.ttft_ms if request.stream else None, sla.total_ms)
-        wishes_ms = (request.demands.deadline_ms, None if request.stream else request.demands.read_timeout_ms)
-        wish_ms = min((wish for wish in wishes_ms if wish is not None), default=None)
-        return promised.tightened_by_caller(None if wish_ms is None else received_s + wish_ms / 1000)
 
     def _replayed(
         self, hit: ExactHit | SemanticHit, policy: EffectivePolicy, standing: Admitted, draft: TraceDraft

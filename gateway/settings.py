@@ -33,6 +33,9 @@ Tokens = Annotated[int, Meta(ge=1)]
 PATHS = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
 OWN_PATHS = ("/v1/models", "/v1/responses", "/v1/messages", "/v1/feedback")
 _ROUTE = re.compile(r"/v1(/[A-Za-z0-9][A-Za-z0-9_.-]*)+\Z")
+Seconds = Annotated[float, Meta(ge=0, le=120)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Probe = Literal["models", "completion", "none"]
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -61,8 +64,22 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
         list[Literal["chat", "completions", "embeddings"]] | None,
         says("What a remote server answers: chat (the default), completions, embeddings."),
     ] = None
+    probe: Annotated[Probe, says("How an ejected remote deployment is asked before requests are risked.")] = "models"
+    drain_s: Annotated[
+        Seconds, says("Remote: read on for so long when a client goes away, to learn what is billed; 0 cancels.")
+    ] = 0
+    max_concurrency: Annotated[Count | None, says("Requests at the same time; more wait in the queue.")] = None
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
     max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
+
+
+class RescueEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much may be spent on rescuing requests from slow and failing deployments."""
+
+    retry_ratio: Annotated[Share, says("Retries of the same deployment, as a share of requests; 0 for none.")] = 0.1
+    max_retries: Annotated[int, Meta(ge=0, le=10), says("Retries of one request.")] = 2
+    hedge_ratio: Annotated[Share, says("Hedges, as a share of requests; 0 for none.")] = 0.05
+    hedge_cost_ratio: Annotated[Share, says("What hedges may cost, as a share of what everything costs.")] = 0.05
 
 
 class RouterEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +117,7 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.field(default_factory=list)
     )
     alerts: Annotated[AlertsEntry | None, says("Where budget alerts are sent.")] = None
+    rescue: Annotated[RescueEntry, says("Retries and hedges.")] = RescueEntry()
     router: Annotated[RouterEntry, says("The complexity router.")] = RouterEntry()
     telemetry: Annotated[TelemetryEntry, says("Logs and spans.")] = TelemetryEntry()
     cache: Annotated[CacheStateEntry, says("How the cache keeps entries, for all tenants.")] = CacheStateEntry()
@@ -140,6 +158,9 @@ class RemoteDeployment:
     max_output_tokens: int | None
     ask_usage: bool = True
     serves: frozenset[str] = CHAT_ALONE
+    probe: Probe = "models"
+    drain_s: float = 0.0
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +210,7 @@ class Settings:
     alert_webhook: AlertWebhook | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
     routes: Mapping[str, str] = field(default_factory=dict)
+    rescue: RescueEntry = field(default_factory=RescueEntry)
 
     @property
     def known(self) -> Known:
@@ -250,6 +272,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         alert_webhook=_webhook(written.alerts, file),
         cache=cache_settings(written.cache, file, base, state_file.parent),
         routes=checked_routes(written.routes, deployments, file),
+        rescue=written.rescue,
     )
 
 
@@ -365,6 +388,9 @@ def _deployment(
         max_output_tokens=entry.max_output_tokens,
         ask_usage=entry.ask_usage,
         serves=CHAT_ALONE if entry.serves is None else frozenset(PATHS[one] for one in entry.serves),
+        probe=entry.probe,
+        drain_s=entry.drain_s,
+        max_concurrency=entry.max_concurrency,
     )
 
 

@@ -6,7 +6,7 @@ Stages never read it; it exists so that a refusal at any stage leaves as complet
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from backends.dispatch import AttemptLog
+from backends.tries import AttemptLog
 from core.cached import Bypass, ExactHit, Found, NearHit, SemanticHit
 from core.chat import ChatRequest
 from core.errors import HeadgateError

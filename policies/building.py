@@ -77,6 +77,7 @@ def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
         limits=Limits(**msgspec.structs.asdict(written.limits)),
         key_limits=Limits(**msgspec.structs.asdict(written.key_limits)),
         service_class=written.service_class,
+        priority=written.priority,
         sla=MappingProxyType({tier: _sla(tier, entry, known, refuse) for tier, entry in written.sla.items()}),
         routing=routing,
         cache=CacheRules(**msgspec.structs.asdict(written.cache)),

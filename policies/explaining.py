@@ -49,6 +49,7 @@ def values(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
     yield from _fields("limits", asdict(policy.limits))
     yield from _fields("key_limits", asdict(policy.key_limits))
     yield ("service_class",), policy.service_class
+    yield ("priority",), policy.priority
     for tier, sla in policy.sla.items():
         for path, value in _fields("sla", asdict(sla)):
             yield (path[0], tier, *path[1:]), value

@@ -13,7 +13,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from core.errors import ConfigurationError
 from core.facts import ResponseFormat, Script
-from core.rules import BudgetScope, OnStoreOutage, ServiceClass, WhenExhausted, WhenLoading, WindowKind, Wish
+from core.rules import (
+    BudgetScope,
+    OnStoreOutage,
+    Priority,
+    ServiceClass,
+    WhenExhausted,
+    WhenLate,
+    WhenLoading,
+    WindowKind,
+    Wish,
+)
 
 T = TypeVar("T")
 
@@ -61,7 +71,14 @@ class SlaEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
     ttft_ms: Annotated[AtLeastOne | None, says("Streams: first content within this time, in milliseconds.")] = None
     total_ms: Annotated[AtLeastOne | None, says("The whole answer within this time, in milliseconds.")] = None
-    min_output_tokens_per_s: Annotated[AboveZero | None, says("Slower answers are recorded.")] = None
+    min_output_tokens_per_s: Annotated[
+        AboveZero | None, says("Streams: the least average pace from the first token on; slower ones are cut.")
+    ] = None
+    idle_ms: Annotated[AtLeastOne | None, says("Streams: the longest gap between two pieces, in milliseconds.")] = None
+    when_late: Annotated[
+        WhenLate,
+        says("A request that cannot make it: `move` to a deployment that can, `queue` for its own, `shed` with 503."),
+    ] = "move"
 
 
 class RuleConditionEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,7 +185,10 @@ class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
     )
     limits: Annotated[LimitsEntry, says("Rate limits of the tenant.")] = LimitsEntry()
     key_limits: Annotated[LimitsEntry, says("Rate limits that each key has for itself.")] = LimitsEntry()
-    service_class: Annotated[ServiceClass, says("Who waits when engines are busy.")] = "interactive"
+    service_class: Annotated[
+        ServiceClass, says("`interactive`, or `batch`: no first-token limit, spare capacity only, shed first.")
+    ] = "interactive"
+    priority: Annotated[Priority, says("Weight where requests queue: high 64, normal 8, low 1.")] = "normal"
     sla: Annotated[dict[str, SlaEntry], says("Latency limits by tier.")] = msgspec.field(default_factory=dict)
     routing: Annotated[RoutingEntry, says("How the tier is chosen.")] = RoutingEntry()
     cache: Annotated[CacheEntry, says("What the semantic cache may do.")] = CacheEntry()

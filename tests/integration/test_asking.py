@@ -7,8 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
-from backends.registry import Deployment, Registry
+from backends.registry import Registry
 from backends.remote import RemoteBackend, http_transport
 from core.clock import SystemClock
 from core.identity import Caller

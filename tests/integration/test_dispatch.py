@@ -13,10 +13,13 @@ import msgspec
 import pytest
 
 from backends.attempt import LiveAnswer
-from backends.dispatch import AttemptLog, Dispatcher, broken_off
+from backends.deployment import Deployment
+from backends.dispatch import Dispatcher, broken_off
+from backends.health import FAILURES_TO_OPEN
 from backends.protocol import AttemptError
-from backends.registry import FAILURES_TO_OPEN, Deployment, Registry
+from backends.registry import Registry
 from backends.remote import RemoteBackend, http_transport
+from backends.tries import AttemptLog, Errand
 from core.chat import ChatRequest, parse_chat_request
 from core.clock import SystemClock
 from core.deadline import Deadline
@@ -81,9 +84,8 @@ class Caller:
     async def open(self, request: ChatRequest, deadline: Deadline = NEVER) -> AsyncIterator[LiveAnswer]:
         dispatcher = Dispatcher(self.registry, CLOCK)
         traceparent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
-        async with dispatcher.open(
-            self.plan, request, deadline, self.log, CLOCK.monotonic_s(), traceparent
-        ) as self.live:
+        errand = Errand(self.plan, request, deadline, self.log, CLOCK.monotonic_s(), traceparent)
+        async with dispatcher.open(errand) as self.live:
             yield self.live
 
     async def ask(self, deadline: Deadline = NEVER, **fields: Any) -> list[bytes]:
@@ -495,11 +497,12 @@ async def test_an_engine_that_is_not_running_falls_back(upstream: RunningUpstrea
         assert caller.log.attempts[0].usage_source == "none"
 
 
-async def test_a_connection_that_dies_between_two_requests_falls_back(upstream: RunningUpstream) -> None:
+async def test_a_connection_that_dies_between_two_requests_is_no_failure(upstream: RunningUpstream) -> None:
     async with calling(upstream, "drop=next", "") as caller:
         await caller.stream()
         assert text_of(await caller.stream()) == ANSWER
-        assert caller.outcomes == [AttemptOutcome.COMPLETE, AttemptOutcome.FAILED, AttemptOutcome.COMPLETE]
+        assert [attempt.deployment for attempt in caller.log.attempts] == ["d0", "d0"]
+        assert caller.outcomes == [AttemptOutcome.COMPLETE, AttemptOutcome.COMPLETE]
 
 
 async def test_a_refusal_and_a_failure_cost_nothing(upstream: RunningUpstream) -> None:
@@ -694,7 +697,7 @@ async def test_a_cancelled_task_releases_the_upstream_while_it_waits_for_a_token
         assert [sighting["state"] for sighting in await seen(upstream)] == ["disconnected"]
         assert caller.outcomes == [AttemptOutcome.CLIENT_GONE]
         assert caller.only.usage == Usage(chat().estimated_input_tokens(), 4)
-        assert caller.registry["d0"].failures_in_a_row == 0
+        assert caller.registry["d0"].health.failures_in_a_row == 0
 
 
 @pytest.mark.parametrize(("stream", "script"), [(True, "stall=headers"), (True, "stall=0"), (False, "stall=headers")])
@@ -780,7 +783,7 @@ async def test_a_deployment_that_does_not_load_in_time_is_unavailable_and_no_fai
         assert isinstance(error, Unavailable)
         assert error.retry_after_s == 4.0
         assert (caller.only.cost_nano_usd, caller.only.usage_source) == (0, "none")
-        assert caller.registry["d0"].failures_in_a_row == 0
+        assert caller.registry["d0"].health.failures_in_a_row == 0
     assert await seen(upstream) == []
 
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from backends.attempt import LAST_READS, MAX_KEPT_BYTES, LiveAnswer, opened
+from backends.deployment import Deployment
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
-from backends.registry import Deployment
 from core.chat import parse_chat_request
 from core.clock import ManualClock
 from core.deadline import Deadline

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from backends.deployment import Deployment
+from backends.health import FAILURES_TO_OPEN, OPEN_S
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
-from backends.registry import FAILURES_TO_OPEN, OPEN_S, Deployment, Registry
+from backends.registry import Registry
 from core.clock import ManualClock, SystemClock
 from core.deadline import Deadline
 from core.money import Price, Usage

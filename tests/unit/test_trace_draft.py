@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends.dispatch import AttemptLog
+from backends.tries import AttemptLog
 from core.cached import Bypass, CachedAnswer, Entry, ExactHit, Found, Miss, NearHit, SemanticHit
 from core.errors import BudgetExhausted, HeadgateError
 from core.identity import Caller

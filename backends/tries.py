@@ -1,0 +1,136 @@
+"""One attempt under way, from its start to the record of how it ended."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from backends.attempt import LiveAnswer, opened
+from backends.latency import Flight
+from backends.protocol import AttemptError, UpstreamCall
+from backends.registry import Registry
+from core.chat import ChatRequest
+from core.clock import Clock
+from core.deadline import Deadline
+from core.plan import Plan, PlannedStep, Readiness
+from core.trace import Attempt, AttemptKind, AttemptOutcome
+
+LONGEST_WAIT_S = 60.0
+Afford = Callable[[PlannedStep], Awaitable[bool]]
+"""Holds the worst case of one more attempt beyond the plan's, or says that the budget has no room for it."""
+
+
+async def nothing_more(step: PlannedStep) -> bool:
+    """Refuse whatever costs more than the plan."""
+    return False
+
+
+@dataclass(slots=True)
+class AttemptLog:
+    """Every finished attempt of one request, in order of their ends; what the request costs is their sum."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def cost_nano_usd(self) -> int:
+        """Return the sum over all attempts."""
+        return sum(attempt.cost_nano_usd for attempt in self.attempts)
+
+    @property
+    def cost_by_tier(self) -> dict[str, int]:
+        """Return each tier's part of the cost, for budgets of one tier."""
+        by_tier: dict[str, int] = {}
+        for attempt in self.attempts:
+            by_tier[attempt.tier] = by_tier.get(attempt.tier, 0) + attempt.cost_nano_usd
+        return by_tier
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds spent waiting for these attempts."""
+        return sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What one request asks of dispatch.
+
+    Attributes:
+        received_s: the monotonic moment the request arrived; attempts are timed from it.
+        traceparent: passed on to engines of ours.
+        tenant: whose prefixes engines keep apart from those of others.
+        afford: holds the cost of one more attempt.
+        may_hedge: whether a second attempt may run beside the first.
+    """
+
+    plan: Plan
+    request: ChatRequest
+    deadline: Deadline
+    log: AttemptLog
+    received_s: float
+    traceparent: str | None = None
+    tenant: str = ""
+    afford: Afford = nothing_more
+    may_hedge: bool = True
+
+
+class Try:
+    """One attempt: `begin` reads until it answers, `close` ends and records it, once, however far it came."""
+
+    def __init__(
+        self, registry: Registry, clock: Clock, errand: Errand, n: int, step: PlannedStep, kind: AttemptKind
+    ) -> None:
+        self.step = step
+        self.kind = kind
+        self.deployment = registry[step.deployment]
+        self.answer = LiveAnswer(
+            n, step, self.deployment, errand.request, errand.deadline, clock, errand.received_s, kind
+        )
+        self._registry = registry
+        self._clock = clock
+        self._errand = errand
+        self._stack = AsyncExitStack()
+        self._flight: Flight | None = None
+
+    async def begin(self) -> None:
+        """Open the deployment and read until the answer begins.
+
+        Raises:
+            AttemptError: nothing was sent to the client yet, so another attempt may follow.
+        """
+        errand, step = self._errand, self.step
+        if self.deployment.readiness() is Readiness.LOADING:
+            await self._wait()
+        tokens = errand.request.estimated_input_tokens()
+        flying = self._registry.flight(step.deployment, tokens, streamed=errand.request.stream)
+        self._flight = self._stack.enter_context(flying)
+        call = UpstreamCall(
+            path=errand.request.path,
+            body=errand.request.upstream_body(
+                self.deployment.model,
+                ask_usage=self.deployment.ask_usage,
+                max_tokens=step.sent_max_tokens,
+                cache_salt=None if self.deployment.salt is None else self.deployment.salt(errand.tenant),
+            ),
+            request_id=errand.request.request_id,
+            traceparent=errand.traceparent if self.deployment.local else None,
+            content_type=errand.request.content_type,
+        )
+        await self._stack.enter_async_context(opened(self.answer, self.deployment, call, errand.deadline))
+        self._registry.began(step.deployment, self._flight)
+
+    async def close(self) -> Attempt:
+        """Release the connection, write the attempt down and learn from it."""
+        try:
+            await self._stack.aclose()
+        finally:
+            attempt = self.answer.record()
+            self._errand.log.attempts.append(attempt)
+            self._registry.learn(attempt, streamed=self._errand.request.stream, flight=self._flight)
+        return attempt
+
+    async def _wait(self) -> None:
+        limit_s = self._errand.deadline.remaining_s(self._clock, first_token_sent=False)
+        name = self.step.deployment
+        if not await self._registry.wait_ready(name, LONGEST_WAIT_S if limit_s is None else limit_s):
+            failure = AttemptError(AttemptOutcome.REFUSED, "the engine was not ready in time")
+            self.answer.fail(failure)
+            raise failure

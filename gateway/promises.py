@@ -1,0 +1,84 @@
+"""What one request was promised: its deadline from the tenant's SLA and its own wishes, and who goes first in a queue.
+
+A batch tenant is promised no first token. An interactive one without limits for a tier still has a goal: half a second
+in all, where the tier can do that. The goal orders the queue and cuts nothing.
+"""
+
+from backends.tries import Afford, Errand
+from core.chat import ChatRequest
+from core.deadline import Deadline
+from core.identity import Caller
+from core.plan import LatencyForecast, Plan
+from core.rules import NO_SLA, EffectivePolicy, TenantPolicy
+from gateway.trace_draft import TraceDraft
+
+INTERACTIVE_GOAL_MS = 500.0
+LONG_PREFIX_BYTES = 1_024
+
+
+def errand_of(plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Afford) -> Errand:
+    """Return what dispatch is asked to do for one request; batch is never hedged."""
+    return Errand(
+        plan=plan,
+        request=draft.request,
+        deadline=promised(plan, policy, draft.request, draft.received_s),
+        log=draft.attempts,
+        received_s=draft.received_s,
+        traceparent=draft.traceparent,
+        tenant=draft.caller.tenant,
+        afford=afford,
+        may_hedge=policy.tenant_policy.service_class != "batch",
+    )
+
+
+def affinity_of(caller: Caller, request: ChatRequest) -> bytes | None:
+    """Return what requests that should meet the same engine have in common: the session, or the first long message.
+
+    Short prompts are computed faster than it pays to follow them.
+    """
+    if request.demands.session is not None:
+        return f"{caller.tenant}\0{request.demands.session}".encode()
+    if request.prompt_bytes < LONG_PREFIX_BYTES or not request.messages:
+        return None
+    return caller.tenant.encode() + b"\0" + bytes(request.messages[0].content)[:LONG_PREFIX_BYTES]
+
+
+def promised(plan: Plan, policy: EffectivePolicy, request: ChatRequest, received_s: float) -> Deadline:
+    """Return the deadline of a request: the SLA of the planned tier, tightened by the client's own limit.
+
+    Only streams have a first token to await, gaps and a pace.
+    """
+    rules = policy.tenant_policy
+    sla = rules.sla.get(plan.tier, NO_SLA)
+    is_awaited = request.stream and rules.service_class != "batch"
+    base = Deadline.after(received_s, sla.ttft_ms if is_awaited else None, sla.total_ms)
+    deadline = Deadline(
+        base.first_token_at_s,
+        base.end_at_s,
+        idle_s=sla.idle_ms / 1000 if request.stream and sla.idle_ms is not None else None,
+        min_output_tokens_per_s=sla.min_output_tokens_per_s if request.stream else None,
+    )
+    wishes_ms = (request.demands.deadline_ms, None if request.stream else request.demands.read_timeout_ms)
+    wish_ms = min((wish for wish in wishes_ms if wish is not None), default=None)
+    return deadline.tightened_by_caller(None if wish_ms is None else received_s + wish_ms / 1000)
+
+
+def due_s(
+    deadline: Deadline, rules: TenantPolicy, forecast: LatencyForecast | None, input_tokens: int, received_s: float
+) -> float | None:
+    """Return the moment by which a request should have begun to be served well, None when nobody waits for it.
+
+    Args:
+        deadline: what was promised.
+        rules: the tenant's policy.
+        forecast: of the deployment that goes first.
+        input_tokens: the estimated prompt.
+        received_s: when the request arrived, on the monotonic clock.
+    """
+    moments = [moment for moment in (deadline.first_token_at_s, deadline.end_at_s) if moment is not None]
+    if moments:
+        return min(moments)
+    if rules.service_class == "batch":
+        return None
+    can = forecast is None or forecast.base_ms + forecast.ms_per_input_token * input_tokens <= INTERACTIVE_GOAL_MS
+    return received_s + INTERACTIVE_GOAL_MS / 1000 if can else None
