@@ -4,11 +4,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from cache import words
-from cache.reading import Content, Reading
+from cache.reading import Content, Reading, stem
 from cache.slips import is_one_slip
 
 _Tokens = tuple[str, ...]
 _LONGEST_COMMUTED = 40
+_LEAST_SHARED = 3
+_LONGEST_ENDING = 6
 _COORDINATORS = frozenset({"and", "or", "versus", "vs"})
 
 
@@ -111,6 +113,25 @@ def _is_coordination(before: _Tokens, head: _Tokens, middle: _Tokens, tail: _Tok
     if after[: len(follows)] != follows or before[len(before) - len(leads) :] != leads:
         return False
     return bool(leads) or not (_has_digit(head[0]) or _has_digit(tail[0]))
+
+
+def replaces_ending(cached: tuple[str, ...], new: tuple[str, ...]) -> bool:
+    """Whether the texts begin alike and each ends in a phrase of its own that a preposition leads: "in verse"."""
+    shared = next((at for at, (one, other) in enumerate(zip(cached, new, strict=False)) if one != other), 0)
+    while shared and cached[shared - 1] in words.ENDING_PREPOSITIONS:
+        shared -= 1
+    endings = cached[shared:], new[shared:]
+    if shared < _LEAST_SHARED or not all(_is_phrase(ending) for ending in endings):
+        return False
+    one, other = (frozenset(stem(word) for word in ending) - words.FUNCTION_WORDS for ending in endings)
+    return not one & other
+
+
+def _is_phrase(ending: _Tokens) -> bool:
+    """Whether an ending is one phrase of a preposition, or of adverbs of manner alone."""
+    if not ending or len(ending) > _LONGEST_ENDING:
+        return False
+    return ending[0] in words.ENDING_PREPOSITIONS or (ending[0].endswith("ly") and ending[0] not in words.ADVERBS)
 
 
 def is_same_order(difference: Difference) -> bool:

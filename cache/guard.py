@@ -33,11 +33,12 @@ from cache.difference import (
     is_same_order,
     is_shuffled,
     plays_another_part,
+    replaces_ending,
     same_numbers,
 )
 from cache.evidence import RULES, evidence_of
 from cache.lexicon import NO_WORDS, Lexicon
-from cache.reading import Reading, read
+from cache.reading import Content, Reading, read
 
 _READINGS_KEPT = 2_048
 _KINDS_ASKED = frozenset({"when", "where", "who", "whose"})
@@ -172,7 +173,7 @@ class Guard:
         return None if difference.words[0].written in self._lexicon.common else "rare"
 
     def _veto_rewriting(self, cached: Reading, new: Reading, difference: Difference) -> str | None:
-        if len(difference.words) < 3:
+        if len(difference.words) < 3 or replaces_ending(cached.tokens, new.tokens):
             return "substitution"
         if (cached.persons ^ new.persons) & words.THIRD_PERSONS:
             return "person"
@@ -204,14 +205,37 @@ def _veto_form(cached: Reading, new: Reading) -> str | None:
 
 def _veto_words(cached: Reading, new: Reading, difference: Difference) -> str | None:
     """Return the rule that forbids words of these classes in only one prompt."""
-    written = {one.written for one in difference.words}
+    written = {form for one in difference.words for form in (one.written, one.stem)}
+    if written & words.QUANTITIES:
+        return "number"
+    if _is_negated_form(difference):
+        return "negation"
     if written & words.CALENDAR_WORDS:
         return "date"
-    if written & words.FORM_WORDS:
+    if written & words.FORM_WORDS or _is_free_of(cached, difference.words, new):
         return "constraint"
     if written & (cached.entities | new.entities):
         return "entity"
     return "antonym" if _is_opposed(difference) else None
+
+
+def _is_negated_form(difference: Difference) -> bool:
+    """Whether a word of one prompt negates one of the other by its form: "employed" and "unemployed"."""
+    for one in difference.only_cached:
+        for other in difference.only_new:
+            longer, shorter = sorted((one.written, other.written), key=len, reverse=True)
+            if any(longer == prefix + shorter for prefix in words.NEGATIVE_PREFIXES):
+                return True
+            root, found, _ = longer.partition(words.NEGATIVE_SUFFIX)
+            if found and root and shorter.startswith(root):
+                return True
+    return False
+
+
+def _is_free_of(cached: Reading, only: tuple[Content, ...], new: Reading) -> bool:
+    """Whether one prompt alone asks for what is free of something ("sugar free") or for what costs nothing."""
+    ends = {cached.tokens[-1:], new.tokens[-1:]}
+    return any(one.written == "free" and (one.preposition == "for" or ("free",) in ends) for one in only)
 
 
 def _is_opposed(difference: Difference) -> bool:

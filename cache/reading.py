@@ -161,7 +161,7 @@ def _strip_suffix(word: str) -> str:
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
     for suffix in ("ing", "ed"):
-        if len(word) > len(suffix) + 3 and word.endswith(suffix):
+        if len(word) > len(suffix) + 2 and word.endswith(suffix):
             bare = word[: -len(suffix)]
             return bare[:-1] if len(bare) > 3 and bare[-1] == bare[-2] and bare[-1] not in "lsz" else bare
     return word
@@ -181,9 +181,25 @@ def _tokens(text: str, acronyms: frozenset[str]) -> tuple[str, ...]:
         if unit is not None:
             found += [unit[1], unit[2]]
         else:
-            word = words.NUMBER_WORDS.get(word, word)
             found.append(f"{word}^" if word in acronyms else word)
+    found = _numbered(found)
     return tuple(f"{word}^" if word == "may" and _is_month(found, at) else word for at, word in enumerate(found))
+
+
+def _numbered(tokens: list[str]) -> list[str]:
+    """Write number words in digits, tens and a digit after them as one, and "one" where it counts: "name one river"."""
+    found: list[str] = []
+    tens = False
+    for word in tokens:
+        value = words.NUMBER_WORDS.get(word, word)
+        if tens and (word == "one" or (len(value) == 1 and value != word and value != "0")):
+            found[-1] = str(int(found[-1]) + (1 if word == "one" else int(value)))
+        elif word == "one" and any(one in words.LISTING_VERBS for one in found[-2:]):
+            found.append("1")
+        else:
+            found.append(value)
+        tens = value != word and len(value) == 2 and value >= "20"
+    return found
 
 
 def _is_month(tokens: list[str], at: int) -> bool:

@@ -42,8 +42,13 @@ CALENDAR_WORDS = _words(
     jul aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday spring summer autumn
     fall winter today tomorrow yesterday tonight morning afternoon evening night noon midnight week weekend
     month quarter year decade century semester term annual annually daily weekly monthly yearly ago next last
-    previous upcoming am pm bc ad"""
+    previous upcoming am pm bc ad bce ce millennium era mon tue tues thu thur thurs fri weekday weekdays weekends
+    dawn dusk sunrise sunset noontime lunchtime bedtime christmas easter halloween thanksgiving ramadan diwali
+    hanukkah eve twenties thirties forties fifties sixties seventies eighties nineties gmt utc est edt pst pdt cet
+    bst ist fiscal"""
 )
+NEGATIVE_PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "anti")
+NEGATIVE_SUFFIX = "less"
 TIME_WORDS = _words(
     """today tonight yesterday tomorrow overnight now nowadays moment time hour hours minute minutes morning afternoon
     evening night week weekend month year day days date current currently latest newest live real realtime up
@@ -51,6 +56,7 @@ TIME_WORDS = _words(
     bitcoin btc ethereum stock stocks share shares dollar euro pound yen until till left remain remaining
     remains traffic rain snow sunny hot cold warm winning leading playing ahead lead score closed ago"""
 )
+LISTING_VERBS = _words("name list give suggest recommend tell show pick choose write mention only exactly least most")
 STRONG_PREPOSITIONS = _words(
     """from than before after until till since against between among via per versus vs under over above below beneath
     behind beyond within outside inside toward towards despite although unlike"""
@@ -71,6 +77,7 @@ DIRECTED_PREPOSITIONS = STRONG_PREPOSITIONS | {
     "as",
 }
 MOVABLE_PREPOSITIONS = _words("in on at during for of within")
+ENDING_PREPOSITIONS = DIRECTED_PREPOSITIONS | {"using", "without", "like"}
 PERSONS = {
     **dict.fromkeys(("he", "him", "his", "himself"), "he"),
     **dict.fromkeys(("she", "her", "hers", "herself"), "she"),
@@ -126,8 +133,33 @@ FORM_WORDS = _words(
     concise detail detailed long longer simple simply formal informal example step rhyme poem essay email tweet
     exactly only most least maximum minimum limit child kid beginner expert english french german spanish
     italian portuguese dutch russian chinese japanese korean arabic hindi turkish polish swedish greek latin
-    language translate format style tone"""
+    language translate format style tone
+    sentences paragraphs lines pages steps examples bullets tables lists rhymes poems essays emails tweets
+    haiku sonnet limerick rhyming verse song lyrics emoji emojis slang jargon bold italic italics uppercase
+    lowercase capitals citation citations cite cited source sources reference references bibliography
+    footnote footnotes layman laymans politely formally informally casually sarcastically humorously
+    jokingly academically professionally objectively alphabetically chronologically ascending
+    descending tense perspective persuasive academic sarcastic humorous metric imperial celsius
+    fahrenheit kelvin plain plainly thorough thoroughly comprehensive summary outline headings heading
+    schema diagram ascii unicode hex binary kids children toddler toddlers beginners experts novices
+    python javascript typescript java rust kotlin swift ruby php perl haskell scala sql bash golang
+    ukrainian romanian bulgarian hungarian czech slovak serbian croatian danish norwegian finnish
+    icelandic estonian latvian lithuanian hebrew persian farsi urdu bengali punjabi tamil telugu thai
+    vietnamese indonesian malay filipino tagalog swahili mandarin cantonese catalan welsh gaelic
+    esperanto klingon"""
 )
+QUANTITIES = _words(
+    """half halves third thirds quarter quarters fourth fifth sixth seventh eighth ninth tenth eleventh twelfth double
+    triple quadruple twice thrice once dozen dozens pair pairs couple single first second both twin twins
+    triplet triplets duo trio majority minority fraction percent percentage zero
+    mm millimeter millimetre cm centimeter centimetre meter metre km kilometer kilometre inch inches foot feet ft
+    yard yards mile miles mg milligram gram grams kg kilo kilos kilogram lb lbs pounds ounce ounces oz ton tons
+    tonne tonnes ml milliliter millilitre liter liters litre litres gallon gallons pint pints quart quarts cup
+    cups tablespoon tablespoons teaspoon teaspoons acre acres hectare hectares hz khz mhz ghz kb mb gb tb
+    kilobyte megabyte gigabyte terabyte watt watts kilowatt kilowatts volt volts amp amps calorie calories
+    kilocalorie joule joules usd eur gbp inr jpy cny dollars euros rupees yen yuan pesos rubles francs"""
+)
+"""Words that count or measure, besides numbers; a prompt that alone has one asks for another quantity."""
 IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",
     "mice": "mouse", "wives": "wife", "lives": "life", "knives": "knife", "leaves": "leaf", "went": "go", "gone":

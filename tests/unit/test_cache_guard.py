@@ -133,6 +133,50 @@ def test_changes_of_meaning_are_vetoed(cached: str, new: str, veto: str) -> None
     assert Guard(KNOWN).judge(new, cached, 0.99) == Vetoed(veto)
 
 
+@pytest.mark.parametrize(
+    ("cached", "new", "veto"),
+    [
+        ("What is twenty one plus four?", "What is twenty plus four?", "number"),
+        ("What is twenty-one?", "What is twenty-two?", "number"),
+        ("Name one river in Europe", "Name all rivers in Europe", "number"),
+        ("Name one river in Europe", "Name some rivers in Europe", "number"),
+        ("What can I do with a couple of eggs?", "What can I do with a half dozen of eggs?", "number"),
+        ("How much does a dozen of eggs cost?", "How much does a half dozen of eggs cost?", "number"),
+        ("What is the second law of motion?", "What is the law of motion?", "number"),
+        ("Does it come in a double room?", "Does it come in a room?", "number"),
+        ("What drinks are sugar free?", "What drinks have sugar?", "constraint"),
+        ("How do I learn chess for free?", "How do I learn chess?", "constraint"),
+        ("What if I pay rent?", "What if I stop paying rent?", "antonym"),
+        ("Explain how a fridge works", "Explain how a fridge works as a haiku", "constraint"),
+        ("What is inflation?", "What is inflation in Welsh?", "constraint"),
+        ("Explain how a fridge works for kids", "Explain how a fridge works using metric units", "constraint"),
+        ("Explain how a fridge works in pirate speak", "Explain how a fridge works with good humour", "substitution"),
+        ("Explain how a fridge works angrily", "Explain how a fridge works like a pirate", "substitution"),
+        ("How do I buy 5 kg of rice in town?", "What is the cost of purchasing 5 lb of rice?", "number"),
+        ("How can an employed person get a loan?", "What loan does an unemployed person have?", "negation"),
+        ("What harmful effects has tea on health?", "Which harmless effects does tea have on us?", "negation"),
+        ("What should I bake for friends at Christmas?", "What can I roast for friends at Easter?", "date"),
+        ("Can I be fit again in 6 months?", "Is it possible to be fit anew in 6 days?", "date"),
+        ("Explain how it works in a court", "Explain how it works on an open sea", "substitution"),
+    ],
+)
+def test_quantities_and_wishes_on_form_are_vetoed_however_they_are_put(cached: str, new: str, veto: str) -> None:
+    assert Guard(KNOWN).judge(cached, new, 0.99) == Vetoed(veto)
+    assert Guard(KNOWN).judge(new, cached, 0.99) == Vetoed(veto)
+
+
+@pytest.mark.parametrize(
+    ("cached", "new"),
+    [
+        ("What is twenty one plus four?", "What is 21 plus 4?"),
+        ("Name one river in Europe", "Name 1 river in Europe"),
+        ("How can one cook rice?", "How can I cook rice?"),
+    ],
+)
+def test_numbers_in_words_and_digits_are_the_same(cached: str, new: str) -> None:
+    assert isinstance(Guard(KNOWN).judge(cached, new, 0.95), Served)
+
+
 def test_little_similarity_is_a_veto_of_its_own() -> None:
     assert Guard().judge("What is bread?", "what is bread", 0.2) == Vetoed("similarity")
 
