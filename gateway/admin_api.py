@@ -24,6 +24,7 @@ from gateway.admin.budget_routes import BudgetAdministration, budget_router
 from gateway.admin.cache_routes import CacheAdministration, cache_router
 from gateway.admin.changes import Changes
 from gateway.admin.dashboard_routes import Dashboard, dashboard_router
+from gateway.admin.engine_routes import EngineAdministration, engine_router
 from gateway.admin.feedback_routes import feedback_router
 from gateway.admin.insight_routes import Insight, insight_router
 from gateway.admin.key_routes import KeyAdministration, key_router
@@ -48,6 +49,7 @@ class AdminApi:
     budgets: BudgetAdministration
     cache: CacheAdministration
     feedback: Feedback
+    engines: EngineAdministration
     changes: Changes
     insight: Insight
     dashboard: Dashboard
@@ -76,6 +78,7 @@ def admin_app(api: AdminApi) -> Litestar:
             budget_router(api.budgets),
             cache_router(api.cache),
             feedback_router(api.feedback, api.changes),
+            engine_router(api.engines),
             state_router(api.probe, api.changes),
             insight_router(api.insight),
             dashboard_router(api.dashboard),

@@ -6,7 +6,20 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = ("init", "serve", "demo", "keys", "budget", "caching", "audit", "policy", "prices", "route", "models")
+COMMANDS = (
+    "init",
+    "serve",
+    "demo",
+    "keys",
+    "budget",
+    "caching",
+    "audit",
+    "policy",
+    "prices",
+    "route",
+    "models",
+    "engines",
+)
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2

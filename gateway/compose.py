@@ -46,6 +46,7 @@ from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
 from gateway.settings import EncoderDeployment, HostedDeployment, RemoteDeployment, Settings
 from gateway.stores import Stores, open_stores
+from gateway.telemetry.engine_metrics import EngineMetrics
 from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine
 from gateway.telemetry.metrics import Metrics
@@ -183,6 +184,7 @@ def build(settings: Settings) -> Gateway:
     registry = _registry(settings, hosting, embedder, clock, pepper)
     failures = FailureLimiter(clock)
     metrics = _metrics(watcher)
+    metrics.include(EngineMetrics(lambda: hosting.supervisors))
     stores = open_stores(settings, clock, placed.index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
     cache, keep_evidence = _cache(settings, pepper, stores, placed.index, embedder, clock)
     request_log = RequestLog(settings.beside("requests"))
@@ -218,6 +220,7 @@ def build(settings: Settings) -> Gateway:
         max_body_bytes=settings.max_body_bytes,
         feedback=feedback,
         routes=settings.routes,
+        failing=hosting.failing,
     )
     admin = build_admin(
         settings,
@@ -232,6 +235,7 @@ def build(settings: Settings) -> Gateway:
         save_evidence=keep_evidence,
         feedback=feedback,
         registry=registry,
+        hosting=hosting,
         probe=lambda keys: stores.probe(keys, watcher),
         exposition=lambda: exposition(metrics, api, stores),
     )

@@ -76,6 +76,14 @@ class Hosting:
             salt=salt if supervisor.isolates_prefixes and not recipe.spec.share_prefix_cache else None,
         )
 
+    def failing(self) -> dict[str, object]:
+        """Return the engines that failed and are not healthy again, for those who watch; no error text, it may tell."""
+        return {
+            name: {"failures": engine.failures, "retry_after_s": round(engine.retry_after_s)}
+            for name, engine in self.supervisors.items()
+            if engine.state is EngineState.FAILED or engine.failures > 1
+        }
+
     async def _keep_prefixes_apart(self) -> None:
         """Start engines anew that cache prefixes for one tenant alone when a second tenant joins while they run."""
         was_alone = self.single_tenant()

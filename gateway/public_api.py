@@ -60,6 +60,7 @@ class PublicApi:
     feedback: Feedback
     routes: Mapping[str, str] = field(default_factory=dict)
     running: RunningRequests = field(default_factory=RunningRequests)
+    failing: Callable[[], Mapping[str, object]] = dict
 
     async def serve(self, dialect: Dialect, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Serve one request of a generating route."""
@@ -188,7 +189,10 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
         if api.running.is_draining:
             return Response({"ready": False, "draining": True}, status_code=503)
         ready, tiers = api.readiness()
-        return Response({"ready": ready, "tiers": tiers}, status_code=200 if ready else 503)
+        body: dict[str, object] = {"ready": ready, "tiers": tiers}
+        if failing := api.failing():
+            body["failing"] = failing
+        return Response(body, status_code=200 if ready else 503)
 
     feedback = feedback_route(FeedbackApi(api.feedback, api.authenticator, api.note_refusal), client_address)
     return Litestar(

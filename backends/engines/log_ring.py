@@ -16,6 +16,7 @@ class LogRing:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._partial = b""
+        self._added = 0
 
     def feed(self, chunk: bytes) -> None:
         """Take bytes; a line that never ends is cut, bytes that are no UTF-8 become U+FFFD."""
@@ -31,11 +32,20 @@ class LogRing:
         clean = CONTROLS.sub("", line).rstrip()
         if clean:
             self._lines.append(clean[:MAX_LINE_CHARS])
+            self._added += 1
 
     def lines(self) -> tuple[str, ...]:
         """Return what is kept, oldest first, an unfinished last line included."""
         rest = CONTROLS.sub("", self._partial.decode("utf-8", "replace")).strip()
         return (*self._lines, rest[:MAX_LINE_CHARS]) if rest else tuple(self._lines)
+
+    def after(self, number: int) -> tuple[tuple[str, ...], int]:
+        """Return the complete lines after number `number`, all for a negative one, and the number of the last.
+
+        Numbers count every line ever written, so that a reader can follow; lines that fell out meanwhile are skipped.
+        """
+        fresh = min(len(self._lines), self._added - max(0, number))
+        return tuple(self._lines)[len(self._lines) - fresh :], self._added
 
     def note(self, line: str) -> None:
         """Append a line of the supervisor's own."""

@@ -157,6 +157,10 @@ class Supervisor:
         """Return the last lines that the engine wrote, oldest first."""
         return self._log.lines()
 
+    def log_after(self, number: int) -> tuple[tuple[str, ...], int]:
+        """Return what the engine wrote after line `number`, and the last line's number; see `LogRing.after`."""
+        return self._log.after(number)
+
     def start(self) -> None:
         """Start the owner task, once; it goes on until `stop`."""
         if self._owner is None or self._owner.done():

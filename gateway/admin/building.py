@@ -13,6 +13,7 @@ from gateway.admin.budget_routes import BudgetAdministration
 from gateway.admin.cache_routes import CacheAdministration
 from gateway.admin.changes import Changes
 from gateway.admin.dashboard_routes import Dashboard, load_assets
+from gateway.admin.engine_routes import EngineAdministration
 from gateway.admin.insight_routes import Insight
 from gateway.admin.key_routes import KeyAdministration
 from gateway.admin.policy_routes import PolicyAdministration
@@ -22,6 +23,7 @@ from gateway.admin.treasury import TreasuryBudgets
 from gateway.admin_api import AdminApi, admin_app
 from gateway.candidate_policies import CandidatePolicies
 from gateway.feedback import Feedback
+from gateway.hosting import Hosting
 from gateway.settings import Settings
 from gateway.telemetry.log_reader import LogReader
 from policies.access import AdminAuthenticator
@@ -55,6 +57,7 @@ def build_admin(
     save_evidence: Callable[[], None],
     feedback: Feedback,
     registry: Registry,
+    hosting: Hosting,
     probe: Callable[[KeyStore], StoreProbe],
     exposition: Callable[[], tuple[bytes, str]],
 ) -> Admin:
@@ -73,6 +76,7 @@ def build_admin(
         save_evidence: writes what the cache learned.
         feedback: takes users' words on answers.
         registry: the deployments and their state.
+        hosting: the engines.
         probe: makes what asks whether the stores answer, of a key store that threads may use.
         exposition: returns the metrics and their content type.
 
@@ -95,6 +99,7 @@ def build_admin(
         ),
         cache=CacheAdministration(cache, lambda: watcher.current, changes, save_evidence),
         feedback=feedback,
+        engines=EngineAdministration(hosting, changes),
         changes=changes,
         insight=Insight(LogReader(settings.beside("requests")), clock, registry),
         dashboard=Dashboard(load_assets(), Sessions(pepper, clock), authenticator),

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from core.money import NANO_PER_USD
 from core.trace import SHADOW_PATH, RequestTrace
@@ -89,6 +90,10 @@ class Metrics:
     def tenant_label(self, tenant: str) -> str:
         """Return the tenant's label: its name when it is configured, `other` otherwise."""
         return tenant if self._is_tenant(tenant) else OTHER
+
+    def include(self, collector: Collector) -> None:
+        """Show what another part of the gateway collects when it is asked."""
+        self._registry.register(collector)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return the text exposition and its content type; call it off the event loop."""

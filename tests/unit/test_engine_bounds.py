@@ -29,6 +29,19 @@ def test_the_ring_keeps_the_last_lines_and_cuts_long_ones() -> None:
     assert len(ring.lines()) == MAX_LINES
 
 
+def test_a_reader_follows_by_line_numbers_and_skips_what_fell_out() -> None:
+    ring = LogRing()
+    ring.feed(b"one\ntwo\nunfinished")
+    lines, number = ring.after(-1)
+    assert (lines, number) == (("one", "two"), 2)
+    assert ring.after(number) == ((), 2)
+    ring.feed(b"\n")
+    assert ring.after(number) == (("unfinished",), 3)
+    ring.feed(b"x\n" * (MAX_LINES + 50))
+    lines, number = ring.after(3)
+    assert (len(lines), number) == (MAX_LINES, 3 + MAX_LINES + 50)
+
+
 @pytest.mark.parametrize("raw", [b"\x1b[31mred\x1b[0m", b"re\x00d", b"\x07red\r"])
 def test_control_characters_are_dropped(raw: bytes) -> None:
     ring = LogRing()

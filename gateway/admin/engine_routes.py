@@ -1,0 +1,130 @@
+"""`/admin/engines`: the engines of this gateway, what they last wrote, and sleep and wake."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from litestar import Router, get, post
+from litestar.params import QueryParameter
+from msgspec import Struct
+
+from backends.engines.supervisor import Supervisor
+from core.errors import UnknownName
+from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
+from gateway.admin.changes import Changes
+from gateway.hosting import Hosting
+
+LAST = -1
+
+
+class EngineRow(Struct, frozen=True):
+    """One engine: its deployment's name, its recipe, and where it is in its life.
+
+    `failures` are those in a row; `retry_after_s` estimates when it can answer; `requests` are under way.
+    """
+
+    name: str
+    recipe: str
+    kind: str
+    model: str
+    precision: str
+    devices: list[str]
+    memory_bytes: int
+    state: str
+    failures: int
+    restarts: int
+    requests: int
+    retry_after_s: float
+    pid: int | None
+    last_error: str | None
+
+
+class Engines(Struct, frozen=True):
+    """All engines of this gateway, in the order of the operator's file."""
+
+    engines: list[EngineRow]
+
+
+class EngineLog(Struct, frozen=True):
+    """Lines as the engine wrote them, oldest first; ask again with `after` = `next` for what follows."""
+
+    lines: list[str]
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAdministration:
+    """What the engine routes need."""
+
+    hosting: Hosting
+    changes: Changes
+
+    def rows(self) -> Engines:
+        """Return every engine."""
+        return Engines([self._row(name) for name in self.hosting.supervisors])
+
+    def log(self, name: str, after: int) -> EngineLog:
+        """Return the lines after the one numbered `after`, all that are kept for a negative one."""
+        lines, following = self._find(name).log_after(after)
+        return EngineLog(list(lines), following)
+
+    async def sleep(self, request: AdminRequest, name: str) -> EngineRow:
+        """Let an engine give its memory back; it wakes when a request wants its tier."""
+        supervisor = self._find(name)
+        async with self.changes.recording(actor_of(request), "engine.sleep", name):
+            supervisor.sleep()
+        return self._row(name)
+
+    async def wake(self, request: AdminRequest, name: str) -> EngineRow:
+        """Wake an engine."""
+        supervisor = self._find(name)
+        async with self.changes.recording(actor_of(request), "engine.wake", name):
+            supervisor.wake()
+        return self._row(name)
+
+    def _find(self, name: str) -> Supervisor:
+        supervisor = self.hosting.supervisors.get(name)
+        if supervisor is None:
+            known = ", ".join(self.hosting.supervisors) or "none"
+            raise UnknownName(f"There is no engine {name[:80]!r}; this gateway hosts: {known}.")
+        return supervisor
+
+    def _row(self, name: str) -> EngineRow:
+        supervisor, recipe = self.hosting.supervisors[name], self.hosting.recipes[name]
+        return EngineRow(
+            name=name,
+            recipe=recipe.name,
+            kind=recipe.engine,
+            model=recipe.spec.model,
+            precision=recipe.spec.precision,
+            devices=list(recipe.spec.devices),
+            memory_bytes=recipe.spec.memory_bytes,
+            state=supervisor.state.value,
+            failures=supervisor.failures,
+            restarts=supervisor.restarts,
+            requests=supervisor.leases.count,
+            retry_after_s=round(supervisor.retry_after_s, 1),
+            pid=supervisor.group,
+            last_error=supervisor.last_error,
+        )
+
+
+def engine_router(engines: EngineAdministration) -> Router:
+    """Return the routes under `/admin/engines`."""
+
+    @get("/", opt=VIEWER, sync_to_thread=False, summary="Show every engine's state")
+    def listing() -> Engines:
+        return engines.rows()
+
+    @get("/{name:str}/logs", opt=OPERATOR, sync_to_thread=False, summary="Show what an engine last wrote")
+    def logs(name: str, after: Annotated[int, QueryParameter(ge=LAST)] = LAST) -> EngineLog:
+        return engines.log(name, after)
+
+    @post("/{name:str}/sleep", opt=OPERATOR, status_code=200, summary="Let an engine give its memory back")
+    async def sleep(request: AdminRequest, name: str) -> EngineRow:
+        return await engines.sleep(request, name)
+
+    @post("/{name:str}/wake", opt=OPERATOR, status_code=200, summary="Wake an engine")
+    async def wake(request: AdminRequest, name: str) -> EngineRow:
+        return await engines.wake(request, name)
+
+    return Router("/admin/engines", route_handlers=[listing, logs, sleep, wake], tags=["engines"])

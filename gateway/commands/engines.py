@@ -1,0 +1,106 @@
+"""`headgate engines list | logs | sleep | wake`: the engines that a running gateway hosts."""
+
+import argparse
+import time
+from typing import Any
+
+from gateway.commands.options import Subparsers, add_config, add_json
+
+FOLLOW_S = 0.5
+
+
+def add_parser(subparsers: "Subparsers[Any]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "engines",
+        help="show the engines of the running gateway and what they wrote, let them sleep, wake them",
+        description="Talks to the admin listener of the running gateway with the admin key file.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="show every engine's state", epilog="example: headgate engines list")
+    add_json(listing)
+    listing.set_defaults(run=run_list)
+    logs = actions.add_parser(
+        "logs", help="print what an engine last wrote", epilog="example: headgate engines logs small-int4 -f"
+    )
+    logs.add_argument("name", metavar="NAME", help="the engine's deployment")
+    logs.add_argument("-n", "--lines", type=int, default=0, metavar="N", help="only the last N lines")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on printing until Ctrl-C")
+    logs.set_defaults(run=run_logs)
+    sleep = actions.add_parser(
+        "sleep",
+        help="let an engine give its memory back until a request wants it",
+        epilog="example: headgate engines sleep large-full",
+    )
+    wake = actions.add_parser("wake", help="wake a sleeping engine", epilog="example: headgate engines wake large-full")
+    for action in (sleep, wake):
+        action.add_argument("name", metavar="NAME", help="the engine's deployment")
+        action.set_defaults(run=run_change)
+        add_json(action)
+    for action in (listing, logs, sleep, wake):
+        action.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
+        add_config(action)
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print every engine."""
+    from gateway.admin.client import open_client
+
+    with open_client(arguments.config, arguments.admin_url) as client:
+        return _print(client.get("/admin/engines")["engines"], as_json=arguments.json)
+
+
+def run_logs(arguments: argparse.Namespace) -> int:
+    """Print an engine's lines, and those to come when asked."""
+    from gateway.admin.client import open_client
+
+    with open_client(arguments.config, arguments.admin_url) as client:
+        path = f"/admin/engines/{_quoted(arguments.name)}/logs"
+        answer = client.get(path)
+        for line in answer["lines"][-arguments.lines :]:
+            print(line)
+        while arguments.follow:
+            time.sleep(FOLLOW_S)
+            answer = client.get(f"{path}?after={answer['next']}")
+            for line in answer["lines"]:
+                print(line, flush=True)
+    return 0
+
+
+def run_change(arguments: argparse.Namespace) -> int:
+    """Let an engine sleep or wake, and print it."""
+    from gateway.admin.client import open_client
+
+    with open_client(arguments.config, arguments.admin_url) as client:
+        row = client.post(f"/admin/engines/{_quoted(arguments.name)}/{arguments.action}", {})
+    return _print([row], as_json=arguments.json)
+
+
+def _quoted(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name, safe="")
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if as_json:
+        import msgspec
+
+        console.print_json(msgspec.json.encode(rows).decode())
+        return 0
+    table = Table(title="engines")
+    for column in ("engine", "recipe", "kind", "devices", "memory", "state", "requests", "restarts", "failures"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        numbers = [str(row[name]) for name in ("requests", "restarts", "failures")]
+        memory = f"{row['memory_bytes'] / 2**20:.0f} MiB"
+        table.add_row(row["name"], row["recipe"], row["kind"], ",".join(row["devices"]), memory, row["state"], *numbers)
+    console.print(table)
+    for row in rows:
+        if row["last_error"]:
+            console.print(f"{row['name']}: {row['last_error']}", markup=False, highlight=False)
+    return 0
