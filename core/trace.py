@@ -63,6 +63,7 @@ class RequestTrace:
     """Everything worth telling about one request; no prompt, no completion, no key.
 
     `baseline_nano_usd` is what the same tokens cost at the dearest tier without a cache, None where nobody knows.
+    `shadow_price_per_usd` is the gain in predicted quality that a USD had to bring, None where nothing was weighed.
     """
 
     request_id: str
@@ -95,6 +96,7 @@ class RequestTrace:
     sla_violated: bool
     traceparent: str | None = None
     baseline_nano_usd: int | None = None
+    shadow_price_per_usd: float | None = None
 
     @property
     def is_shadow(self) -> bool:

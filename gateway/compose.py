@@ -39,6 +39,7 @@ from gateway.admin.building import build_admin
 from gateway.alerts import Alerts
 from gateway.asking import Asking, hit_check
 from gateway.cache_index import place_index
+from gateway.control_file import load_control, save_control
 from gateway.feedback import Feedback, Owners
 from gateway.hosting import Hosting, build_hosting
 from gateway.local_encoder import encoder_deployment
@@ -195,6 +196,8 @@ def build(settings: Settings) -> Gateway:
     dispatcher = Dispatcher(registry, clock, RescueRules(**msgspec.structs.asdict(settings.rescue)))
     asking = Asking(stores.ledger, dispatcher, sinks, clock, stores.is_away)
     cache.verification.shadow = Shadow(hit_check(asking), AnswerComparison(embedder))
+    control_file = settings.beside("control").with_suffix(".json")
+    control = load_control(control_file, clock, settings.replicas)
     pipeline = Pipeline(
         policies=lambda: watcher.current,
         admission=stores.admission,
@@ -208,6 +211,7 @@ def build(settings: Settings) -> Gateway:
         store_is_away=stores.is_away,
         flights=SingleFlight(),
         owners=owners,
+        control=control,
     )
     tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(
@@ -253,7 +257,7 @@ def build(settings: Settings) -> Gateway:
         tokens=tokens,
         api=api,
         asking=asking,
-        save_evidence=keep_evidence,
+        save_evidence=partial(_in_turn, keep_evidence, partial(save_control, control_file, control)),
         closers=(outcomes.close, close_sinks, admin.close),
     )
 
@@ -273,6 +277,11 @@ def _token_verifier(settings: Settings, clock: Clock, failures: FailureLimiter) 
     if settings.oidc is None:
         return None
     return token_verifier(settings.oidc, settings.file.resolve().parent, str(settings.file), clock, failures)
+
+
+def _in_turn(*calls: Callable[[], None]) -> None:
+    for call in calls:
+        call()
 
 
 async def _logged(name: str, work: Coroutine[object, object, object]) -> None:

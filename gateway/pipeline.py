@@ -44,6 +44,7 @@ from policies.loading import PolicySet
 from policies.reservation import Reservation, hold
 from policies.resolution import resolve
 from router.complexity import Classifier
+from router.control import Control
 from router.facts import facts_of
 from router.planner import make_plan
 from router.rules import ruled
@@ -68,6 +69,7 @@ class Pipeline:
     tiers: tuple[str, ...]
     store_is_away: Callable[[], bool]
     flights: SingleFlight[Published]
+    control: Control
     owners: Owners
 
     @asynccontextmanager
@@ -160,14 +162,17 @@ class Pipeline:
         snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
         for is_last in (False, True):
             try:
-                plan = draft.plan = make_plan(request, policy, complexity, standing, snapshot)
+                steering = self.control.steering(rules, standing)
+                plan = draft.plan = make_plan(request, policy, complexity, standing, snapshot, steering)
             except Unavailable:
                 self.dispatcher.registry.want()
                 raise
             tiers = frozenset(step.tier for step in plan.steps)
             holding = hold(self.ledger, request.request_id, caller, rules, plan.worst_case_nano_usd, tiers)
             try:
-                return plan, await held.enter_async_context(holding)
+                reservation = await held.enter_async_context(holding)
+                held.enter_context(self.control.watching(rules, complexity, plan, standing, draft.attempts))
+                return plan, reservation
             except BudgetExhausted:
                 if is_last:
                     raise

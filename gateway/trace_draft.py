@@ -91,6 +91,9 @@ class TraceDraft:
             baseline_nano_usd=None
             if usage is None or self.baseline_price is None
             else self.baseline_price.cost_nano_usd(usage),
+            shadow_price_per_usd=None
+            if self.plan is None or self.plan.weighing is None
+            else self.plan.weighing.shadow_price_per_usd,
         )
 
     def _baseline(self, usage: Usage | None) -> int | None:

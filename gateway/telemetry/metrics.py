@@ -41,6 +41,8 @@ class Metrics:
         self._total = self._histogram("request_seconds", "Request received to answer complete.", TOTAL_BOUNDS_S, limits)
         self._overhead = self._histogram("overhead_seconds", "Time in the gateway itself.", OVERHEAD_BOUNDS_S, ())
         self._alerts = self._counter("budget_alerts", "Budget alerts raised.", ("tenant", "percent"))
+        price = "Gain in predicted quality that a USD must bring, as of the last plan."
+        self._price = Gauge("headgate_shadow_price_per_usd", price, ("tenant",), registry=self._registry)
         self._store_away = Gauge("headgate_store_away", "Whether the budget store is away.", registry=self._registry)
         self._ready = Gauge("headgate_tier_ready", "Whether a tier can answer.", ("tier",), registry=self._registry)
 
@@ -55,6 +57,8 @@ class Metrics:
         self._child(self._requests, tenant, str(trace.status), trace.cache, tier).inc()
         if trace.reason is not None:
             self._child(self._routes, tier, trace.reason).inc()
+        if trace.shadow_price_per_usd is not None:
+            self._child(self._price, tenant).set(trace.shadow_price_per_usd)
         if trace.sla_violated:
             self._child(self._violations, tenant, tier).inc()
         if trace.ttft_ms is not None:
