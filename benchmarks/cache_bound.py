@@ -4,8 +4,9 @@
 
 Classes that are known to differ stay together in one half; a word that a generated prompt changed belongs to one half
 too, and generated prompts with a word of the other half are left out. In each half the thresholds are calibrated as the
-product does it, by the upper end of a one-sided Clopper-Pearson interval at 95 %; the realised rate of false hits /
-requests on the other half should then exceed the rate in at most 5 % of the halves (2 points more for chance).
+product does it, by the upper end of a one-sided Clopper-Pearson interval at 97.5 %; the realised rate of false hits /
+requests on the other half should then exceed the rate in at most 5 % of the halves (2 points more for chance). Beside
+it stands what 95 % would have given, which is what the stricter bound costs in recall.
 """
 
 import argparse
@@ -13,8 +14,9 @@ import asyncio
 import json
 import platform
 import random
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cache_quality import DATA, Row, body_of, load_rows, policy_of, stream_file, verdict_of
-from cache.calibration import NEVER, ScoreTable, Step, shipped_score, threshold_for, upper_bound
+from cache.calibration import (
+    CHOOSING_CONFIDENCE,
+    CONFIDENCE,
+    DEFAULT_RATE,
+    NEVER,
+    ScoreTable,
+    Step,
+    shipped_score,
+    threshold_for,
+    upper_bound,
+)
 from cache.eligibility import refuse_request
-from cache.evidence import NAMES
 from cache.fingerprint import Fingerprinter
 from cache.guard import Evidence, Guard
 from cache.minilm import bundled_lexicon, load_minilm
@@ -36,7 +47,8 @@ RATES = (0.002, 0.003, 0.005, 0.01)
 SWAPPED = frozenset({"antonym", "number", "entity", "date", "negation", "direction", "constraint", "word_order"})
 NEIGHBOURS = 12
 SEARCHED = 4
-MARGIN = NAMES.index("margin")
+Halves = tuple[list[int], list[int]]
+"""Request numbers to calibrate on, and fresh ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +82,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What 200 halves showed at one rate."""
+    """What the halves showed at one rate; `confidence` is that of the bound, None for the shipped threshold."""
 
     max_false_hit_rate: float
+    confidence: float | None
     halves: int
     exceeded: int
     exceeded_ratio: float
@@ -87,21 +100,25 @@ def main() -> None:
     options = _options()
     table = shipped_score()
     stream = asyncio.run(prepare(load_rows(stream_file(options.data)), table))
-    halves = list(_halves(stream, options.halves, options.seed))
-    results = [_check(stream, halves, rate, table) for rate in RATES]
-    shipped = _check(stream, halves, 0.005, table, shipped=True)
+    replays = _Replays(stream, list(_halves(stream, options.halves, options.seed)), table)
+    results = [_calibrated(replays, rate, CHOOSING_CONFIDENCE) for rate in RATES]
+    looser = [_calibrated(replays, rate, CONFIDENCE) for rate in RATES]
+    shipped = _check(replays, DEFAULT_RATE, lambda _: table.default_threshold, None)
     report = {
         "hardware": f"{platform.processor() or platform.machine()}, Python {platform.python_version()}",
+        "command": " ".join(["python -m benchmarks.cache_bound", *sys.argv[1:]]),
         "calibrated": [asdict(one) for one in results],
+        "at_95_percent": [asdict(one) for one in looser],
         "shipped_threshold": asdict(shipped) | {"threshold": table.default_threshold},
     }
-    for one in (*results, shipped):
+    for one in (*results, *looser, shipped):
+        way = "shipped threshold" if one.confidence is None else f"at {one.confidence:.1%}"
         print(
-            f"{'shipped threshold, ' if one is shipped else ''}rate {one.max_false_hit_rate:.1%}: exceeded in"
+            f"{way:17}, rate {one.max_false_hit_rate:.1%}: exceeded in"
             f" {one.exceeded} of {one.halves} halves ({one.exceeded_ratio:.1%}), realised {one.realised_mean:.2%} (p95"
             f" {one.realised_p95:.2%}), recall {one.recall_mean:.1%}, threshold {one.threshold_median}"
         )
-    print("the bound holds" if all(one.exceeded_ratio <= 0.07 for one in results) else "THE BOUND DOES NOT HOLD")
+    print("the bound holds" if all(one.exceeded_ratio <= 0.05 for one in results) else "THE BOUND DOES NOT HOLD")
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -180,7 +197,7 @@ def _semantic(one: Ask, stored: set[int], threshold: float, table: ScoreTable) -
     return None
 
 
-def _halves(stream: Sequence[Ask], count: int, seed: int) -> list[tuple[list[int], list[int]]]:
+def _halves(stream: Sequence[Ask], count: int, seed: int) -> list[Halves]:
     """Return random halves as request numbers; classes known to differ and changed words stay on one side."""
     groups, words = _components(stream), sorted({one.swapped for one in stream if one.swapped})
     halves = []
@@ -242,18 +259,29 @@ class _ByClass:
 _BY_CLASS = _ByClass()
 
 
-def _check(
-    stream: Sequence[Ask],
-    halves: Sequence[tuple[list[int], list[int]]],
-    rate: float,
-    table: ScoreTable,
-    *,
-    shipped: bool = False,
-) -> Result:
+class _Replays:
+    """Replays of all halves, each done once."""
+
+    def __init__(self, stream: Sequence[Ask], halves: Sequence[Halves], table: ScoreTable) -> None:
+        self.count = len(halves)
+        self._stream = stream
+        self._halves = halves
+        self._table = table
+        self._known: dict[tuple[int, int, float], Outcome] = {}
+
+    def of(self, number: int, side: int, threshold: float) -> Outcome:
+        """Return what one side of a pair of halves showed: 0 for calibration, 1 for the fresh side."""
+        key = number, side, threshold
+        if key not in self._known:
+            self._known[key] = replay(self._stream, self._halves[number][side], threshold, self._table)
+        return self._known[key]
+
+
+def _check(replays: _Replays, rate: float, choose: Callable[[int], float], confidence: float | None) -> Result:
     realised, recalls, thresholds = [], [], []
-    for calibration, fresh in halves:
-        threshold = table.threshold(rate) if shipped else _calibrated(stream, calibration, rate, table)
-        outcome = replay(stream, fresh, threshold, table)
+    for number in range(replays.count):
+        threshold = choose(number)
+        outcome = replays.of(number, 1, threshold)
         realised.append(outcome.wrong / outcome.requests)
         recalls.append(outcome.right / max(1, outcome.possible))
         thresholds.append(threshold)
@@ -261,9 +289,10 @@ def _check(
     median = float(np.median([one for one in thresholds if one != NEVER] or [np.nan]))
     return Result(
         max_false_hit_rate=rate,
-        halves=len(halves),
+        confidence=confidence,
+        halves=replays.count,
         exceeded=exceeded,
-        exceeded_ratio=exceeded / len(halves),
+        exceeded_ratio=exceeded / replays.count,
         realised_mean=float(np.mean(realised)),
         realised_p95=float(np.quantile(realised, 0.95)),
         recall_mean=float(np.mean(recalls)),
@@ -272,16 +301,20 @@ def _check(
     )
 
 
-def _calibrated(stream: Sequence[Ask], chosen: Sequence[int], rate: float, table: ScoreTable) -> float:
-    """Return the lowest threshold whose bound on this half is within the rate; strictest first, as the product does."""
-    steps = []
-    for threshold in THRESHOLDS:
-        outcome = replay(stream, chosen, threshold, table)
-        bound = upper_bound(outcome.wrong, outcome.requests)
-        steps.append(Step(threshold, outcome.wrong, outcome.requests, bound))
-        if bound > rate:
-            break
-    return threshold_for(steps, rate)
+def _calibrated(replays: _Replays, rate: float, confidence: float) -> Result:
+    """Choose on each half the lowest threshold whose bound is within the rate; strictest first, as the product does."""
+
+    def choose(number: int) -> float:
+        steps = []
+        for threshold in THRESHOLDS:
+            outcome = replays.of(number, 0, threshold)
+            bound = upper_bound(outcome.wrong, outcome.requests, confidence)
+            steps.append(Step(threshold, outcome.wrong, outcome.requests, bound))
+            if bound > rate:
+                break
+        return threshold_for(steps, rate)
+
+    return _check(replays, rate, choose, confidence)
 
 
 def _options() -> argparse.Namespace:

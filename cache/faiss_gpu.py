@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.faiss_index import Build
-from cache.faiss_partitions import IvfPartition, Partition, Rows, lists_for, sample_size
+from cache.faiss_partitions import PROBED_LISTS, IvfPartition, Partition, Rows, lists_for, sample_size
 from cache.layered_partition import Base, HalfRows, LayeredPartition
 from cache.search_owner import SearchOwner
 from core.cached import Vector
@@ -26,7 +26,6 @@ from core.cached import Vector
 log = logging.getLogger(__name__)
 
 GPU_FROM = 100_000
-_PROBED_LISTS = 48
 _CHUNK = 65_536
 
 
@@ -137,7 +136,7 @@ class GpuDevice:
             faiss.METRIC_INNER_PRODUCT, True, config,
         )  # fmt: skip
         index.train(training_rows(rows))
-        index.nprobe = _PROBED_LISTS
+        index.nprobe = PROBED_LISTS
         return index
 
     def _takes(self, size_bytes: int) -> bool:
@@ -180,7 +179,7 @@ class IvfBase:
         self._index.train(training_rows(rows))
         for start in range(0, size, _CHUNK):
             self._index.add(np.ascontiguousarray(rows[start : start + _CHUNK], dtype=np.float32))
-        self._index.nprobe = _PROBED_LISTS
+        self._index.nprobe = PROBED_LISTS
 
     def search(self, vector: Vector, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `Base.search`."""

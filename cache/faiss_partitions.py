@@ -1,7 +1,7 @@
 """The three shapes of a partition on the CPU: rows of a shared array, a flat FAISS index, and an inverted file.
 
 `SmallPartition` costs nothing beyond its rows and is compared exactly with numpy. `FlatPartition` compares exactly too,
-in FAISS and float16. `IvfPartition` looks into some of its lists only and keeps eight bits per dimension.
+in FAISS and float16. `IvfPartition` looks into some of its lists only, in float16 too.
 """
 
 import math
@@ -19,7 +19,7 @@ Rows = NDArray[np.float32]
 
 DEAD_AT_ONCE = 64
 """How many removed rows a flat index carries along before it is compacted: one pass over it whatever their number."""
-_PROBED_LISTS = 48
+PROBED_LISTS = 32
 _POINTS_PER_LIST = 40
 _TRAINING_ROUNDS = 6
 
@@ -215,26 +215,26 @@ class FlatPartition(_Numbered):
 
 
 class IvfPartition(_Numbered):
-    """An inverted file with eight bits per dimension, trained on `sample` for some `size` vectors.
+    """An inverted file in float16, trained on `sample` for some `size` vectors.
 
-    Removal goes through the direct map, so that it costs the same in any size. At a million entries the nearest of
-    similarity .6 and more is among the first four in over 99 of 100 cases, and first in 98 to 99, since neighbours less
-    than .001 apart may change places; coding the residual keeps a similarity within .003, the plain vector within .006
-    (benchmarks/results/cache_speed.json, recall).
+    Removal goes through the direct map, so that it costs the same in any size. Float16 costs 384 bytes an entry more
+    than eight bits and is searched as fast without residuals; eight bits put the nearest of a million first in 988 of
+    1,000 cases however many lists were looked into, neighbours less than .001 apart changing places, float16 in 999
+    (benchmarks/results/cache_speed.json, frontier).
     """
 
     def __init__(self, dimension: int, sample: Rows, size: int) -> None:
         super().__init__()
         self.trained_for = size
         self._index: Any = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatIP(dimension), dimension, lists_for(size), faiss.ScalarQuantizer.QT_8bit,
-            faiss.METRIC_INNER_PRODUCT, True,
+            faiss.IndexFlatIP(dimension), dimension, lists_for(size), faiss.ScalarQuantizer.QT_fp16,
+            faiss.METRIC_INNER_PRODUCT, False,
         )  # fmt: skip
         self._index.cp.niter = _TRAINING_ROUNDS
         self._index.cp.min_points_per_centroid = 1  # small samples are meant; the warning would go to stdout
         self._index.train(np.ascontiguousarray(sample))
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
-        self._index.nprobe = _PROBED_LISTS
+        self._index.nprobe = PROBED_LISTS
 
     def add(self, entry_ids: Sequence[str], rows: Rows) -> None:
         """See `Partition.add`."""

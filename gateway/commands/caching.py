@@ -106,7 +106,7 @@ def run_report(arguments: argparse.Namespace) -> int:
         for one in answer["tenants"]
     ]
     columns = ["tenant", "requests", "hit rate", "exact + semantic", "wrong hits at most", "threshold", "from", "wrong"]
-    return _table("hits and the 95 % bound on wrong hits, over requests", columns, rows)
+    return _table("hits and the upper bound on wrong hits, over requests", columns, rows)
 
 
 def run_invalidate(arguments: argparse.Namespace) -> int:

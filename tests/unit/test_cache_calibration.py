@@ -13,7 +13,14 @@ from cache.evidence import NAMES
     [(0, 100, 0.029513), (0, 1000, 0.0029912), (5, 100, 0.102253), (10, 5000, 0.0033899)],
 )
 def test_the_upper_bound_is_that_of_clopper_and_pearson(events: int, trials: int, bound: float) -> None:
-    assert upper_bound(events, trials) == pytest.approx(bound, rel=1e-3)
+    assert upper_bound(events, trials, confidence=0.95) == pytest.approx(bound, rel=1e-3)
+
+
+def test_thresholds_are_chosen_with_half_of_the_allowed_chance_of_error() -> None:
+    assert upper_bound(0, 2_000) == pytest.approx(1 - 0.025 ** (1 / 2_000), rel=1e-4)
+    assert upper_bound(3, 2_000) == upper_bound(3, 2_000, confidence=0.975) > upper_bound(3, 2_000, confidence=0.95)
+    (step,) = calibrate([0.9] * 2, 2_000, (0.5,))
+    assert threshold_for([step], 0.0032) == NEVER, "at 95 % two of 2,000 would have passed"
 
 
 def test_bounds_at_the_edges() -> None:

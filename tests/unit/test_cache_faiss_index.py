@@ -138,7 +138,7 @@ def test_every_shape_finds_what_brute_force_finds_and_states_the_similarity() ->
         for query in noisy[:50]:
             (expected,), (found,) = reference.search(partition, query, 1), index.search(partition, query, 1)
             assert found.entry_id == expected.entry_id
-            assert found.similarity == pytest.approx(expected.similarity, abs=4e-3)
+            assert found.similarity == pytest.approx(expected.similarity, abs=1e-3)
 
 
 def test_contents_are_everything_that_was_put() -> None:

@@ -94,8 +94,28 @@ def test_tombstones_are_left_out_and_more_is_fetched_while_they_crowd() -> None:
     found = nearest(partition, rows[0], 4)
     assert found[0] == "59"
     assert len(found) == 4
-    assert bases.built[0].fetched == [8, 32, 128]
+    assert bases.built[0].fetched == [10, 40, 160]
     assert len(partition) == 941
+
+
+class RoughBase(ExactBase):
+    """A base that finds the nearest but cannot tell them apart, as eight bits a dimension may not."""
+
+    def search(self, vector: Vector, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        similarities, order = super().search(vector, k)
+        return np.round(similarities[::-1], 0), order[::-1].copy()
+
+
+def test_what_a_rough_base_finds_is_put_in_order_by_the_rows_in_memory() -> None:
+    partition = LayeredPartition(384, RoughBase, IvfBase, newcomers=10)
+    rows = unit_rows(50)
+    rows[1:4] = rows[0] + np.array([[0.01], [0.02], [0.03]], dtype=np.float32) * rows[1:4]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    partition.add(named(0, 50), rows)
+    partition.prepare()
+    found = partition.search(rows[0], 3)
+    assert [one.entry_id for one in found] == ["0", "1", "2"]
+    assert [one.similarity for one in found] == pytest.approx((rows[:3] @ rows[0]).tolist(), abs=1e-3)
 
 
 def test_many_tombstones_have_the_base_rebuilt_without_them() -> None:
