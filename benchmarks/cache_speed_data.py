@@ -87,6 +87,25 @@ def nearest(rows: Half, asked: Rows) -> tuple[NDArray[np.int64], Rows]:
     return where, best
 
 
+def spread_kept(folder: Path, base: Rows, count: int) -> Half:
+    """Return the rows of `spread`, made once per folder."""
+    path = folder / f"rows-{count}.npy"
+    if not path.exists():
+        np.save(path, spread(base, count))
+    kept: Half = np.load(path)
+    return kept
+
+
+def nearest_kept(folder: Path, rows: Half, asked: Rows) -> tuple[NDArray[np.int64], Rows]:
+    """Return what `nearest` finds, searched once per folder and size."""
+    path = folder / f"nearest-{len(rows)}-{len(asked)}.npz"
+    if not path.exists():
+        where, similarity = nearest(rows, asked)
+        np.savez(path, where=where, similarity=similarity)
+    kept = np.load(path)
+    return kept["where"], kept["similarity"]
+
+
 def encoded(folder: Path, count: int) -> Rows:
     """Return the encoded short texts, made once per folder."""
     path = folder / f"base-{count}.npy"
