@@ -79,7 +79,7 @@ def routers(rows: Sequence[Outcome], embed: Embed) -> list[Scored]:
     }
     with threadpool_limits(limits=1):
         scored = [Scored("random", np.full(len(rows), table.suffices.mean()))]
-        scored.append(Scored("length", _platt_by_fold(-table.lexical[:, 0], table)))
+        scored.append(Scored("length", _platt_by_fold(-table.views[0].lexical[:, 0], table)))
         scored.append(Scored("kNN-100", _neighbours(table)))
         scored += [Scored(name, fit_pair(table, recipe)[1]) for name, recipe in heads.items()]
         offered = replace(table, fold=np.random.default_rng(0).integers(0, 5, len(rows)))

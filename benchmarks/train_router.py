@@ -29,6 +29,7 @@ BUNDLED_RECIPE: Final = Recipe(
     sense_weight=0.0,
     monotone=False,
     gain_share=0.0,
+    vector_limit=0.1,
     stem_share=0.0,
     group_rows=10_000,
     least_trust=0.5,

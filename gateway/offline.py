@@ -18,16 +18,21 @@ def encoder_fingerprint() -> str:
 
 
 def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return (n, d) float32 L2-normalised vectors; of a text beyond the encoder's window, its beginning's."""
-    rows = []
-    for at in range(0, len(texts), BATCH_TEXTS):
-        batch = texts[at : at + BATCH_TEXTS]
-        for text, vector in zip(batch, _encoder().encode(batch), strict=True):
+    """Return (n, d) float32 L2-normalised vectors; of a text beyond the encoder's window, its beginning's.
+
+    Texts of a length share a batch, since a batch costs as much as its longest text in every row.
+    """
+    vectors: dict[int, NDArray[np.float32]] = {}
+    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    for at in range(0, len(by_length), BATCH_TEXTS):
+        places = by_length[at : at + BATCH_TEXTS]
+        batch = [texts[place] for place in places]
+        for place, text, vector in zip(places, batch, _encoder().encode(batch), strict=True):
             while vector is None:
                 text = text[: len(text) // 2]
                 (vector,) = _encoder().encode([text])
-            rows.append(vector)
-    return np.array(rows, np.float32)
+            vectors[place] = vector
+    return np.array([vectors[place] for place in range(len(texts))], np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from core.cached import Vector
 from core.chat import ChatRequest
 from core.plan import Complexity
 from router.calibration import Calibration
-from router.features import text_features
+from router.features import text_views
 from router.weights import WEIGHTS_DIRECTORY, Line, Manifest, PairWeights, load_pair
 
 
@@ -81,14 +81,14 @@ class PairModel:
             ValueError: the vector has another dimension than the weights.
         """
         weights = self._weights
-        features = text_features(text)
-        spoken, sense = weights.text.score(features), weights.text.sense(features)
+        views = text_views(text)
+        spoken, sense = weights.text.score(views), weights.text.sense(views)
         if vector is None:
-            return Score(_probability(self._line.at(weights.text_alone.at(spoken) + sense)), 1.0, features.cut_chars)
-        log_odds = weights.both.at((spoken + weights.vector.score(vector)) / 2.0)
+            return Score(_probability(self._line.at(weights.text_alone.at(spoken) + sense)), 1.0, views.cut_chars)
+        log_odds = weights.both.at(weights.joined(spoken, weights.vector.score(vector)))
         trust = weights.reach.trust(vector)
         kept = weights.prior + trust * (log_odds - weights.prior) + sense
-        return Score(_probability(self._line.at(kept)), trust, features.cut_chars)
+        return Score(_probability(self._line.at(kept)), trust, views.cut_chars)
 
 
 def _probability(log_odds: float) -> float:

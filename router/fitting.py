@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
-from router.features import BUCKETS, LEXICAL_NAMES, Floats, TextFeatures, text_features, without_options
+from router.features import BUCKETS, LEXICAL_NAMES, VIEWS, Floats, TextFeatures, text_views, without_options
 from router.outcomes import Outcome
 from router.scoring import Embed, Vectors, small_suffices
-from router.weights import LEXICAL_LIMIT, Reach, TextHead, VectorHead
+from router.weights import LEXICAL_LIMIT, SENSE_LIMIT, Reach, TextHead, VectorHead
 
 Doubles = NDArray[np.float64]
 Rows = NDArray[np.intp]
 Bounds = list[tuple[float | None, float | None]]
 
 FOLDS = 5
+BODY = VIEWS.index("body")
 MIN_DOCUMENTS = 3
 UPWARD = frozenset(
     (
@@ -72,6 +73,8 @@ class Recipe:
         sense_weight: log-odds that one deviation of SENSE takes off.
         monotone: hold lexical signs to UPWARD.
         gain_share: share of "what escalation gains" in the target; the rest is "small suffices".
+        part_share: weight of the views that lack a part of the prompt, against the whole.
+        vector_limit: how far below the text's score the vector may draw the mean (in its deviations).
         stem_share: weight of the embedding without offered answers, for prompts that offer any.
         group_rows: beyond this many rows a group's weight grows with the square root.
         centroids: how many describe the reach of the training data.
@@ -84,6 +87,8 @@ class Recipe:
     sense_weight: float = 0.1
     monotone: bool = True
     gain_share: float = 0.5
+    part_share: float = 0.5
+    vector_limit: float = 0.8
     stem_share: float = 0.5
     group_rows: int = 200
     centroids: int = 256
@@ -91,11 +96,18 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """All rows as matrices: counts (n, BUCKETS) sublinear, lexical (n, f), vectors and vectors of stems (n, d)."""
+class View:
+    """What the text head sees of all rows in one view: sublinear counts (n, BUCKETS) and lexical counts (n, f)."""
 
     terms: sparse.csr_matrix
     lexical: Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All rows: their text in each of VIEWS, vectors and vectors of stems (n, d), targets, weights and folds (n,)."""
+
+    views: tuple[View, ...]
     vectors: Vectors
     stems: Vectors
     target: Doubles
@@ -115,7 +127,7 @@ class Heads:
 
 def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
     """Measure and embed every prompt; those that offer answers are embedded a second time without them."""
-    features = [text_features(row.query) for row in rows]
+    looked = [text_views(row.query).each for row in rows]
     stems = [without_options(row.query) for row in rows]
     offering = [index for index, row in enumerate(rows) if len(stems[index]) < 0.97 * len(row.query)]
     vectors = embed([row.query for row in rows])
@@ -126,8 +138,7 @@ def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
     gain = np.array([row.large_score - row.small_score for row in rows])
     sizes = Counter(row.group for row in rows)
     return Table(
-        terms=_terms(features),
-        lexical=np.array([one.lexical for one in features], np.float64),
+        views=tuple(_view(features) for features in zip(*looked, strict=True)),
         vectors=vectors,
         stems=stem_vectors,
         target=(1.0 - recipe.gain_share) * suffices + recipe.gain_share * (1.0 - gain) / 2.0,
@@ -135,6 +146,10 @@ def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
         weight=np.array([_group_weight(sizes[row.group], recipe) if row.group else 1.0 for row in rows]),
         fold=np.array([_fold(row) for row in rows]),
     )
+
+
+def _view(features: Sequence[TextFeatures]) -> View:
+    return View(_terms(features), np.array([one.lexical for one in features], np.float64))
 
 
 def _group_weight(rows: int, recipe: Recipe) -> float:
@@ -164,9 +179,11 @@ def fit_heads(table: Table, rows: Rows, recipe: Recipe) -> Heads:
 
 
 def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
-    documents = np.asarray((table.terms[rows] > 0).sum(axis=0)).ravel()
+    """Fit on every view at once, so that a part of a prompt is judged as well as the whole."""
+    whole, *parts = table.views
+    documents = np.asarray((whole.terms[rows] > 0).sum(axis=0)).ravel()
     idf = np.where(documents >= MIN_DOCUMENTS, np.log((1 + len(rows)) / (1 + documents)) + 1.0, 0.0)
-    mean, scale = table.lexical[rows].mean(axis=0), table.lexical[rows].std(axis=0) + 1e-6
+    mean, scale = whole.lexical[rows].mean(axis=0), whole.lexical[rows].std(axis=0) + 1e-6
     blank = TextHead(
         idf=idf.astype(np.float32),
         word_coef=np.zeros(BUCKETS, np.float32),
@@ -176,20 +193,25 @@ def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
         sense_coef=np.zeros(len(mean), np.float32),
         bias=0.0,
     )
-    standardised = _standardised(blank, table.lexical[rows])
-    lexical = standardised * recipe.lexical_weight
-    design = sparse.hstack([_weighted_terms(blank, table.terms[rows]), sparse.csr_matrix(lexical)]).tocsr()
+    design = sparse.vstack([_design(blank, view, rows, recipe) for view in table.views]).tocsr()
+    shares = [1.0 - recipe.part_share, *[recipe.part_share / len(parts)] * len(parts)]
+    weight = np.concatenate([table.weight[rows] * share for share in shares])
     bounds: Bounds = [(None, None)] * BUCKETS + [_bound(name, recipe) for name in LEXICAL_NAMES]
-    coef, bias = _logistic(design, table.target[rows], table.weight[rows], recipe.text_c, bounds)
+    coef, bias = _logistic(design, np.tile(table.target[rows], len(shares)), weight, recipe.text_c, bounds)
     return TextHead(
         idf=blank.idf,
         word_coef=coef[:BUCKETS].astype(np.float32),
         lexical_mean=blank.lexical_mean,
         lexical_scale=blank.lexical_scale,
         lexical_coef=(coef[BUCKETS:] * recipe.lexical_weight).astype(np.float32),
-        sense_coef=_sense_coef(standardised, recipe),
+        sense_coef=_sense_coef(_standardised(blank, whole.lexical[rows]), recipe),
         bias=bias,
     )
+
+
+def _design(head: TextHead, view: View, rows: Rows, recipe: Recipe) -> sparse.csr_matrix:
+    lexical = _standardised(head, view.lexical[rows]) * recipe.lexical_weight
+    return sparse.hstack([_weighted_terms(head, view.terms[rows]), sparse.csr_matrix(lexical)]).tocsr()
 
 
 def _sense_coef(standardised: Doubles, recipe: Recipe) -> Floats:
@@ -217,8 +239,12 @@ def _weighted_terms(head: TextHead, terms: sparse.csr_matrix) -> sparse.csr_matr
 
 def text_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:
     """Return what `head.score` gives for each of the rows, all at once."""
-    words = _weighted_terms(head, table.terms[rows]) @ head.word_coef.astype(np.float64)
-    lexical = _standardised(head, table.lexical[rows]) @ head.lexical_coef
+    return np.asarray(np.max([_view_scores(head, view, rows) for view in table.views], axis=0), np.float64)
+
+
+def _view_scores(head: TextHead, view: View, rows: Rows) -> Doubles:
+    words = _weighted_terms(head, view.terms[rows]) @ head.word_coef.astype(np.float64)
+    lexical = _standardised(head, view.lexical[rows]) @ head.lexical_coef
     return np.asarray(words + lexical + head.bias, np.float64)
 
 
@@ -264,7 +290,11 @@ def _reach(vectors: Vectors, recipe: Recipe, rounds: int = 8) -> Reach:
 
 def sense_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:
     """Return what `head.sense` gives for each of the rows, all at once."""
-    return np.asarray(_standardised(head, table.lexical[rows]) @ head.sense_coef, np.float64)
+    whole, body = (
+        np.asarray(_standardised(head, view.lexical[rows]) @ head.sense_coef, np.float64)
+        for view in (table.views[0], table.views[BODY])
+    )
+    return np.asarray(np.maximum(whole, body - SENSE_LIMIT), np.float64)
 
 
 def sigmoid(z: Doubles) -> Doubles:

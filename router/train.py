@@ -88,14 +88,16 @@ def fit_pair(table: Table, recipe: Recipe) -> tuple[PairWeights, Doubles]:
     """Fit scale and calibration on folds, then both heads on all rows; return the weights and (n,) held-out P."""
     text, vector, sense, trust = _held_out(table, recipe)
     text_scale, vector_scale = float(text.std()) or 1.0, float(vector.std()) or 1.0
-    scores = (text / text_scale + vector / vector_scale) / 2.0
+    spoken = text / text_scale
+    scores = np.maximum((spoken + vector / vector_scale) / 2.0, spoken - recipe.vector_limit)
     heads = fit_heads(table, np.arange(len(scores)), recipe)
     weights = PairWeights(
         text=_scaled_text(heads.text, text_scale),
         vector=VectorHead(heads.vector.coef / np.float32(vector_scale), heads.vector.bias / vector_scale),
+        vector_limit=recipe.vector_limit,
         reach=heads.reach,
         both=_platt(scores, sense, table),
-        text_alone=_platt(text / text_scale, sense, table),
+        text_alone=_platt(spoken, sense, table),
         base_rate=float(np.clip(np.average(table.suffices, weights=table.weight), 0.02, 0.98)),
     )
     log_odds = weights.both.slope * scores + weights.both.offset

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from core.cached import Vector
 from core.errors import ConfigurationError
-from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, Floats, TextFeatures
+from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, Floats, TextFeatures, TextViews
 
 LEXICAL_LIMIT = 3.0
+SENSE_LIMIT = 0.05
 WEIGHTS_DIRECTORY = Path(__file__).parent / "weights"
 
 
@@ -54,16 +55,21 @@ class TextHead:
     sense_coef: Floats
     bias: float
 
-    def score(self, features: TextFeatures) -> float:
-        """Return the score of one text: higher means that the small model is likelier to suffice."""
+    def score(self, views: TextViews) -> float:
+        """Return the score of one text in its easiest view; higher means that the small model likelier suffices."""
+        return max(self.score_view(view) for view in views.each)
+
+    def score_view(self, features: TextFeatures) -> float:
+        """Return the score of one view."""
         weights = (1.0 + np.log(features.counts)) * self.idf[features.buckets]
         norm = math.sqrt(float(weights @ weights)) or 1.0
         lexical = self._standardised(features)
         return float(weights @ self.word_coef[features.buckets]) / norm + float(lexical @ self.lexical_coef) + self.bias
 
-    def sense(self, features: TextFeatures) -> float:
-        """Return what length and marks of reasoning say by themselves, in log-odds, about 0 on average."""
-        return float(self._standardised(features) @ self.sense_coef)
+    def sense(self, views: TextViews) -> float:
+        """Return what length and marks of reasoning say by themselves (log-odds); the head adds SENSE_LIMIT at most."""
+        whole, body = (float(self._standardised(view) @ self.sense_coef) for view in (views.whole, views.body))
+        return max(whole, body - SENSE_LIMIT)
 
     def _standardised(self, features: TextFeatures) -> Floats:
         lexical = (features.lexical - self.lexical_mean) / self.lexical_scale
@@ -102,10 +108,15 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class PairWeights:
-    """Everything that scoring needs; both heads are scaled alike, so that their mean is the mean of equals."""
+    """Everything that scoring needs; both heads are scaled alike, so that their mean is the mean of equals.
+
+    `vector_limit` is how far below the text's score the vector may draw that mean: whoever puts words before a prompt
+    moves its embedding as a whole, while the text is judged in parts.
+    """
 
     text: TextHead
     vector: VectorHead
+    vector_limit: float
     reach: Reach
     both: Line
     text_alone: Line
@@ -115,6 +126,10 @@ class PairWeights:
     def prior(self) -> float:
         """Return the log-odds of the base rate."""
         return math.log(self.base_rate / (1.0 - self.base_rate))
+
+    def joined(self, spoken: float, seen: float) -> float:
+        """Return the mean of the text's and the vector's score, not further than `vector_limit` below the text's."""
+        return max((spoken + seen) / 2.0, spoken - self.vector_limit)
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,6 +224,7 @@ def _arrays(weights: PairWeights) -> dict[str, NDArray[np.generic]]:
         "lexical_coef": text.lexical_coef,
         "sense_coef": text.sense_coef,
         "vector_coef": weights.vector.coef,
+        "vector_limit": np.array(weights.vector_limit),
         "biases": np.array([text.bias, weights.vector.bias]),
         "centroids": reach.centroids.astype(np.float16),
         "reach": np.array([reach.far, reach.near, reach.least]),
@@ -242,6 +258,7 @@ def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
             bias=text_bias,
         ),
         vector=VectorHead(floats("vector_coef", d), vector_bias),
+        vector_limit=float(arrays["vector_limit"].astype(np.float64)),
         reach=Reach(floats("centroids", len(arrays["centroids"]), d), far, near, least),
         both=both,
         text_alone=text_alone,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, text_features
+from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, text_views
 from router.weights import Line, Manifest, PairWeights, Reach, TextHead, VectorHead
 
 DIMENSION = 4
@@ -10,7 +10,7 @@ ENCODER = "all-MiniLM-L6-v2:53aa5117"
 
 
 def weights() -> PairWeights:
-    hard = list(set(text_features("hard").buckets) - set(text_features("easy").buckets))
+    hard = list(set(text_views("hard").whole.buckets) - set(text_views("easy").whole.buckets))
     idf, word_coef = np.zeros(BUCKETS, np.float32), np.zeros(BUCKETS, np.float32)
     idf[hard], word_coef[hard] = 1.0, -4.0
     n = len(LEXICAL_NAMES)
@@ -25,6 +25,7 @@ def weights() -> PairWeights:
             bias=2.0,
         ),
         vector=VectorHead(np.array([4.0, 0.0, 0.0, 0.0], np.float32), 0.0),
+        vector_limit=4.0,
         reach=Reach(np.eye(DIMENSION, dtype=np.float32)[:2], far=0.2, near=0.6, least=0.25),
         both=Line(1.0, 0.0),
         text_alone=Line(0.5, 0.0),

@@ -12,7 +12,7 @@ from core.errors import ConfigurationError
 from router.calibration import Calibration
 from router.complexity import PairModel
 from router.features import LEXICAL_NAMES
-from router.weights import load_pair, save_pair
+from router.weights import SENSE_LIMIT, load_pair, save_pair
 from tests.weights import ENCODER, axis, manifest, weights
 
 
@@ -97,7 +97,7 @@ async def test_the_vector_counts_as_much_as_the_text(model: PairModel) -> None:
 
 def test_a_fixed_slope_counts_however_far_the_prompt_is(tmp_path: Path) -> None:
     sloped = np.zeros(len(LEXICAL_NAMES), np.float32)
-    sloped[LEXICAL_NAMES.index("log_sentences")] = -0.5
+    sloped[LEXICAL_NAMES.index("log_sentences")] = -0.05
     base = weights()
     save_pair(replace(base, text=replace(base.text, sense_coef=sloped)), manifest(), tmp_path)
     plain, sensed = PairModel(base, manifest()), PairModel.load("general", directory=tmp_path)
@@ -105,7 +105,31 @@ def test_a_fixed_slope_counts_however_far_the_prompt_is(tmp_path: Path) -> None:
     for vector in (axis(0), axis(3), None):
         before, after = (one.score(text, vector).p_small_suffices for one in (plain, sensed))
         shift = np.log(after / (1 - after)) - np.log(before / (1 - before))
-        assert shift == pytest.approx(-0.5 * np.log(4))
+        assert shift == pytest.approx(-0.05 * np.log(4), abs=1e-6)
+
+
+def test_marks_of_reasoning_before_a_prompt_count_little(tmp_path: Path) -> None:
+    sloped = np.zeros(len(LEXICAL_NAMES), np.float32)
+    sloped[LEXICAL_NAMES.index("log_sentences")] = -5.0
+    model = PairModel(replace(weights(), text=replace(weights().text, sense_coef=sloped)), manifest())
+    plain, headed = (model.score(text, axis(0)).p_small_suffices for text in ("a b c d", "x. y. z. a b c d"))
+    shift = np.log(headed / (1 - headed)) - np.log(plain / (1 - plain))
+    assert shift == pytest.approx(-SENSE_LIMIT, abs=1e-6)
+
+
+def test_hard_words_before_an_easy_prompt_do_not_make_it_hard(model: PairModel) -> None:
+    easy = "please say a kind word to me"
+    plain, triggered = model.score(easy, axis(1)), model.score(f"hard hard {easy}", axis(1))
+    assert triggered.p_small_suffices == pytest.approx(plain.p_small_suffices)
+
+
+def test_the_vector_alone_draws_a_score_down_by_its_limit_at_most(tmp_path: Path) -> None:
+    limited = replace(weights(), vector_limit=0.25)
+    save_pair(limited, manifest(), tmp_path)
+    model = PairModel.load("general", directory=tmp_path)
+    assert model.score("easy", -axis(0)).p_small_suffices == pytest.approx(
+        1 / (1 + np.exp(-(np.log(4) + 0.25 * (1.75 - np.log(4)))))
+    )
 
 
 async def test_far_from_the_training_data_the_base_rate_prevails(model: PairModel) -> None:

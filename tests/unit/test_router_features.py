@@ -6,10 +6,12 @@ import pytest
 from router.features import (
     BUCKETS,
     HEAD_CHARS,
+    HEAD_WORDS,
     LEXICAL_NAMES,
     TAIL_CHARS,
+    TextFeatures,
     capped,
-    text_features,
+    text_views,
     without_options,
 )
 from router.script import non_latin_ratio
@@ -18,8 +20,12 @@ STEM = "Which planet is the largest?"
 OFFERED = f"{STEM}\nA. Mars\nB. Jupiter\nC. Venus\nAnswer:"
 
 
+def whole(text: str) -> TextFeatures:
+    return text_views(text).whole
+
+
 def lexical(text: str, name: str) -> float:
-    return float(text_features(text).lexical[LEXICAL_NAMES.index(name)])
+    return float(whole(text).lexical[LEXICAL_NAMES.index(name)])
 
 
 def test_a_short_text_is_kept_whole() -> None:
@@ -30,11 +36,11 @@ def test_a_long_text_keeps_its_head_and_tail_and_records_the_cut() -> None:
     text = "a" * HEAD_CHARS + "x" * 500 + "z" * TAIL_CHARS
     kept, cut_chars = capped(text)
     assert (kept[0], kept[-1], "x" in kept, cut_chars) == ("a", "z", False, 500)
-    assert text_features(text).cut_chars == 500
+    assert text_views(text).cut_chars == 500
 
 
 def test_offered_answers_change_nothing() -> None:
-    plain, offered = text_features(STEM), text_features(OFFERED)
+    plain, offered = whole(STEM), whole(OFFERED)
     assert set(plain.buckets) == set(offered.buckets)
     np.testing.assert_array_equal(plain.lexical, offered.lexical)
 
@@ -48,21 +54,42 @@ def test_a_text_of_nothing_but_offered_answers_is_kept() -> None:
 
 
 def test_numbers_of_one_length_look_alike() -> None:
-    assert set(text_features("What is 48 plus 37?").buckets) == set(text_features("What is 15 plus 62?").buckets)
-    assert set(text_features("What is 4 plus 3?").buckets) != set(text_features("What is 48 plus 37?").buckets)
+    assert set(whole("What is 48 plus 37?").buckets) == set(whole("What is 15 plus 62?").buckets)
+    assert set(whole("What is 4 plus 3?").buckets) != set(whole("What is 48 plus 37?").buckets)
 
 
-def test_the_count_of_numbers_is_seen() -> None:
-    six, seven = text_features("sort 1 1 1 1 1 1"), text_features("sort 1 1 1 1 1 1 1")
+def test_the_length_of_a_list_of_numbers_is_seen() -> None:
+    six, seven = whole("sort 1 1 1 1 1 1"), whole("sort 1 1 1 1 1 1 1")
     assert set(six.buckets) != set(seven.buckets)
 
 
+def test_every_view_knows_the_length_of_the_list_in_the_whole() -> None:
+    short, long = text_views("sort 5 6 7 for me at once please"), text_views("sort 3 4 5 6 7 for me at once please")
+    assert set(short.tail.buckets) != set(long.tail.buckets)
+
+
+def test_the_body_lacks_the_head_and_the_tail_is_the_end() -> None:
+    views = text_views("one two three four five six seven eight nine ten")
+    assert set(views.tail.buckets) == set(whole("seven eight nine ten").buckets)
+    assert set(views.body.buckets) == set(whole("six seven eight nine ten").buckets)
+
+
+def test_of_a_long_prompt_the_body_lacks_a_bounded_head() -> None:
+    words = [f"w{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)]
+    assert set(text_views(" ".join(words)).body.buckets) == set(whole(" ".join(words[HEAD_WORDS:])).buckets)
+
+
+def test_a_single_word_is_all_views_at_once() -> None:
+    views = text_views("hello")
+    assert views.whole is views.body is views.tail
+
+
 def test_word_order_is_seen() -> None:
-    assert set(text_features("dog bites man").buckets) != set(text_features("man bites dog").buckets)
+    assert set(whole("dog bites man").buckets) != set(whole("man bites dog").buckets)
 
 
 def test_buckets_are_distinct_and_in_range() -> None:
-    found = text_features("the cat and the dog and the bird")
+    found = whole("the cat and the dog and the bird")
     assert len(set(found.buckets)) == len(found.buckets)
     assert found.buckets.min() >= 0
     assert found.buckets.max() < BUCKETS
@@ -85,7 +112,7 @@ def test_lexical_counts_see_what_they_are_named_after(name: str, plain: str, mar
 
 @pytest.mark.parametrize("text", ["", " ", "\n", "🙂", "\u0000", "日本語"])
 def test_any_text_has_finite_features(text: str) -> None:
-    assert np.isfinite(text_features(text).lexical).all()
+    assert np.isfinite(whole(text).lexical).all()
 
 
 @pytest.mark.parametrize(
