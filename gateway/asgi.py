@@ -10,6 +10,7 @@ from litestar.types import HTTPScope, HTTPSendMessage, Receive, Send
 from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout
 from gateway.answer import Answer
 from gateway.dialects.dialect import OPENAI, Voice
+from gateway.heartbeat import Heartbeat
 from gateway.rendering import error_headers
 from gateway.running import RunningRequest
 
@@ -105,7 +106,9 @@ class Reply:
         request_id: str,
         voice: Voice = OPENAI,
         write_timeout_s: float = WRITE_TIMEOUT_S,
+        heartbeat_s: float = 0.0,
     ) -> None:
+        self._heartbeat_s = heartbeat_s
         self.voice = voice
         self._scope = scope
         self._send = send
@@ -130,10 +133,12 @@ class Reply:
                 writes.begin()
                 await self._send(_start(200, [*SSE_HEADERS, *headers]))
                 writes.end()
-                async for chunk in answer.chunks:
-                    writes.begin()
-                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    writes.end()
+                with Heartbeat(self._heartbeat_s, self._send, self.voice) as heart:
+                    async for chunk in answer.chunks:
+                        writes.begin()
+                        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        writes.end()
+                        heart.sent()
         except ClientGone:
             raise
         except HeadgateError as error:

@@ -75,6 +75,7 @@ DEMO_TENANTS = ("demo", "demo-tiny")
 class Gateway:
     """A gateway that is built and not yet running."""
 
+    settings: Settings
     public: Litestar
     admin: Litestar
     registry: Registry
@@ -225,6 +226,7 @@ def build(settings: Settings) -> Gateway:
         feedback=feedback,
         routes=settings.routes,
         failing=hosting.failing,
+        heartbeat_s=settings.heartbeat_s,
     )
     admin = build_admin(
         settings,
@@ -244,7 +246,8 @@ def build(settings: Settings) -> Gateway:
         exposition=lambda: exposition(metrics, api, stores),
     )
     return Gateway(
-        public=public_app(api),
+        settings=settings,
+        public=public_app(api, cors=settings.edge.cors),
         admin=admin.app,
         registry=registry,
         hosting=hosting,

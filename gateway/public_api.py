@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import msgspec
 from litestar import Litestar, Response, asgi, get
 from litestar.config.app import AppConfig
+from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
@@ -31,6 +32,7 @@ from gateway.dialects.messages import MESSAGES_DIALECT
 from gateway.dialects.served import DIALECTS, mapped_route
 from gateway.feedback import Feedback
 from gateway.feedback_api import FeedbackApi, feedback_route
+from gateway.listening import Cors
 from gateway.pipeline import Pipeline
 from gateway.rendering import render_http_exception, render_unexpected
 from gateway.running import RunningRequest, RunningRequests
@@ -43,6 +45,8 @@ from router.ladder import serves
 
 logger = logging.getLogger("headgate.http")
 MODELS = "/v1/models"
+EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "age")
+OWN_HEADERS = ("cache", "tier", "deployment", "reason", "degraded-from", "cost-usd", "overhead-ms", "store")
 COUNT_TOKENS = "/v1/messages/count_tokens"
 
 
@@ -59,6 +63,7 @@ class PublicApi:
     max_body_bytes: int
     feedback: Feedback
     routes: Mapping[str, str] = field(default_factory=dict)
+    heartbeat_s: float = 0.0
     running: RunningRequests = field(default_factory=RunningRequests)
     failing: Callable[[], Mapping[str, object]] = dict
 
@@ -72,7 +77,7 @@ class PublicApi:
     ) -> None:
         received_s = self.clock.monotonic_s()
         request_id = new_request_id()
-        reply = Reply(scope, send, request_id, dialect.voice)
+        reply = Reply(scope, send, request_id, dialect.voice, heartbeat_s=self.heartbeat_s)
         caller: Caller | None = None
         draft: TraceDraft | None = None
         try:
@@ -167,7 +172,9 @@ class PublicApi:
         return all(state == Readiness.READY for state in states.values()), states
 
 
-def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | None = None) -> Litestar:
+def public_app(
+    api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | None = None, cors: Cors | None = None
+) -> Litestar:
     """Build the Litestar application of the public listener."""
     mapped = (mapped_route(path, name) for path, name in api.routes.items())
     generating = [_handler(api, dialect) for dialect in (*DIALECTS, *mapped)]
@@ -201,6 +208,18 @@ def public_app(api: PublicApi, on_app_init: Callable[[AppConfig], AppConfig] | N
         openapi_config=None,
         logging_config=None,
         on_app_init=[on_app_init] if on_app_init else None,
+        cors_config=None if cors is None else _cors_config(cors),
+    )
+
+
+def _cors_config(cors: Cors) -> CORSConfig:
+    """Let pages of the listed origins call with a key and read the gateway's headers; cookies are never used."""
+    return CORSConfig(
+        allow_origins=list(cors.origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=[*EXPOSED, *(f"x-headgate-{name}" for name in OWN_HEADERS)],
+        max_age=cors.max_age_s,
     )
 
 

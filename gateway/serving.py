@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Sequence
 
 import uvicorn
 import uvloop
@@ -20,14 +21,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from core.errors import ConfigurationError
 from gateway.asgi import ABORT
 from gateway.compose import Gateway, build
-from gateway.settings import Address, Settings
+from gateway.forwarded import ForwardedFor
+from gateway.listening import BACKLOG, Address, TlsFiles, bound_socket
+from gateway.settings import Settings
 from gateway.telemetry.log_line import configure_logging
 
 logger = logging.getLogger("headgate.serve")
 DRAIN_S = 10.0
 CLOSE_S = 1
+CERTIFICATE_EVERY_S = 5.0
 KEEPALIVE_S = 75
-BACKLOG = 2048
 
 
 class _Protocol(HttpToolsProtocol):
@@ -41,6 +44,32 @@ class _Protocol(HttpToolsProtocol):
 
 class _Listener(uvicorn.Server):
     """One uvicorn server whose signals are handled by the process, not by itself."""
+
+    def __init__(self, config: uvicorn.Config, tls: TlsFiles | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._loaded: tuple[int, ...] = ()
+        config.load()
+        if tls is not None:
+            config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+            self.renew_certificate()
+
+    def renew_certificate(self) -> None:
+        """Show the certificate as its files now are; a pair that cannot be used leaves the one before in place."""
+        tls, context = self._tls, self.config.ssl
+        if tls is None or context is None or tls.versions() == self._loaded:
+            return
+        versions = tls.versions()
+        try:
+            tls.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # a failure halfway must not harm the one in use
+            tls.load_into(context)
+        except OSError as problem:
+            logger.warning("the certificate was not renewed", extra={"problem": str(problem)[:200]})
+        else:
+            if self._loaded:
+                logger.info("the certificate was renewed", extra={"file": str(tls.certificate)})
+        self._loaded = versions
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -69,7 +98,13 @@ def serve(settings: Settings, *, demo: bool) -> int:
 
 
 async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, *, demo: bool) -> int:
-    listeners = [(listener(gateway.public), public), (listener(gateway.admin), admin)]
+    settings = gateway.settings
+    edge = settings.edge
+    is_behind = bool(edge.proxies or edge.unix_proxy)
+    apps = ((gateway.public, public, settings.listen), (gateway.admin, admin, settings.admin_listen))
+    listeners = [
+        (listener(ForwardedFor(app, edge) if is_behind else app, address.tls), bound) for app, bound, address in apps
+    ]
     stopping, hurrying = asyncio.Event(), asyncio.Event()
 
     def signalled() -> None:
@@ -83,16 +118,19 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _reload(gateway, reloads))
     async with gateway.running():
         serving = [asyncio.create_task(server.serve(sockets=[bound])) for server, bound in listeners]
-        logger.info("listening", extra={"public": _url(public), "admin": _url(admin)})
-        showing = asyncio.create_task(_show(gateway, _url(public))) if demo else None
+        url, admin_url = _url(public, settings.listen), _url(admin, settings.admin_listen)
+        logger.info("listening", extra={"public": url, "admin": admin_url})
+        beside = [asyncio.create_task(renew_certificates([server for server, _ in listeners]))]
+        if demo:
+            beside.append(asyncio.create_task(_show(gateway, url)))
         await stopping.wait()
         logger.info("stopping")
-        if showing is not None:
-            showing.cancel()
+        for task in beside:
+            task.cancel()
         await gateway.api.running.drain(DRAIN_S - CLOSE_S, hurrying)
         for server, _ in listeners:
             server.should_exit = True
-        await asyncio.gather(*serving, *([showing] if showing else []), return_exceptions=True)
+        await asyncio.gather(*serving, *beside, return_exceptions=True)
     return 0
 
 
@@ -115,7 +153,15 @@ async def _show(gateway: Gateway, url: str) -> None:
         logger.exception("the demonstration failed; the gateway goes on serving")
 
 
-def listener(app: ASGIApp) -> _Listener:
+async def renew_certificates(servers: Sequence[_Listener]) -> None:
+    """Look at the certificates' files from time to time; who connects after a change sees the new one."""
+    while True:
+        await asyncio.sleep(CERTIFICATE_EVERY_S)
+        for server in servers:
+            server.renew_certificate()
+
+
+def listener(app: ASGIApp, tls: TlsFiles | None = None) -> _Listener:
     """Return the server of one application, as both of ours run."""
     return _Listener(
         uvicorn.Config(
@@ -132,30 +178,26 @@ def listener(app: ASGIApp) -> _Listener:
             timeout_keep_alive=KEEPALIVE_S,
             timeout_graceful_shutdown=CLOSE_S,
             backlog=BACKLOG,
-        )
+        ),
+        tls,
     )
 
 
 @contextlib.contextmanager
 def _bound(address: Address, settings: Settings, key: str) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.ExitStack() as stack:
         try:
-            bound.bind((address.host, address.port))
-            bound.listen(BACKLOG)
+            bound = stack.enter_context(bound_socket(address))
         except OSError as problem:
-            reason = problem.strerror or "cannot listen"
-            raise ConfigurationError(
-                str(settings.file),
-                key,
-                f"{address.host}:{address.port}: {reason}",
-                "choose another port or stop its user",
-            ) from problem
+            reason, mend = problem.strerror or "cannot listen", "choose another address or stop its user"
+            raise ConfigurationError(str(settings.file), key, f"{address}: {reason}", mend) from problem
         bound.setblocking(False)
         yield bound
 
 
-def _url(bound: socket.socket) -> str:
+def _url(bound: socket.socket, address: Address) -> str:
+    scheme = "http" if address.tls is None else "https"
+    if address.unix is not None:
+        return str(address)
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

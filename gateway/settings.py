@@ -16,6 +16,7 @@ from core.endpoints import CHAT, CHAT_ALONE, COMPLETIONS, EMBEDDINGS
 from core.errors import ConfigurationError
 from core.money import Price
 from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_settings
+from gateway.listening import ADDRESS, Address, CorsEntry, Edge, TlsEntry, parse_address, parse_edge
 from gateway.measured_prices import measured_price
 from policies.loading import Known, PolicySet, load_policies
 from policies.price_table import load_price_table
@@ -28,6 +29,8 @@ DEFAULT_FILE = "headgate.yaml"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 Count = Annotated[int, Meta(ge=1, le=1_000)]
+Heartbeat = Annotated[float, Meta(ge=0, le=3_600)]
+HEARTBEAT_S = 15.0
 DEFAULT_STATE = "sqlite:var/headgate.db"
 Tokens = Annotated[int, Meta(ge=1)]
 PATHS = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
@@ -42,7 +45,8 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 class AdminEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """The admin listener."""
 
-    listen: Annotated[str, says("Address of the admin listener.")] = "127.0.0.1:8081"
+    listen: Annotated[str, says("Address of the admin listener: HOST:PORT or unix:PATH.")] = "127.0.0.1:8081"
+    tls: Annotated[TlsEntry | None, says("Certificate of the admin listener; plain HTTP without one.")] = None
     key_file: Annotated[str, says("File of the admin key, made on first start.")] = "var/admin.key"
 
 
@@ -107,7 +111,8 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     tiers: Annotated[dict[str, list[str]], says("Tier name to deployments, cheapest tier first.")]
     deployments: Annotated[dict[str, DeploymentEntry], says("Deployments by name.")]
-    listen: Annotated[str, says("Address of the public listener.")] = "127.0.0.1:8080"
+    listen: Annotated[str, says("Address of the public listener: HOST:PORT or unix:PATH.")] = ADDRESS
+    tls: Annotated[TlsEntry | None, says("Certificate of the public listener; plain HTTP without one.")] = None
     admin: Annotated[AdminEntry, says("The admin listener.")] = AdminEntry()
     state: Annotated[str, says("Budgets, limits, keys, cache: sqlite:PATH or redis://HOST:PORT/DB.")] = DEFAULT_STATE
     replicas: Annotated[Count, says("How many gateways share the state; divides limits while Redis is away.")] = 1
@@ -125,15 +130,15 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
     routes: Annotated[
         dict[str, str], says("Further `/v1/` paths, each to the remote deployment that answers it at a flat price.")
     ] = msgspec.field(default_factory=dict)
+    trusted_proxies: Annotated[
+        list[str], says("Addresses or networks whose X-Forwarded-For is believed; `unix`: who comes by Unix socket.")
+    ] = msgspec.field(default_factory=list)
+    cors: Annotated[CorsEntry | None, says("Pages of other origins that may call from a browser; none without.")] = None
+    heartbeat_s: Annotated[
+        Heartbeat,
+        says("A stream that is silent for so long gets a comment, to keep proxies from closing it; 0: never."),
+    ] = HEARTBEAT_S
     max_body_bytes: Annotated[Bytes, says("Larger request bodies are answered 413.")] = 10 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A host and a port to listen on; port 0 takes any free one."""
-
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +216,8 @@ class Settings:
     cache: CacheSettings = field(default_factory=CacheSettings)
     routes: Mapping[str, str] = field(default_factory=dict)
     rescue: RescueEntry = field(default_factory=RescueEntry)
+    edge: Edge = field(default_factory=Edge)
+    heartbeat_s: float = HEARTBEAT_S
 
     @property
     def known(self) -> Known:
@@ -253,8 +260,8 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
     }
     return Settings(
         file=path,
-        listen=_address(written.listen, file, "listen"),
-        admin_listen=_address(written.admin.listen, file, "admin.listen"),
+        listen=parse_address(written.listen, file, "listen", base, written.tls),
+        admin_listen=parse_address(written.admin.listen, file, "admin.listen", base, written.admin.tls),
         admin_key_file=base / written.admin.key_file,
         state_file=state_file,
         redis_url=written.state if _is_redis(written.state) else None,
@@ -273,6 +280,8 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         cache=cache_settings(written.cache, file, base, state_file.parent),
         routes=checked_routes(written.routes, deployments, file),
         rescue=written.rescue,
+        edge=parse_edge(written.trusted_proxies, written.cors, file),
+        heartbeat_s=written.heartbeat_s,
     )
 
 
@@ -440,13 +449,6 @@ def checked_routes(
             mend = 'write input_usd_per_m: 0, output_usd_per_m: 0 and usd_per_request: "..."'
             raise ConfigurationError(file, f"deployments.{name}.price", "a mapped route needs a flat price", mend)
     return routes
-
-
-def _address(value: str, file: str, key: str) -> Address:
-    host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
-        raise ConfigurationError(file, key, f"{value!r} is not HOST:PORT", "write for example 127.0.0.1:8080")
-    return Address(host.strip("[]"), int(port))
 
 
 def _state_path(value: str, file: str) -> str:

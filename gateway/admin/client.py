@@ -1,5 +1,6 @@
 """A small client of the admin API for commands: loopback or https only, never through a proxy of the environment."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from core.errors import ConfigurationError, HeadgateError
-from gateway.settings import Address, Settings, load_settings
+from gateway.listening import Address
+from gateway.settings import Settings, load_settings
 
 TIMEOUT_S = 10.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a listener's address, turned into a reachable one
@@ -70,17 +72,33 @@ def open_client(config: Path, admin_url: str | None) -> Iterator[AdminClient]:
         ConfigurationError: there is no key file, or the key would travel unprotected.
     """
     settings = load_settings(config)
-    url = admin_url or url_of(settings.admin_listen)
+    address = settings.admin_listen
+    url = admin_url or url_of(address)
     _check(url)
     headers = {"authorization": f"Bearer {_owner_key(settings)}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
+    transport = _transport(address) if admin_url is None else None
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False, transport=transport) as client:
         yield AdminClient(client)
+
+
+def _transport(address: Address) -> httpx.HTTPTransport | None:
+    """Return how to reach the own listener where that takes more than its URL: a socket's path, its own certificate."""
+    verify: ssl.SSLContext | bool = True
+    if address.tls is not None:
+        verify = ssl.create_default_context(cafile=str(address.tls.certificate))
+        verify.check_hostname = False  # it is this certificate that is trusted, whatever name it bears
+    if address.tls is None and address.unix is None:
+        return None
+    return httpx.HTTPTransport(verify=verify, uds=None if address.unix is None else str(address.unix))
 
 
 def url_of(address: Address) -> str:
     """Return the URL under which this machine reaches a listener."""
+    scheme = "http" if address.tls is None else "https"
+    if address.unix is not None:
+        return f"{scheme}://localhost"
     host = EVERYWHERE.get(address.host, address.host)
-    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+    return f"{scheme}://[{host}]:{address.port}" if ":" in host else f"{scheme}://{host}:{address.port}"
 
 
 def _check(url: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -110,7 +111,9 @@ def write_configuration(folder: Path, operator: str, tenants: dict[str, str]) ->
 
 
 @contextmanager
-def run_gateway(folder: Path) -> Iterator[RunningGateway]:
+def run_gateway(
+    folder: Path, *, scheme: str = "http", verify: ssl.SSLContext | bool = True
+) -> Iterator[RunningGateway]:
     """Serve the configuration in `folder` on free ports until the block ends; it must stop cleanly."""
     port, admin_port = unused_port(), unused_port()
     arguments = ["serve", "--port", str(port), "--admin-port", str(admin_port)]
@@ -118,9 +121,9 @@ def run_gateway(folder: Path) -> Iterator[RunningGateway]:
         process = subprocess.Popen(
             [*HEADGATE, *arguments], cwd=folder, env=_environment(), stdout=log, stderr=log, start_new_session=True
         )
-        running = RunningGateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", folder, process)
+        running = RunningGateway(f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", folder, process)
         try:
-            _wait_ready(running)
+            _wait_ready(running, verify)
             yield running
         finally:
             stop(process)
@@ -148,13 +151,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
-def _wait_ready(running: RunningGateway) -> None:
+def _wait_ready(running: RunningGateway, verify: ssl.SSLContext | bool) -> None:
     give_up_at_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up_at_s:
         if running.process.poll() is not None:
             break
         try:
-            if httpx.get(f"{running.url}/readyz", trust_env=False).status_code == httpx.codes.OK:
+            if httpx.get(f"{running.url}/readyz", trust_env=False, verify=verify).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass

@@ -8,8 +8,8 @@ import pytest
 from core.errors import ConfigurationError
 from core.money import Price
 from gateway.cache_settings import CacheSettings, GpuSettings
+from gateway.listening import Address
 from gateway.settings import (
-    Address,
     AlertWebhook,
     HostedDeployment,
     RemoteDeployment,
