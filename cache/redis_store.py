@@ -2,11 +2,14 @@
 
 Each step is one Lua script: the entry, its keys, the tenant's bookkeeping and the line in the stream of changes appear
 together or not at all. Entries end by Redis' own time to live. While Redis is away (`redis_door`) every read is a miss
-and nothing new is kept, so that what another replica deleted is never served from a copy; requests go on without it.
+and nothing new is kept (`mirrored_store` puts copies behind it); requests go on without it. A deletion returns when the
+replicas know of it (`local_copies` says why).
 All keys carry one hash tag: the cache fits Redis Cluster, on one of its slots. Only entries carry a time to live, so
 `maxmemory-policy` should be one of `volatile-*` or `noeviction`.
 """
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -17,6 +20,7 @@ from redis.backoff import NoBackoff
 
 from cache.entry_codec import EntryCodec
 from cache.entry_store import StoredVector, StoreUnavailable
+from cache.local_copies import LEASE_S
 from cache.redis_door import ROOT, TIMEOUT_S, Commands, Door, Script, StoreAway, pairs_of
 from cache.sealing import Sealer
 from cache.shelf import StoreLimits, label_of
@@ -26,11 +30,13 @@ from core.clock import Clock
 log = logging.getLogger(__name__)
 
 PUT, READ, DELETE, SWEEP = Script("put"), Script("read"), Script("delete"), Script("sweep")
+BEAT, BEHIND = Script("beat"), Script("behind")
 MOST_CHANGES = 10_000
 """How many changes the stream keeps (about 1 KB each); who is further behind compares everything."""
 _CONNECTIONS = 32
 _PAGE = 512
 _SWEPT_AT_ONCE = 500
+_ASK_AGAIN_S = 0.005
 
 
 class RedisEntryStore:
@@ -95,10 +101,39 @@ class RedisEntryStore:
         try:
             for start in range(0, len(entry_ids), _PAGE):
                 page = entry_ids[start : start + _PAGE]
-                count += await self._patient.run(DELETE, tenant, self._most_changes, *page)
+                removed, number = await self._patient.run(DELETE, tenant, self._most_changes, *page)
+                count += removed
+                if removed:
+                    await self._confirmed(number)
         except StoreAway as away:
             raise StoreUnavailable("the cache's store is away, try again when it is back") from away
         return count
+
+    async def beat(self, replica: str, era: str, number: int) -> None:
+        """Tell the store how far a replica has followed its changes, so that deletions can wait for it.
+
+        Raises:
+            StoreAway: it could not be told.
+        """
+        await self._patient.run(BEAT, replica, era, number)
+
+    async def leave(self, replica: str) -> None:
+        """Say that a replica ends, so that no deletion waits for it; nothing while the store is away."""
+        with contextlib.suppress(StoreAway):
+            await self._door.ask("HDEL", f"{ROOT}replicas", replica)
+
+    async def _confirmed(self, number: int) -> None:
+        """Wait until no replica is behind a change that told of itself lately; the silent ones drop their copies.
+
+        Raises:
+            StoreAway: Redis is away, or a replica goes on without coming to the change.
+        """
+        try:
+            async with asyncio.timeout(2 * LEASE_S):
+                while await self._patient.run(BEHIND, number, int(LEASE_S * 1000)):  # noqa: ASYNC110 - others' doing
+                    await asyncio.sleep(_ASK_AGAIN_S)
+        except TimeoutError as late:
+            raise StoreAway from late
 
     async def live(self) -> AsyncIterator[Sequence[StoredVector]]:
         """Yield live vectors in batches; see `EntryStore.live`.

@@ -9,6 +9,7 @@ stays as it is: a hit reads its entry from Redis, so an index that is behind cos
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.entry_store import StoredVector
+from cache.local_copies import LocalCopies
 from cache.redis_door import ROOT, Commands, pairs_of
 from cache.redis_store import RedisEntryStore
 from cache.snapshot import Piece, Position, SnapshotFile
@@ -90,7 +92,10 @@ class Follower:
         encoder: str,
         clock: Clock,
         snapshot: SnapshotFile | None = None,
+        copies: LocalCopies | None = None,
     ) -> None:
+        self._copies = copies
+        self._replica = secrets.token_hex(8)
         self._client = client
         self._store = store
         self._index = index
@@ -121,6 +126,8 @@ class Follower:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            if self._copies is not None:
+                await self._store.leave(self._replica)
             await self._save()
 
     async def caught_up(self) -> None:
@@ -148,7 +155,11 @@ class Follower:
             except _Gap:
                 log.info("changes of the shared cache were missed, comparing everything")
                 self._position = None
+                if self._copies is not None:
+                    self._copies.clear()
             except Exception as problem:
+                if self._copies is not None:
+                    self._copies.lost()
                 if not is_told:
                     reason = f"{type(problem).__name__}: {problem}"
                     log.warning("the shared cache cannot be followed, trying again", extra={"error": reason})
@@ -170,7 +181,15 @@ class Follower:
         async with self._moved:
             self._position = position
             self._moved.notify_all()
+        await self._certify(position)
         await self._tend()
+
+    async def _certify(self, position: Position) -> None:
+        """Tell the store how far this replica is, which is what its copies may be trusted by."""
+        if self._copies is not None:
+            at_s = self._clock.monotonic_s()
+            await self._store.beat(self._replica, position.era, position.number)
+            self._copies.certify(at_s)
 
     async def _start(self) -> Position:
         """Take the snapshot, once; without one compare everything with the store."""
@@ -227,7 +246,10 @@ class Follower:
         return position
 
     def _collect(self, changes: _Changes, fields: dict[str, bytes]) -> None:
-        for entry_id in fields["gone"].decode().split():
+        gone = fields["gone"].decode().split()
+        if self._copies is not None:
+            self._copies.drop(gone)
+        for entry_id in gone:
             changes.added.pop(entry_id, None)
             changes.gone.append(entry_id)
         if fields["v"]:

@@ -102,6 +102,8 @@ def _open_redis(
 ) -> Stores:
     """Open Redis for everything that replicas share; the request log and the audit log stay per replica."""
     from cache import redis_store
+    from cache.local_copies import LocalCopies
+    from cache.mirrored_store import MirroredStore
     from cache.replication import Follower
     from cache.snapshot import SnapshotFile
     from policies import keys_redis
@@ -119,10 +121,10 @@ def _open_redis(
     keys = RedisKeyStore(keys_redis.connect(url), clock)
     entries_wire = Wire(url, TIMEOUT_S)
     sealer = _sealer(settings)
-    entries = redis_store.RedisEntryStore(entries_wire, clock, _limits(settings), sealer)
+    shared, copies = redis_store.RedisEntryStore(entries_wire, clock, _limits(settings), sealer), LocalCopies(clock)
     changes = redis_store.connect(url, FOLLOWER_TIMEOUT_S)
     snapshot = None if sealer else SnapshotFile(settings.beside("index").with_suffix(".snapshot"), encoder)
-    follower = Follower(changes, entries, index, encoder, clock, snapshot)
+    follower = Follower(changes, shared, index, encoder, clock, snapshot, copies)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -144,7 +146,7 @@ def _open_redis(
         treasury=inner,
         admission=Admission(ledger, clock, rates),
         keys=keys,
-        entries=entries,
+        entries=MirroredStore(shared, copies),
         catalogue=RedisCatalogue(changes),
         sealer=sealer,
         fills_index=True,

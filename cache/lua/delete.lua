@@ -5,7 +5,8 @@ for at = 3, #ARGV do
     gone[#gone + 1] = ARGV[at]
   end
 end
+local number = 0
 if #gone > 0 then
-  announce(ARGV[2], ARGV[1], '', '', gone)
+  number = announce(ARGV[2], ARGV[1], '', '', gone)
 end
-return #gone
+return {#gone, number}

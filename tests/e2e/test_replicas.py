@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration
+from tests.e2e.test_cache_control import told
 from tests.e2e.test_chat_api import ask, post, wait_until
 from tests.redis_server import BINARY, WHY_NOT, RedisServer
 from tests.upstream.process import RunningUpstream
@@ -102,6 +103,29 @@ def test_a_budget_is_one_over_both_replicas(replicas: list[RunningGateway]) -> N
     assert refused
     spent_usd = sum(float(answer.headers["x-headgate-cost-usd"]) for answer in served)
     assert spent_usd <= 0.003
+
+
+def test_exact_hits_go_on_without_redis_and_a_removed_entry_stays_removed(
+    replicas: list[RunningGateway], redis: RedisServer
+) -> None:
+    first, second = replicas
+    key = first.key("acme")
+    wait_until(lambda: accepted(first, key) and accepted(second, key))
+    for text in ("stays on", "is taken back"):
+        post(first, key, ask(text))
+        assert post(second, key, ask(text)).headers["x-headgate-cache"] == "exact"
+    removed = post(first, key, ask("is taken back")).headers["x-headgate-cache-entry"]
+    told(first, "invalidate", "--tenant", "acme", "--entry", removed)
+    redis.kill()
+    try:
+        stays = [post(replica, key, ask("stays on")) for replica in replicas]
+        taken = [post(replica, key, ask("is taken back")) for replica in replicas]
+    finally:
+        redis.start()
+    assert [answer.headers["x-headgate-cache"] for answer in stays] == ["exact", "exact"]
+    assert [answer.headers["x-headgate-cache"] for answer in taken] == ["miss", "miss"]
+    assert {answer.status_code for answer in stays + taken} == {200}
+    wait_until(lambda: "x-headgate-store" not in post(first, key, ask("stays on")).headers)
 
 
 def test_while_redis_is_away_each_tenant_gets_what_its_policy_says(
