@@ -35,7 +35,7 @@ from router.planner import make_plan
 from router.scoring import Embed, score_texts
 from router.train import fit_pair, train_pair
 from router.weights import save_pair
-from tests.planning import EASY, chat, policy, two_tiers
+from tests.planning import EASY, chat, declared, policy, two_tiers
 
 Doubles = NDArray[np.float64]
 Router = Callable[[], Doubles]
@@ -199,11 +199,11 @@ def timings(rows: Sequence[Outcome], embed: Embed) -> dict[str, Any]:
 
 def plan_ms(n: int = 5_000) -> dict[str, float]:
     """Return p50 and p99 milliseconds of one plan over two tiers with a budget and fallback."""
-    request, rules, tiers = chat("What is the sum of 12 and 33? " * 20), policy(), two_tiers()
+    facts, rules, tiers = declared(chat("What is the sum of 12 and 33? " * 20)), policy(), two_tiers()
     spent = []
     for _ in range(n):
         start = time.perf_counter()
-        make_plan(request, rules, EASY, Standing(free_nano_usd=10**9), tiers)
+        make_plan(facts, rules, EASY, Standing(free_nano_usd=10**9), tiers)
         spent.append((time.perf_counter() - start) * 1e3)
     return {"n": n, "p50": round(median(spent), 4), "p99": round(float(np.quantile(spent, 0.99)), 4)}
 

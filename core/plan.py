@@ -146,6 +146,7 @@ class Reason(StrEnum):
 
     REQUESTED = "requested"
     RULE = "rule"
+    SESSION = "session"
     SCORE = "score"
     SHARE = "share"
     COST = "cost"

@@ -99,6 +99,22 @@ class RoutingRule:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionRules:
+    """How conversations keep their tier.
+
+    Attributes:
+        ttl_s: how long after its last turn a session is remembered.
+        downgrade_after: easy turns in a row before a session may go to a cheaper tier.
+        follow_up_chars: a user turn of at most so many characters inherits the tier.
+    """
+
+    enabled: bool = True
+    ttl_s: int = 1_800
+    downgrade_after: int = 3
+    follow_up_chars: int = 60
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """How the choice of tier is steered: rules first, then at most one knob; without one, `quality` 0.5 applies.
 
@@ -112,6 +128,7 @@ class Routing:
     target_cost_nano_usd: int | None = None
     rules: tuple[RoutingRule, ...] = ()
     give_way: tuple[Wish, ...] = DEFAULT_GIVE_WAY
+    sessions: SessionRules = SessionRules()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Literal
 from core.rules import DEFAULT_GIVE_WAY, Wish
 
 Knob = Literal["quality", "share", "cost"]
-Exclusion = Literal["not_asked", "guard", "loading", "down", "budget", "quality", "latency", "cost"]
+Exclusion = Literal["not_asked", "guard", "session", "loading", "down", "budget", "quality", "latency", "cost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,14 @@ UNSTEERED = Steering()
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The deployment that a session used last, and the tokens of this prompt that its prefix cache likely holds."""
+    """The deployment that a session used last, and the tokens of this prompt that its prefix cache likely holds.
+
+    `held_tier` is the tier that the session keeps on this turn; None where the turn is weighed like any other.
+    """
 
     deployment: str
     cached_tokens: int = 0
+    held_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,14 @@ from gateway.admin.budget_routes import BudgetAdministration, budget_router
 from gateway.admin.cache_routes import CacheAdministration, cache_router
 from gateway.admin.changes import Changes
 from gateway.admin.dashboard_routes import Dashboard, dashboard_router
+from gateway.admin.decision_routes import decision_router
 from gateway.admin.engine_routes import EngineAdministration, engine_router
 from gateway.admin.feedback_routes import feedback_router
 from gateway.admin.insight_routes import Insight, insight_router
 from gateway.admin.key_routes import KeyAdministration, key_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.state_routes import StoreProbe, state_router
+from gateway.decisions import Decisions
 from gateway.feedback import Feedback
 from gateway.rendering import error_body, render_http_exception, render_unexpected
 from policies.access import AdminAuthenticator
@@ -50,6 +52,7 @@ class AdminApi:
     cache: CacheAdministration
     feedback: Feedback
     engines: EngineAdministration
+    decisions: Decisions
     changes: Changes
     insight: Insight
     dashboard: Dashboard
@@ -79,6 +82,7 @@ def admin_app(api: AdminApi) -> Litestar:
             cache_router(api.cache),
             feedback_router(api.feedback, api.changes),
             engine_router(api.engines),
+            decision_router(api.decisions),
             state_router(api.probe, api.changes),
             insight_router(api.insight),
             dashboard_router(api.dashboard),

@@ -28,6 +28,7 @@ from core.trace import SHADOW_PATH, TraceSink
 from gateway.trace_draft import TraceDraft
 from policies.ledger import BudgetLedger
 from policies.reservation import hold
+from router.facts import facts_of
 from router.planner import make_plan
 
 MOST_AT_ONCE = 8
@@ -141,7 +142,7 @@ class Asking:
         if is_exhausted or self._store_is_away():
             return None
         snapshot = self._dispatcher.registry.snapshot()
-        plan = make_plan(draft.request, policy, None, standing, snapshot)
+        plan = make_plan(facts_of(draft.request, draft.path, draft.caller.user), policy, None, standing, snapshot)
         if plan.degraded_from is not None or plan.reason in (Reason.BUDGET, Reason.UNHEALTHY, Reason.LOADING):
             return None
         forecast = snapshot.deployments[plan.steps[0].deployment].forecast

@@ -17,6 +17,7 @@ COMMANDS = (
     "policy",
     "prices",
     "route",
+    "explain",
     "models",
     "engines",
 )

@@ -40,11 +40,13 @@ from gateway.alerts import Alerts
 from gateway.asking import Asking, hit_check
 from gateway.cache_index import place_index
 from gateway.control_file import load_control, save_control
+from gateway.decisions import Decisions, program_version
 from gateway.feedback import Feedback, Owners
 from gateway.hosting import Hosting, build_hosting
 from gateway.local_encoder import encoder_deployment
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
+from gateway.receipts import Receipts
 from gateway.settings import EncoderDeployment, HostedDeployment, RemoteDeployment, Settings
 from gateway.stores import Stores, open_stores
 from gateway.telemetry.engine_metrics import EngineMetrics
@@ -52,6 +54,7 @@ from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome_log import OutcomeLog
+from gateway.telemetry.receipt_log import ReceiptLog
 from gateway.telemetry.request_log import RequestLog
 from policies.access import Access, Authenticator
 from policies.failures import FailureLimiter
@@ -61,6 +64,7 @@ from policies.reservation import drain
 from policies.tokens import TokenVerifier, token_verifier
 from policies.watching import PolicyWatcher
 from router.complexity import PairModel
+from router.sessions import SessionBook
 
 logger = logging.getLogger("headgate.compose")
 REAP_EVERY_S = 10.0
@@ -199,12 +203,14 @@ def build(settings: Settings) -> Gateway:
     cache.verification.shadow = Shadow(hit_check(asking), AnswerComparison(embedder))
     control_file = settings.beside("control").with_suffix(".json")
     control = load_control(control_file, clock, settings.replicas)
+    classifier = PairModel.load(settings.pair, embedder.fingerprint)
+    receipt_log = ReceiptLog(settings.beside("decisions"), classifier.version, program_version())
     pipeline = Pipeline(
         policies=lambda: watcher.current,
         admission=stores.admission,
         ledger=stores.ledger,
         cache=cache,
-        classifier=PairModel.load(settings.pair, embedder.fingerprint),
+        classifier=classifier,
         dispatcher=dispatcher,
         sink=sinks,
         clock=clock,
@@ -213,6 +219,8 @@ def build(settings: Settings) -> Gateway:
         flights=SingleFlight(),
         owners=owners,
         control=control,
+        sessions=SessionBook(pepper, clock),
+        receipts=Receipts(receipt_log, pepper),
     )
     tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(
@@ -242,6 +250,7 @@ def build(settings: Settings) -> Gateway:
         feedback=feedback,
         registry=registry,
         hosting=hosting,
+        decisions=Decisions(receipt_log, settings.beside("requests"), lambda: watcher.current, registry.snapshot),
         probe=lambda keys: stores.probe(keys, watcher),
         exposition=lambda: exposition(metrics, api, stores),
     )
@@ -261,7 +270,7 @@ def build(settings: Settings) -> Gateway:
         api=api,
         asking=asking,
         save_evidence=partial(_in_turn, keep_evidence, partial(save_control, control_file, control)),
-        closers=(outcomes.close, close_sinks, admin.close),
+        closers=(outcomes.close, close_sinks, receipt_log.close, admin.close),
     )
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -25,9 +25,10 @@ from core.cached import Bypass, CachedAnswer, ExactHit, Found, Miss, NearHit, Se
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.errors import BudgetExhausted, HeadgateError, NotCached, Unavailable, UpstreamFailed, reason_of
+from core.facts import RequestFacts
 from core.identity import Caller
 from core.money import usd_text
-from core.plan import Complexity, Plan, Reason, Standing
+from core.plan import Complexity, Plan, PlannedStep, Reason
 from core.rules import AutoTarget, EffectivePolicy
 from core.trace import TraceSink
 from gateway.answer import Answer, AnswerHead, Headers, Published
@@ -35,6 +36,7 @@ from gateway.counterfactual import baseline_price
 from gateway.feedback import Owners
 from gateway.further_holds import FurtherHolds
 from gateway.promises import affinity_of, errand_of
+from gateway.receipts import Receipts
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft
 from policies.access import check_scopes, check_tiers, narrowed
@@ -45,9 +47,11 @@ from policies.reservation import Reservation, hold
 from policies.resolution import resolve
 from router.complexity import Classifier
 from router.control import Control
+from router.decision import Inputs, decide
 from router.facts import facts_of
-from router.planner import make_plan
 from router.rules import ruled
+from router.sessions import Session, SessionBook, after, state_of
+from router.sessions import holding as is_holding
 
 EXPECTED_OUTPUT_TOKENS = 1_024
 CACHE_LIMIT_S = 2.0
@@ -71,6 +75,8 @@ class Pipeline:
     flights: SingleFlight[Published]
     control: Control
     owners: Owners
+    sessions: SessionBook
+    receipts: Receipts
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
@@ -103,10 +109,13 @@ class Pipeline:
                     if isinstance(place, Follower):
                         yield await self._followed(place, standing, draft)
                         return
-                    complexity = draft.complexity = await self._classify(request, policy, found)
+                    session = draft.session = self.sessions.open(caller, request, facts, rules)
+                    complexity = draft.complexity = await self._classify(request, facts, policy, session, found)
                     further = FurtherHolds(self.ledger, caller, rules, request.request_id)
                     async with further, AsyncExitStack() as held:
-                        plan, reservation = await self._reserve(held, caller, policy, complexity, standing, draft)
+                        snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
+                        inputs = Inputs(facts, policy, complexity, standing, snapshot, session=state_of(session))
+                        plan, reservation = await self._reserve(held, caller, inputs, draft)
                         try:
                             async with self.dispatcher.open(errand_of(plan, policy, draft, further.afford)) as live:
                                 relay = _Relay(caller, policy, plan, standing, live, place, slot.aclose)
@@ -123,6 +132,7 @@ class Pipeline:
             draft.error = HeadgateError("The gateway failed to handle this request.")
             raise
         finally:
+            self.receipts.note(draft)
             self.sink.record(draft.freeze(self.clock.monotonic_s()))
 
     async def _lookup(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
@@ -135,49 +145,57 @@ class Pipeline:
             return Miss()
 
     async def _classify(
-        self, request: ChatRequest, policy: EffectivePolicy, found: NearHit | Miss | Bypass
+        self,
+        request: ChatRequest,
+        facts: RequestFacts,
+        policy: EffectivePolicy,
+        session: Session | None,
+        found: NearHit | Miss | Bypass,
     ) -> Complexity | None:
-        """Judge complexity only where the router decides; an explicit choice needs no score."""
-        if not isinstance(policy.target, AutoTarget):
+        """Judge complexity only where the score decides: not after an explicit choice, a rule, or in a held session."""
+        is_held = is_holding(state_of(session), facts, policy.tenant_policy.routing.sessions) is not None
+        if is_held or not isinstance(policy.target, AutoTarget):
             return None
         return await self.classifier.classify(request, found.vector)
 
     async def _reserve(
-        self,
-        held: AsyncExitStack,
-        caller: Caller,
-        policy: EffectivePolicy,
-        complexity: Complexity | None,
-        standing: Standing,
-        draft: TraceDraft,
+        self, held: AsyncExitStack, caller: Caller, inputs: Inputs, draft: TraceDraft
     ) -> tuple[Plan, Reservation]:
-        """Plan and hold the plan's worst case on every budget that its tiers touch, until `held` ends.
+        """Decide, and hold the plan's worst case on every budget that its tiers touch, until `held` ends.
 
         When others took the money since the standing was read, a second plan on a fresh one may step down a tier.
 
         Raises:
             BudgetExhausted: nothing that may answer fits.
         """
-        request, rules = draft.request, policy.tenant_policy
-        snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
+        request_id, rules = draft.request.request_id, inputs.policy.tenant_policy
         for is_last in (False, True):
-            try:
-                steering = self.control.steering(rules, standing)
-                plan = draft.plan = make_plan(request, policy, complexity, standing, snapshot, steering)
-            except Unavailable:
-                self.dispatcher.registry.want()
-                raise
+            plan = self._decide(inputs, draft)
             tiers = frozenset(step.tier for step in plan.steps)
-            holding = hold(self.ledger, request.request_id, caller, rules, plan.worst_case_nano_usd, tiers)
+            holding = hold(self.ledger, request_id, caller, rules, plan.worst_case_nano_usd, tiers)
             try:
                 reservation = await held.enter_async_context(holding)
-                held.enter_context(self.control.watching(rules, complexity, plan, standing, draft.attempts))
+                watching = self.control.watching(rules, inputs.complexity, plan, inputs.standing, draft.attempts)
+                held.enter_context(watching)
                 return plan, reservation
             except BudgetExhausted:
                 if is_last:
                     raise
-                standing = await self.ledger.standing(caller, rules)
+                inputs = replace(inputs, standing=await self.ledger.standing(caller, rules))
         raise AssertionError("the second refusal was raised")
+
+    def _decide(self, inputs: Inputs, draft: TraceDraft) -> Plan:
+        """Decide, and keep what from; where nothing is ready, engines that sleep are woken for the next request."""
+        steering = self.control.steering(inputs.policy.tenant_policy, inputs.standing)
+        steered = draft.inputs = replace(inputs, steering=steering)
+        draft.decision = None
+        try:
+            decision = draft.decision = decide(steered)
+        except Unavailable:
+            self.dispatcher.registry.want()
+            raise
+        draft.plan = decision.plan
+        return decision.plan
 
     def _replayed(
         self, hit: ExactHit | SemanticHit, policy: EffectivePolicy, standing: Admitted, draft: TraceDraft
@@ -211,6 +229,7 @@ class Pipeline:
 
     def _relayed(self, relay: "_Relay", draft: TraceDraft) -> Answer:
         live, plan = relay.live, relay.plan
+        self._note_turn(draft, live.step)
         waited_s = draft.attempts.elapsed_s + live.elapsed_s
         headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
         headers += tuple(relay.standing.limit_headers.items())
@@ -223,6 +242,14 @@ class Pipeline:
         chunks = self._timed(self._finished(relay, draft), draft)
         return Answer(draft.request.stream, headers, chunks, live.content_type)
 
+    def _note_turn(self, draft: TraceDraft, step: PlannedStep) -> None:
+        """Let the conversation's next turn know who answers this one."""
+        session, decision, facts = draft.session, draft.decision, draft.facts
+        if session is None or decision is None or facts is None:
+            return
+        state = after(session.state, facts, step.tier, step.deployment, was_easy=decision.was_easy)
+        self.sessions.note(draft.caller.tenant, Session(session.id, state))
+
     def _degraded_from(self, relay: "_Relay") -> str | None:
         """Return the tier that was wanted when a cheaper one answers, whether the plan or a fallback chose it."""
         wanted, answering = relay.plan.degraded_from or relay.plan.tier, relay.live.step.tier
@@ -232,8 +259,10 @@ class Pipeline:
     def _headers(self, draft: TraceDraft, tier: str, deployment: str, reason: str, upstream_s: float) -> Headers:
         overhead_ms = (self.clock.monotonic_s() - draft.received_s - upstream_s) * 1000
         away = (("x-headgate-store", "away"),) if self.store_is_away() else ()
+        explained = (self.receipts.header(draft, reason),) if draft.request.demands.explain else ()
         return (
             *away,
+            *explained,
             ("x-request-id", draft.request.request_id),
             ("x-headgate-cache", draft.cache),
             ("x-headgate-tier", tier),

@@ -69,9 +69,10 @@ def _tried(
     request = _request(example)
     try:
         policy = resolve(policies, Caller(tenant, "example", user=request.user), request.model)
-        policy = ruled(policy, facts_of(request, PATH))
+        facts = facts_of(request, PATH)
+        policy = ruled(policy, facts)
         complexity = judge(request) if isinstance(policy.target, AutoTarget) else None
-        plan = make_plan(request, policy, complexity, Standing(), registry)
+        plan = make_plan(facts, policy, complexity, Standing(), registry)
     except HeadgateError as refusal:
         return Tried(number, None, None, None, refusal.code, (refusal.message,))
     rule = policy.target.rule if isinstance(policy.target, RuledTarget) else None

@@ -23,6 +23,7 @@ from router.facts import facts_of
 from router.planner import make_plan
 from router.rules import ruled
 
+PATH = "/v1/chat/completions"
 EASY, HARD = Complexity(1.0, "explain"), Complexity(0.0, "explain")
 
 
@@ -73,20 +74,28 @@ def read_request(path: Path) -> ChatRequest:
         raise ConfigurationError(str(path), problem.param or "", problem.message.rstrip("."), mend) from problem
 
 
+def meaning_of(policies: PolicySet, tenant: str, request: ChatRequest) -> EffectivePolicy:
+    """Return what the request's model name means for the tenant, without any limit of a key.
+
+    Raises:
+        ConfigurationError: it means nothing.
+    """
+    caller = Caller(tenant, "explain", user=request.user)
+    try:
+        return resolve(policies, caller, request.model)
+    except ModelNotFound as problem:
+        names = ", ".join(visible_models(policies, caller)[:20])
+        mend = f"use one of {names}; or add it to the tenant's `models`"
+        raise ConfigurationError("request", "model", f"{request.model[:80]!r} means nothing here", mend) from problem
+
+
 def preview(policies: PolicySet, tenant: str, request: ChatRequest, registry: RegistrySnapshot) -> RequestPreview:
     """Resolve and plan `request` for the tenant without any limit of a key.
 
     Raises:
         ConfigurationError: the model's name means nothing for this tenant.
     """
-    caller = Caller(tenant, "explain", user=request.user)
-    try:
-        effective = resolve(policies, caller, request.model)
-    except ModelNotFound as problem:
-        names = ", ".join(visible_models(policies, caller)[:20])
-        mend = f"use one of {names}; or add it to the tenant's `models`"
-        raise ConfigurationError("request", "model", f"{request.model[:80]!r} means nothing here", mend) from problem
-    effective = ruled(effective, facts_of(request, "/v1/chat/completions"))
+    effective = ruled(meaning_of(policies, tenant, request), facts_of(request, PATH))
     plans = [("easy", _plan(request, effective, EASY, registry)), ("hard", _plan(request, effective, HARD, registry))]
     if _shown("", plans[0][1]) == _shown("", plans[1][1]):
         plans = [("", plans[0][1])]
@@ -101,7 +110,7 @@ def preview(policies: PolicySet, tenant: str, request: ChatRequest, registry: Re
 
 
 def _plan(request: ChatRequest, effective: EffectivePolicy, judged: Complexity, registry: RegistrySnapshot) -> Plan:
-    return make_plan(request, effective, judged, Standing(), registry)
+    return make_plan(facts_of(request, PATH), effective, judged, Standing(), registry)
 
 
 def _shown(judged: str, plan: Plan) -> PlanPreview:

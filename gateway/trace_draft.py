@@ -17,6 +17,8 @@ from core.plan import Complexity, Plan
 from core.rules import NO_SLA, EffectivePolicy
 from core.trace import CacheOutcome, RequestTrace
 from gateway.answer import AnswerHead
+from router.decision import Decision, Inputs
+from router.sessions import Session
 
 OK = 200
 
@@ -33,6 +35,9 @@ class TraceDraft:
     traceparent: str | None
     policy: EffectivePolicy | None = None
     facts: RequestFacts | None = None
+    session: Session | None = None
+    inputs: Inputs | None = None
+    decision: Decision | None = None
     found: Found | None = None
     complexity: Complexity | None = None
     plan: Plan | None = None

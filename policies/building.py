@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from core.errors import ConfigurationError
 from core.money import NANO_PER_USD, nano_usd
-from core.rules import DEFAULT_GIVE_WAY, Budget, CacheRules, Limits, Routing, Sla, TenantPolicy
+from core.rules import DEFAULT_GIVE_WAY, Budget, CacheRules, Limits, Routing, SessionRules, Sla, TenantPolicy
 from policies.budgets import MAX_LIMIT_NANO_USD
 from policies.documents import ALTERNATIVES
 from policies.routing_rules import build_examples, build_rules
@@ -219,7 +219,8 @@ def _routing(entry: RoutingEntry, tiers: tuple[str, ...], known: Known, refuse: 
     give_way = DEFAULT_GIVE_WAY if entry.give_way is None else tuple(entry.give_way)
     if sorted(give_way) != sorted(DEFAULT_GIVE_WAY):
         refuse("routing.give_way", "not each of the three once", "write for example [quality, cost, latency]")
-    return Routing(entry.quality, entry.max_large_share, target_nano_usd, rules, give_way)
+    sessions = SessionRules(**msgspec.structs.asdict(entry.sessions))
+    return Routing(entry.quality, entry.max_large_share, target_nano_usd, rules, give_way, sessions)
 
 
 def _with_version(rules: TenantPolicy) -> TenantPolicy:

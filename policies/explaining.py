@@ -114,6 +114,8 @@ def _routing(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
         yield ("routing", "target_cost_usd"), usd_text(routing.target_cost_nano_usd)
     else:
         yield ("routing", "quality"), "0.5" if routing.quality is None else _text("quality", routing.quality)
+    for path, value in _fields("sessions", asdict(routing.sessions)):
+        yield ("routing", *path), value
     for at, rule in enumerate(routing.rules):
         yield ("routing", "rules", at), rule_text(rule)
     yield ("routing", "give_way"), ", ".join(routing.give_way)

@@ -133,6 +133,17 @@ class ExampleEntry(Struct, frozen=True, forbid_unknown_fields=True):
     expect: Annotated[ExpectEntry, says("What is expected.")] = ExpectEntry()
 
 
+class SessionsEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """How conversations keep their tier; defaults are those of `core.rules.SessionRules`."""
+
+    enabled: Annotated[bool, says("Let turns of a conversation keep its tier.")] = True
+    ttl_s: Annotated[AtLeastOne, says("Seconds after its last turn for which a session is remembered.")] = 1_800
+    downgrade_after: Annotated[AtLeastOne, says("Easy turns in a row before a session may go down a tier.")] = 3
+    follow_up_chars: Annotated[
+        int, Meta(ge=0, le=10_000), says("A user turn of at most so many characters inherits the tier.")
+    ] = 60
+
+
 class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """How the tier is chosen: rules, and at most one of `quality`, `max_large_share`, `target_cost_usd`."""
 
@@ -141,6 +152,7 @@ class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
         Ratio | None, says("The share of requests, the hardest, that goes to tiers above the cheapest.")
     ] = None
     target_cost_usd: Annotated[Decimal | None, says("What a request may cost on average, in USD.")] = None
+    sessions: Annotated[SessionsEntry, says("How conversations keep their tier.")] = SessionsEntry()
     rules: Annotated[list[RuleEntry], says("Rules on declared facts; the first that fits decides.")] = msgspec.field(
         default_factory=list
     )

@@ -65,6 +65,11 @@ class PairModel:
             calibration.check(manifest)
         return cls(weights, manifest, calibration)
 
+    @property
+    def version(self) -> str:
+        """Return which weights and calibration judge, such as `bundled@3f2a1b0c`."""
+        return self._source.removeprefix("model:")
+
     async def classify(self, request: ChatRequest, vector: Vector | None) -> Complexity:
         """Judge the last user text; a request that ends in something else gets the base rate."""
         text = request.last_user_text

@@ -3,9 +3,10 @@
 import msgspec
 
 from core.chat import ChatRequest
-from core.facts import RequestFacts, ResponseFormat
+from core.facts import Ending, RequestFacts, ResponseFormat
 from router.script import script_of
 
+ENDINGS: dict[str, Ending] = {"user": "user", "assistant": "assistant", "tool": "tool", "function": "tool"}
 MAX_TAGS = 16
 MAX_TAG_CHARACTERS = 64
 
@@ -34,6 +35,7 @@ def facts_of(request: ChatRequest, path: str, user: str | None = None) -> Reques
     return RequestFacts(
         model=request.model,
         path=path,
+        endpoint=request.path,
         user=request.user if user is None else user,
         tags=tuple(sorted({*request.demands.tags, *_metadata_tags(request)})),
         stream=request.stream,
@@ -45,6 +47,11 @@ def facts_of(request: ChatRequest, path: str, user: str | None = None) -> Reques
         n=request.n,
         script=script,
         non_latin_ratio=round(non_latin_ratio, 4),
+        ends_in=ENDINGS.get(request.messages[-1].role, "other") if request.messages else "other",
+        turns=sum(message.role == "assistant" for message in request.messages),
+        last_user_chars=len(request.last_user_text or ""),
+        deadline_ms=request.demands.deadline_ms,
+        read_timeout_ms=request.demands.read_timeout_ms,
     )
 
 

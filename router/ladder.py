@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from core.chat import ChatRequest
 from core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from core.errors import InvalidRequest, ModelNotFound
+from core.facts import RequestFacts
 from core.money import Usage
 from core.plan import DeploymentSnapshot, PlannedStep, Readiness, RegistrySnapshot
-from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TenantPolicy, TierTarget
+from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, Target, TenantPolicy, TierTarget
 
 UNSTATED_OUTPUT_FACTOR = 4
 
@@ -40,14 +40,14 @@ class Rung:
     offers: tuple[Offer, ...]
 
 
-def output_cap(request: ChatRequest, policy: TenantPolicy, deployment: DeploymentSnapshot) -> int:
+def output_cap(facts: RequestFacts, policy: TenantPolicy, deployment: DeploymentSnapshot) -> int:
     """Return the output tokens (per choice) that bound the worst case.
 
     It is the least of what the client, the policy and the model allow. Where neither client nor policy says anything,
     four times the deployment's expected output stands in for them; nothing is sent upstream then, so an answer may
     pass it and settle above its reservation.
     """
-    limits = [limit for limit in (request.max_tokens, policy.max_output_tokens) if limit is not None]
+    limits = [limit for limit in (facts.max_tokens, policy.max_output_tokens) if limit is not None]
     if not limits:
         limits = [deployment.expected_output_tokens * UNSTATED_OUTPUT_FACTOR]
     if deployment.max_output_tokens is not None:
@@ -55,7 +55,7 @@ def output_cap(request: ChatRequest, policy: TenantPolicy, deployment: Deploymen
     return max(1, min(limits))
 
 
-def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: RegistrySnapshot) -> tuple[Rung, ...]:
+def build_ladder(facts: RequestFacts, policy: EffectivePolicy, registry: RegistrySnapshot) -> tuple[Rung, ...]:
     """Return the rungs that policy and target grant, cheapest tier first, or deployments in the order of a rule.
 
     `auto` uses the tiers that the policy lists. An explicit target is granted by resolution; a named deployment comes
@@ -67,24 +67,38 @@ def build_ladder(request: ChatRequest, policy: EffectivePolicy, registry: Regist
     """
     match policy.target:
         case AutoTarget():
-            ladder = _tier_rungs(request, policy.tenant_policy, registry, named=None)
+            ladder = _tier_rungs(facts, policy.tenant_policy, registry, named=None)
         case TierTarget(tier):
             if tier not in registry.tiers:
                 raise ModelNotFound(policy.alias)
-            ladder = _tier_rungs(request, policy.tenant_policy, registry, named=tier)
+            ladder = _tier_rungs(facts, policy.tenant_policy, registry, named=tier)
         case DeploymentTarget(deployment):
-            ladder = _deployment_rungs(request, policy, registry, deployment)
+            ladder = _deployment_rungs(facts, policy, registry, deployment)
         case RuledTarget(_, str()):
-            ladder = _tier_rungs(request, policy.tenant_policy, registry, named=None)
+            ladder = _tier_rungs(facts, policy.tenant_policy, registry, named=None)
         case RuledTarget(_, names):
             rules = policy.tenant_policy
-            listed = (_rung(request, rules, registry, registry.tier_of(name), (name,)) for name in names)
+            listed = (_rung(facts, rules, registry, registry.tier_of(name), (name,)) for name in names)
             ladder = tuple(rung for rung in listed if rung.offers)
-    if not ladder and request.path != CHAT:
-        raise _not_served(request, policy)
+    named = named_tier(policy.target)
+    if named is not None and all(rung.tier != named for rung in ladder):
+        ladder = ()
+    if not ladder and facts.endpoint != CHAT:
+        raise _not_served(facts, policy)
     if not ladder:
         raise ModelNotFound(policy.alias)
     return ladder
+
+
+def named_tier(target: Target) -> str | None:
+    """Return the tier that the caller or a rule named, None where neither did."""
+    match target:
+        case TierTarget(tier):
+            return tier
+        case RuledTarget(_, str() as tier):
+            return tier
+        case AutoTarget() | DeploymentTarget() | RuledTarget():
+            return None
 
 
 def serves(policy: EffectivePolicy, path: str, registry: RegistrySnapshot) -> bool:
@@ -103,23 +117,23 @@ def serves(policy: EffectivePolicy, path: str, registry: RegistrySnapshot) -> bo
     return any(path in registry.deployments[name].serves for name in names if name in registry.deployments)
 
 
-def _not_served(request: ChatRequest, policy: EffectivePolicy) -> InvalidRequest:
-    return InvalidRequest(f"The model {policy.alias[:120]!r} does not serve /v1{request.path}.", param="model")
+def _not_served(facts: RequestFacts, policy: EffectivePolicy) -> InvalidRequest:
+    return InvalidRequest(f"The model {policy.alias[:120]!r} does not serve /v1{facts.endpoint}.", param="model")
 
 
 def _tier_rungs(
-    request: ChatRequest, policy: TenantPolicy, registry: RegistrySnapshot, named: str | None
+    facts: RequestFacts, policy: TenantPolicy, registry: RegistrySnapshot, named: str | None
 ) -> tuple[Rung, ...]:
     granted: Iterator[str] = (tier for tier in registry.tiers if tier in policy.tiers or tier == named)
-    if request.path == EMBEDDINGS and named is not None:
+    if facts.endpoint == EMBEDDINGS and named is not None:
         granted = iter((named,))  # vectors of two models cannot be compared: nothing may stand in
-    rungs = (_rung(request, policy, registry, tier, registry.tiers[tier]) for tier in granted)
+    rungs = (_rung(facts, policy, registry, tier, registry.tiers[tier]) for tier in granted)
     serving = tuple(rung for rung in rungs if rung.offers)
-    return serving[:1] if request.path == EMBEDDINGS else serving
+    return serving[:1] if facts.endpoint == EMBEDDINGS else serving
 
 
 def _deployment_rungs(
-    request: ChatRequest, policy: EffectivePolicy, registry: RegistrySnapshot, named: str
+    facts: RequestFacts, policy: EffectivePolicy, registry: RegistrySnapshot, named: str
 ) -> tuple[Rung, ...]:
     if named not in registry.deployments:
         raise ModelNotFound(policy.alias)
@@ -130,38 +144,38 @@ def _deployment_rungs(
         for name in registry.tiers.get(home, ())
         if name != named and (home in rules.tiers or name in rules.deployments)
     )
-    if request.path not in registry.deployments[named].serves:
-        raise _not_served(request, policy)
-    is_alone = request.path not in (CHAT, COMPLETIONS)
-    own = _rung(request, rules, registry, home, (named,) if is_alone else (named, *beside))
+    if facts.endpoint not in registry.deployments[named].serves:
+        raise _not_served(facts, policy)
+    is_alone = facts.endpoint not in (CHAT, COMPLETIONS)
+    own = _rung(facts, rules, registry, home, (named,) if is_alone else (named, *beside))
     own = Rung(home, (replace(own.offers[0], fits=True), *own.offers[1:]))  # whether it fits is the upstream's to say
     if home not in registry.tiers or is_alone:
         return (own,)
-    rungs = _tier_rungs(request, rules, registry, named=home)
+    rungs = _tier_rungs(facts, rules, registry, named=home)
     return tuple(own if rung.tier == home else rung for rung in rungs)
 
 
 def _rung(
-    request: ChatRequest, policy: TenantPolicy, registry: RegistrySnapshot, tier: str, names: tuple[str, ...]
+    facts: RequestFacts, policy: TenantPolicy, registry: RegistrySnapshot, tier: str, names: tuple[str, ...]
 ) -> Rung:
     present = (registry.deployments[name] for name in names if name in registry.deployments)
-    serving = (deployment for deployment in present if request.path in deployment.serves)
-    return Rung(tier, tuple(_offer(request, policy, tier, deployment) for deployment in serving))
+    serving = (deployment for deployment in present if facts.endpoint in deployment.serves)
+    return Rung(tier, tuple(_offer(facts, policy, tier, deployment) for deployment in serving))
 
 
-def _offer(request: ChatRequest, policy: TenantPolicy, tier: str, deployment: DeploymentSnapshot) -> Offer:
+def _offer(facts: RequestFacts, policy: TenantPolicy, tier: str, deployment: DeploymentSnapshot) -> Offer:
     """Price one deployment: worst case = price of (estimated input, cap times the number of choices)."""
-    input_tokens = request.estimated_input_tokens()
-    cap = output_cap(request, policy, deployment)
-    stated = request.max_tokens is not None or policy.max_output_tokens is not None
+    input_tokens = facts.input_tokens
+    cap = output_cap(facts, policy, deployment)
+    stated = facts.max_tokens is not None or policy.max_output_tokens is not None
     step = PlannedStep(
         deployment=deployment.name,
         tier=tier,
         max_tokens=cap,
-        sent_max_tokens=cap if stated and cap != request.max_tokens else None,
-        worst_case_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, cap * request.n)),
+        sent_max_tokens=cap if stated and cap != facts.max_tokens else None,
+        worst_case_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, cap * facts.n)),
         input_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, 0)),
     )
     window = deployment.context_tokens
-    fits = window is None or input_tokens + (request.max_tokens or 0) <= window
+    fits = window is None or input_tokens + (facts.max_tokens or 0) <= window
     return Offer(step, deployment, fits)

@@ -4,6 +4,7 @@
 2. Otherwise guards that hold without being written send a request to the large tier: media, tools, JSON and scripts
    that the small tier was not measured on (`guard_*`); a context beyond a tier's window raises to the first that
    holds it.
+   A session that holds its tier keeps it, unless a guard raises it (`session`).
 3. Otherwise the tiers from the guard upwards are weighed (`router.weighing`): the least expected cost whose predicted
    quality is at least the floor, whose cost is worth its shadow price and whose latency is within the SLA. The floor
    is the policy's `quality` (`score`, or `prior` when no model could speak), or what control sets to keep a share
@@ -23,23 +24,21 @@ Failure is closed: no plan is made that the policy, the guards or the budget for
 
 from collections.abc import Sequence
 
-from core.chat import ChatRequest
+from core.facts import RequestFacts
 from core.plan import Complexity, Plan, Readiness, Reason, RegistrySnapshot, Standing
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TenantPolicy, TierTarget
 from core.weighing import UNSTEERED, Exclusion, Pin, Steering, Weighing
 from router.ladder import Offer, Rung, build_ladder
-from router.script import non_latin_ratio
 from router.standing_in import Wanted, affordable_offers, ready, with_fallbacks, within_budget
 from router.weighing import Option, Options, Scale, choose, described, options_of, spokesman
 
 DEFAULT_QUALITY = 0.5
-MAX_NON_LATIN_RATIO = 0.3
 KNOB_REASONS = {"quality": Reason.SCORE, "share": Reason.SHARE, "cost": Reason.COST}
 _NOT_READY: dict[Readiness, Exclusion] = {Readiness.LOADING: "loading", Readiness.DOWN: "down"}
 
 
 def make_plan(
-    request: ChatRequest,
+    facts: RequestFacts,
     policy: EffectivePolicy,
     complexity: Complexity | None,
     standing: Standing,
@@ -50,13 +49,13 @@ def make_plan(
     """Return the deployments to try, in order, within policy, budget and readiness, and what they were weighed against.
 
     Args:
-        request: what is asked.
+        facts: what the request declares.
         policy: the tenant's rules, and what the requested name means under them.
         complexity: how hard it is; None where nobody judged.
         standing: what the ledger says is free.
         registry: all deployments as they are now.
         steering: the floor and the shadow price that control asks for.
-        pin: the deployment that the session used last; leaving it costs its cached tokens.
+        pin: the deployment that the session used last, whose cached tokens leaving it costs, and the tier it holds.
 
     Raises:
         ModelNotFound: policy and target grant no deployment that exists.
@@ -64,9 +63,9 @@ def make_plan(
         Unavailable: nothing that may answer is ready, and the policy does not wait.
     """
     rules = policy.tenant_policy
-    ladder, options = _weighed(request, policy, complexity, build_ladder(request, policy, registry), pin)
+    ladder, options = _weighed(facts, policy, complexity, build_ladder(facts, policy, registry), pin)
     scale = _scale(rules, complexity, steering)
-    wanted = _wanted(request, policy, complexity, ladder, options, scale, steering)
+    wanted = _wanted(facts, policy, complexity, ladder, options, scale, steering, pin)
     affordable = [affordable_offers(rung, standing) for rung in ladder]
     rung, reason = within_budget(wanted, affordable, standing)
     chosen, first, reason = ready(wanted, rung, reason, affordable, rules)
@@ -77,14 +76,14 @@ def make_plan(
 
 
 def _weighed(
-    request: ChatRequest,
+    facts: RequestFacts,
     policy: EffectivePolicy,
     complexity: Complexity | None,
     ladder: tuple[Rung, ...],
     pin: Pin | None,
 ) -> tuple[tuple[Rung, ...], tuple[Options, ...]]:
     """Return the tiers with their offers in the order of their options; a named deployment stays first."""
-    options = options_of(request, policy.tenant_policy, complexity, ladder, pin)
+    options = options_of(facts, policy.tenant_policy, complexity, ladder, pin)
     if isinstance(policy.target, DeploymentTarget):
         return ladder, options
     return tuple(Rung(one[0].offer.step.tier, tuple(option.offer for option in one)) for one in options), options
@@ -97,19 +96,24 @@ def _scale(policy: TenantPolicy, complexity: Complexity | None, steering: Steeri
 
 
 def _wanted(
-    request: ChatRequest,
+    facts: RequestFacts,
     policy: EffectivePolicy,
     complexity: Complexity | None,
     ladder: tuple[Rung, ...],
     options: Sequence[Options],
     scale: Scale,
     steering: Steering,
+    pin: Pin | None,
 ) -> Wanted:
-    guard, guard_reason = _guarded(request, ladder)
+    guard, guard_reason = _guarded(facts, ladder)
     if not isinstance(policy.target, AutoTarget):
         rung = _named_rung(policy.target, ladder)
         reason = Reason.RULE if isinstance(policy.target, RuledTarget) else Reason.REQUESTED
         return Wanted(rung, min(rung, guard), reason, explicit=True)
+    held = _held_rung(pin, ladder)
+    if held is not None:
+        reason = Reason.SESSION if guard_reason is None or held > guard else guard_reason
+        return Wanted(max(held, guard), guard, reason, explicit=False)
     speakers = [spokesman(one) for one in options]
     choice = choose(speakers[guard:], scale)
     if guard_reason is not None and choice.rung == guard and choose(speakers, scale).rung <= guard:
@@ -142,11 +146,14 @@ def _weighing(
             return "not_asked"
         if option.rung < wanted.lowest:
             return "guard"
+        if wanted.reason is Reason.SESSION and option.rung != wanted.rung:
+            return "session"
         if option.offer.readiness is not Readiness.READY:
             return _NOT_READY[option.offer.readiness]
         return None if option.offer in affordable[option.rung] else ("budget" if option.offer.fits else "guard")
 
-    weighed = [] if wanted.explicit else [spokesman(one) for one in options[wanted.lowest :]]
+    is_free = not wanted.explicit and wanted.reason is not Reason.SESSION
+    weighed = [] if not is_free else [spokesman(one) for one in options[wanted.lowest :]]
     candidates = described(options, scale, judged=complexity is not None, spared=spared, weighed=weighed)
     return Weighing(candidates, scale.floor, scale.price_per_usd, scale.give_way)
 
@@ -164,16 +171,21 @@ def _named_rung(target: TierTarget | DeploymentTarget | RuledTarget, ladder: tup
             return 0
 
 
-def _guarded(request: ChatRequest, ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:
+def _held_rung(pin: Pin | None, ladder: tuple[Rung, ...]) -> int | None:
+    held_tier = None if pin is None else pin.held_tier
+    return next((index for index, rung in enumerate(ladder) if rung.tier == held_tier), None)
+
+
+def _guarded(facts: RequestFacts, ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:
     """Return the lowest rung that may answer and the guard that says so (None when the cheapest may)."""
     top = len(ladder) - 1
-    if request.has_media:
+    if facts.has_media:
         return top, Reason.GUARD_MEDIA
-    if request.has_tools:
+    if facts.has_tools:
         return top, Reason.GUARD_TOOLS
-    if request.wants_json:
+    if facts.response_format != "text":
         return top, Reason.GUARD_JSON
-    if request.last_user_text is not None and non_latin_ratio(request.last_user_text) > MAX_NON_LATIN_RATIO:
+    if facts.script != "latin":
         return top, Reason.GUARD_LANGUAGE
     roomy = next((index for index, rung in enumerate(ladder) if any(offer.fits for offer in rung.offers)), top)
     return roomy, Reason.GUARD_CONTEXT if roomy > 0 else None

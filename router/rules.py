@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from core.endpoints import CHAT, COMPLETIONS
 from core.facts import RequestFacts
 from core.rules import AutoTarget, EffectivePolicy, RoutingRule, RuleCondition, RuledTarget
 
+GENERATING = frozenset({CHAT, COMPLETIONS})
+
 
 def ruled(policy: EffectivePolicy, facts: RequestFacts) -> EffectivePolicy:
-    """Return the policy with the target of the rule that decides; an explicit choice comes before any rule."""
+    """Return the policy with the target of the rule that decides; an explicit choice comes before any rule.
+
+    Rules are about who writes an answer: embeddings, whose vectors must come from one model, are left alone.
+    """
     rules = policy.tenant_policy.routing.rules
-    if not rules or not isinstance(policy.target, AutoTarget):
+    if not rules or not isinstance(policy.target, AutoTarget) or facts.endpoint not in GENERATING:
         return policy
     rule = deciding_rule(rules, facts)
     return policy if rule is None else replace(policy, target=RuledTarget(rule.name, rule.use))

@@ -14,7 +14,7 @@ takes cheap tiers away, a higher shadow price only dear ones.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from core.chat import ChatRequest
+from core.facts import RequestFacts
 from core.money import NANO_PER_USD, Usage
 from core.plan import Complexity, Readiness
 from core.rules import NO_SLA, TenantPolicy, Wish
@@ -55,7 +55,7 @@ def predicted_quality(p_small_suffices: float, rung: int, rungs: int) -> float:
 
 
 def options_of(
-    request: ChatRequest, policy: TenantPolicy, complexity: Complexity | None, ladder: Sequence[Rung], pin: Pin | None
+    facts: RequestFacts, policy: TenantPolicy, complexity: Complexity | None, ladder: Sequence[Rung], pin: Pin | None
 ) -> tuple[Options, ...]:
     """Return the options of each tier in the order in which they are preferred there.
 
@@ -69,7 +69,7 @@ def options_of(
             float(at == last) if complexity is None else predicted_quality(complexity.p_small_suffices, at, last + 1)
         )
         tokens = _predicted_tokens(complexity, at, last)
-        weighed.append([_option(request, policy, offer, at, quality, tokens) for offer in rung.offers])
+        weighed.append([_option(facts, policy, offer, at, quality, tokens) for offer in rung.offers])
     left_nano_usd = _cost_of_leaving(pin, weighed)
     return tuple(tuple(_preferred(options, pin, left_nano_usd)) for options in weighed)
 
@@ -115,24 +115,24 @@ def described(
 
 
 def _option(
-    request: ChatRequest, policy: TenantPolicy, offer: Offer, rung: int, quality: float, predicted: int | None
+    facts: RequestFacts, policy: TenantPolicy, offer: Offer, rung: int, quality: float, predicted: int | None
 ) -> Option:
-    deployment, input_tokens = offer.deployment, request.estimated_input_tokens()
+    deployment, input_tokens = offer.deployment, facts.input_tokens
     tokens = min(deployment.expected_output_tokens if predicted is None else predicted, offer.step.max_tokens)
-    cost = deployment.price.cost_nano_usd(Usage(input_tokens, tokens * request.n))
+    cost = deployment.price.cost_nano_usd(Usage(input_tokens, tokens * facts.n))
     forecast = deployment.forecast
     if forecast is None:
         return Option(rung, offer, quality, None, None, 0.0, cost)
     ttft_ms, total_ms = forecast.ttft_ms(input_tokens), forecast.total_ms(input_tokens, tokens)
-    return Option(rung, offer, quality, ttft_ms, total_ms, _late_ratio(request, policy, offer, ttft_ms, total_ms), cost)
+    return Option(rung, offer, quality, ttft_ms, total_ms, _late_ratio(facts, policy, offer, ttft_ms, total_ms), cost)
 
 
-def _late_ratio(request: ChatRequest, policy: TenantPolicy, offer: Offer, ttft_ms: float, total_ms: float) -> float:
+def _late_ratio(facts: RequestFacts, policy: TenantPolicy, offer: Offer, ttft_ms: float, total_ms: float) -> float:
     """Return by how much the worse prediction passes its limit: the SLA's, or a nearer one that the caller has set."""
-    sla, demands = policy.sla.get(offer.step.tier, NO_SLA), request.demands
-    totals = (sla.total_ms, demands.deadline_ms, None if request.stream else demands.read_timeout_ms)
+    sla = policy.sla.get(offer.step.tier, NO_SLA)
+    totals = (sla.total_ms, facts.deadline_ms, None if facts.stream else facts.read_timeout_ms)
     late = max((total_ms / limit - 1.0 for limit in totals if limit), default=0.0)
-    if request.stream and sla.ttft_ms:
+    if facts.stream and sla.ttft_ms:
         late = max(late, ttft_ms / sla.ttft_ms - 1.0)
     return max(0.0, late)
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from core.chat import ChatRequest, parse_chat_request
+from core.facts import RequestFacts
 from core.money import Price
 from core.plan import Complexity, DeploymentSnapshot, LatencyForecast, Readiness, RegistrySnapshot
 from core.rules import (
@@ -21,6 +22,7 @@ from core.rules import (
     WhenLoading,
     Wish,
 )
+from router.facts import facts_of
 
 EASY = Complexity(0.9, "model:test@00000000")
 HARD = Complexity(0.1, "model:test@00000000")
@@ -29,6 +31,10 @@ HARD = Complexity(0.1, "model:test@00000000")
 def chat(text: str = "Sort 3 1 2", **fields: Any) -> ChatRequest:
     body = {"model": "auto", "messages": [{"role": "user", "content": text}], **fields}
     return parse_chat_request(msgspec.json.encode(body), "req_test")
+
+
+def declared(request: ChatRequest | None = None) -> RequestFacts:
+    return facts_of(request or chat(), "/v1/chat/completions")
 
 
 def deployment(

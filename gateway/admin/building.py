@@ -22,6 +22,7 @@ from gateway.admin.state_routes import StoreProbe
 from gateway.admin.treasury import TreasuryBudgets
 from gateway.admin_api import AdminApi, admin_app
 from gateway.candidate_policies import CandidatePolicies
+from gateway.decisions import Decisions
 from gateway.feedback import Feedback
 from gateway.hosting import Hosting
 from gateway.settings import Settings
@@ -58,6 +59,7 @@ def build_admin(
     feedback: Feedback,
     registry: Registry,
     hosting: Hosting,
+    decisions: Decisions,
     probe: Callable[[KeyStore], StoreProbe],
     exposition: Callable[[], tuple[bytes, str]],
 ) -> Admin:
@@ -77,6 +79,7 @@ def build_admin(
         feedback: takes users' words on answers.
         registry: the deployments and their state.
         hosting: the engines.
+        decisions: the decision records.
         probe: makes what asks whether the stores answer, of a key store that threads may use.
         exposition: returns the metrics and their content type.
 
@@ -100,6 +103,7 @@ def build_admin(
         cache=CacheAdministration(cache, lambda: watcher.current, changes, save_evidence),
         feedback=feedback,
         engines=EngineAdministration(hosting, changes),
+        decisions=decisions,
         changes=changes,
         insight=Insight(LogReader(settings.beside("requests")), clock, registry),
         dashboard=Dashboard(load_assets(), Sessions(pepper, clock), authenticator),

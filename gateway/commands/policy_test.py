@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.commands.options import Subparsers, add_config, add_json
 
 if TYPE_CHECKING:
-    from core.chat import ChatRequest
-    from core.plan import Complexity
-    from gateway.policy_examples import Judge, Tried
+    from gateway.policy_examples import Tried
 
 
 def add_test(actions: "Subparsers[Any]") -> None:
@@ -31,6 +29,7 @@ def run_test(arguments: argparse.Namespace) -> int:
     import msgspec
     from rich.console import Console
 
+    from gateway.dry_run import offline_judge
     from gateway.policy_examples import try_examples
     from gateway.policy_report import catalogue, tenant_in_force
     from gateway.settings import load_policy_set, load_settings
@@ -39,37 +38,13 @@ def run_test(arguments: argparse.Namespace) -> int:
     policies = load_policy_set(settings)
     names = policies.tenants() if arguments.tenant is None else (arguments.tenant,)
     tenants = [tenant_in_force(settings, policies, name) for name in names]
-    registry, judge = catalogue(settings), _judge(settings.pair)
+    registry, (judge, _) = catalogue(settings), offline_judge(settings.pair)
     tried = {one.policy.tenant: try_examples(policies, one, registry, judge) for one in tenants if one.policy.examples}
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(tried)).decode())
     else:
         _print(Console(), tried)
     return 1 if any(one.missed for results in tried.values() for one in results) else 0
-
-
-def _judge(pair: str) -> "Judge":
-    """Return what scores a request; the encoder is loaded when the first one needs it."""
-    from functools import cache
-
-    from router.complexity import PairModel
-
-    @cache
-    def model() -> PairModel:
-        from gateway.offline import encoder_fingerprint
-
-        return PairModel.load(pair, encoder_fingerprint())
-
-    def judge(request: "ChatRequest") -> "Complexity":
-        import asyncio
-
-        from gateway.offline import embed_texts
-
-        text = request.last_user_text
-        vector = embed_texts([text])[0] if text and text.strip() else None
-        return asyncio.run(model().classify(request, vector))
-
-    return judge
 
 
 def _print(console: Any, tried: "dict[str, tuple[Tried, ...]]") -> None:

@@ -1,10 +1,11 @@
-"""`headgate route score | eval | calibrate | train`: complexity scores of prompts in a file, without a gateway."""
+"""`headgate route explain | score | eval | calibrate | train`: decisions and scores of prompts, without a gateway."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_json
+from gateway.commands.route_explain import add_explain
 
 OUTCOMES_HELP = "JSON lines with `query`, `small_score`, `large_score` (0 to 1)"
 
@@ -13,6 +14,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     """Register the command."""
     parser = subparsers.add_parser("route", help="score prompts, train and calibrate the complexity router")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add_explain(actions)
     score = actions.add_parser(
         "score",
         help="add p_small_suffices to every line of a file",

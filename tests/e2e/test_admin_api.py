@@ -33,6 +33,7 @@ ROUTES = {
     ("POST", "/admin/cache/feedback"): "operator",
     ("POST", "/admin/cache/forget"): "owner",
     ("POST", "/admin/feedback"): "operator",
+    ("GET", "/admin/decisions/req_0"): "viewer",
     ("GET", "/admin/cache/export"): "owner",
     ("POST", "/admin/cache/import"): "owner",
     ("POST", "/admin/policies/acme/compare"): "viewer",

@@ -11,7 +11,7 @@ from core.plan import Complexity, DeploymentSnapshot, LatencyForecast, Plan, Rea
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, Sla, Target, TierTarget, WhenExhausted, Wish
 from core.weighing import UNSTEERED, Pin, Steering
 from router.planner import make_plan
-from tests.planning import chat, deployment, policy, registry
+from tests.planning import chat, declared, deployment, policy, registry
 
 TIERS = ("small", "large", "huge")
 MODES: st.SearchStrategy[WhenExhausted] = st.sampled_from(["reject", "small_only", "cache_only"])
@@ -94,7 +94,7 @@ def planned(
     pin: Pin | None = None,
 ) -> Plan | None:
     try:
-        return make_plan(request, rules, complexity, standing, snapshot, steering, pin)
+        return make_plan(declared(request), rules, complexity, standing, snapshot, steering, pin)
     except (BudgetExhausted, ModelNotFound, Unavailable):
         return None
 

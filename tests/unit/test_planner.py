@@ -9,7 +9,7 @@ from core.errors import BudgetExhausted, ModelNotFound, Unavailable
 from core.plan import Complexity, Plan, Readiness, Reason, RegistrySnapshot, Standing
 from core.rules import DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget, WhenExhausted
 from router.planner import make_plan
-from tests.planning import EASY, HARD, chat, deployment, policy, registry, two_tiers
+from tests.planning import EASY, HARD, chat, declared, deployment, policy, registry, two_tiers
 
 RESETS_AT = datetime(2026, 2, 1, tzinfo=UTC)
 LARGE = TierTarget("large")
@@ -23,7 +23,7 @@ def plan(
     standing: Standing | None = None,
     tiers: RegistrySnapshot | None = None,
 ) -> Plan:
-    return make_plan(request or chat(), rules or policy(), complexity, standing or Standing(), tiers or two_tiers())
+    return make_plan(declared(request), rules or policy(), complexity, standing or Standing(), tiers or two_tiers())
 
 
 def names(made: Plan) -> list[str]:

@@ -15,6 +15,7 @@ from tests.planning import chat, policy
 FACTS = RequestFacts(
     model="gpt-4o",
     path="/v1/chat/completions",
+    endpoint="/chat/completions",
     user="eve",
     tags=("legal", "urgent"),
     stream=False,

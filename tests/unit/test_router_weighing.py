@@ -8,7 +8,7 @@ from core.rules import EffectivePolicy, Sla, TierTarget, Wish
 from core.weighing import UNSTEERED, Pin, Steering
 from router.planner import make_plan
 from router.weighing import predicted_quality
-from tests.planning import EASY, HARD, chat, deployment, policy, registry
+from tests.planning import EASY, HARD, chat, declared, deployment, policy, registry
 
 SLOW, FAST = LatencyForecast(queue_ms=2_000), LatencyForecast(base_ms=100, ms_per_output_token=1)
 SECOND = {"small": Sla(total_ms=1_000), "large": Sla(total_ms=1_000)}
@@ -28,7 +28,7 @@ def plan(
     request: ChatRequest | None = None,
 ) -> Plan:
     snapshot = tiers() if snapshot is None else snapshot
-    return make_plan(request or chat(), rules or policy(), complexity, Standing(), snapshot, steering, pin)
+    return make_plan(declared(request), rules or policy(), complexity, Standing(), snapshot, steering, pin)
 
 
 def outcome(made: Plan) -> tuple[str, Reason]:
@@ -156,9 +156,9 @@ def test_the_candidates_say_what_speaks_against_them() -> None:
     snapshot = registry(
         [deployment("s", 1)], [deployment("away", 10, Readiness.DOWN), deployment("l", 10)], [deployment("h", 10**9)]
     )
-    made = make_plan(chat(), policy(), HARD, Standing(10**6), snapshot)
+    made = make_plan(declared(), policy(), HARD, Standing(10**6), snapshot)
     assert excluded(made) == {"s": "quality", "away": "down", "l": None, "h": "budget"}
-    tools = make_plan(chat(tools=[{"type": "function"}]), policy(), EASY, Standing(), tiers())
+    tools = make_plan(declared(chat(tools=[{"type": "function"}])), policy(), EASY, Standing(), tiers())
     assert excluded(tools)["s"] == "guard"
     named = plan(policy(TierTarget("large")))
     assert excluded(named) == {"s": "not_asked", "l": None}
