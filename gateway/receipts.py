@@ -3,11 +3,10 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from core.money import usd_text
 from core.weighing import Candidate, Weighing
-from gateway.telemetry.receipt_log import ReceiptLog
 from gateway.trace_draft import TraceDraft
 from router.receipt import Decided
 
@@ -16,10 +15,20 @@ MAX_HEADER_CHARACTERS = 4_000
 HASHED_CHARACTERS = 64 * 1024
 
 
+class DecisionSink(Protocol):
+    """Keeps decisions; `record` neither blocks nor raises. `router` names the weights that judge here."""
+
+    router: str
+
+    def record(self, decided: Decided) -> None:
+        """Take one decision."""
+        ...
+
+
 class Receipts:
     """Notes decisions; the log writes them."""
 
-    def __init__(self, log: ReceiptLog, secret: bytes) -> None:
+    def __init__(self, log: DecisionSink, secret: bytes) -> None:
         self._log = log
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"headgate-receipt").digest()
 

@@ -14,8 +14,8 @@ from router.control import Control
 from router.planner import make_plan
 from tests.planning import chat, policy, two_tiers
 
-REQUEST, TIERS = chat("word " * 30), two_tiers()
-TOOLS = chat("word " * 30, tools=[{"type": "function"}])
+REQUEST, TIERS = declared(chat("word " * 30)), two_tiers()
+TOOLS = declared(chat("word " * 30, tools=[{"type": "function"}]))
 
 
 def steered(routing: Routing, target: TierTarget | None = None) -> EffectivePolicy:
