@@ -12,7 +12,7 @@ from core.rules import EffectivePolicy, Routing, TierTarget
 from core.weighing import UNSTEERED
 from router.control import Control
 from router.planner import make_plan
-from tests.planning import chat, policy, two_tiers
+from tests.planning import chat, declared, policy, two_tiers
 
 REQUEST, TIERS = declared(chat("word " * 30)), two_tiers()
 TOOLS = declared(chat("word " * 30, tools=[{"type": "function"}]))
