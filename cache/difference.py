@@ -1,6 +1,7 @@
 """Compare two readings of prompts: which words only one of them has, up to spelling slips, and whether order agrees."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cache import words
@@ -175,21 +176,35 @@ def _is_moved_adverbial(cached: tuple[Content, ...], new: tuple[Content, ...]) -
     """Whether one text is the other with one block moved, under the same preposition in both.
 
     A block that holds a number may lose its preposition: "for course 425, how many" and "how many has course 425".
+    What stands before both places of the block and after both must be alike already, which leaves few to compare.
     """
+    count = len(cached)
+    if count != len(new):
+        return False
     stems_cached, stems_new = [one.stem for one in cached], [one.stem for one in new]
+    start, end = alike_at_start(stems_cached, stems_new), alike_at_start(stems_cached[::-1], stems_new[::-1])
     heads = [at for at, one in enumerate(cached) if one.preposition in words.MOVABLE_PREPOSITIONS]
     for head in heads:
-        for end in range(head + 1, len(cached) + 1):
-            size, rest = end - head, stems_cached[:head] + stems_cached[end:]
-            for at, one in enumerate(new):
-                if stems_new[at : at + size] != stems_cached[head:end]:
+        for at, one in enumerate(new):
+            if one.stem != cached[head].stem or min(head, at) > start:
+                continue
+            behind = max(head, at)
+            for size in range(max(1, count - end - behind), count - behind + 1):
+                block = stems_cached[head : head + size]
+                if stems_new[at : at + size] != block:
+                    break
+                if stems_new[:at] + stems_new[at + size :] != stems_cached[:head] + stems_cached[head + size :]:
                     continue
-                numbered = not one.preposition and any(_has_digit(stem) for stem in stems_cached[head:end])
-                if one.preposition != cached[head].preposition and not numbered:
-                    continue
-                if stems_new[:at] + stems_new[at + size :] == rest:
+                numbered = not one.preposition and any(map(_has_digit, block))
+                if numbered or one.preposition == cached[head].preposition:
                     return True
     return False
+
+
+def alike_at_start(ones: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many words both begin with alike."""
+    pairs = enumerate(zip(ones, others, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(ones), len(others)))
 
 
 def _has_digit(text: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cache import words
-from cache.difference import Difference
+from cache.difference import Difference, alike_at_start
 from cache.lexicon import Lexicon
 from cache.reading import Reading
 
@@ -165,9 +165,9 @@ def _in_order(ones: Sequence[str], others: Sequence[str]) -> float:
     """Return the longest common subsequence over the longer length; quadratic, so only the first 64 words count."""
     ones, others = ones[:64], others[:64]
     longer = max(1, len(ones), len(others))
-    start = _alike_at_start(ones, others)
+    start = alike_at_start(ones, others)
     ones, others = ones[start:], others[start:]
-    end = _alike_at_start(ones[::-1], others[::-1])
+    end = alike_at_start(ones[::-1], others[::-1])
     ones, others = ones[: len(ones) - end], others[: len(others) - end]
     row = [0] * (len(others) + 1)
     for one in ones:
@@ -177,8 +177,3 @@ def _in_order(ones: Sequence[str], others: Sequence[str]) -> float:
             row[at] = before + 1 if one == other else max(kept, row[at - 1])
             before = kept
     return (start + row[-1] + end) / longer
-
-
-def _alike_at_start(ones: Sequence[str], others: Sequence[str]) -> int:
-    pairs = enumerate(zip(ones, others, strict=False))
-    return next((at for at, (one, other) in pairs if one != other), min(len(ones), len(others)))

@@ -67,7 +67,7 @@ class OpenVinoMiniLm:
         pieces = [None if len(text) > _MAX_CHARS else self._tokenizer.encode(text).ids for text in texts]
         fitting = {at: ids for at, ids in enumerate(pieces) if ids is not None and len(ids) <= _WINDOW}
         vectors: list[Vector | None] = [None] * len(texts)
-        for group in _alike_in_length(fitting):
+        for group in alike_in_length(fitting):
             rows = self._infer([fitting[at] for at in group])
             for at, row in zip(group, rows, strict=True):
                 vectors[at] = row
@@ -101,7 +101,7 @@ class OpenVinoMiniLm:
         return core.compile_model(graph, "CPU", _CONFIGURATION).create_infer_request()
 
 
-def _alike_in_length(fitting: dict[int, list[int]]) -> Iterator[list[int]]:
+def alike_in_length(fitting: dict[int, list[int]]) -> Iterator[list[int]]:
     """Yield groups whose padding stays below half of the longest text."""
     group: list[int] = []
     for at in sorted(fitting, key=lambda one: len(fitting[one])):

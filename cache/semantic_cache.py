@@ -204,6 +204,8 @@ class SemanticCache:
         neighbours = await self._neighbours(keys.scope, vector)
         near: NearRecord | None = None
         for neighbour in neighbours:
+            if neighbour is not neighbours[0]:
+                await asyncio.sleep(0)  # a long pair takes milliseconds to judge: others have their turn between two
             entry = await self._read(caller, request, keys, neighbour.entry_id)
             if entry is None:
                 continue

@@ -13,7 +13,7 @@ from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
 from cache.minilm import MiniLm, bundled_lexicon, bundled_model_dir, checked, load_minilm
-from cache.minilm_openvino import SINGLE_PIECES, OpenVinoMiniLm
+from cache.minilm_openvino import SINGLE_PIECES, OpenVinoMiniLm, alike_in_length
 from cache.semantic_cache import SemanticCache
 from core.cached import NearHit, SemanticHit
 from core.clock import SystemClock
@@ -66,6 +66,18 @@ def test_a_text_has_one_vector_at_each_edge_of_the_graphs_alone_and_in_company(
         groups = [texts[at : at + together] for at in range(0, len(texts), together)]
         found = np.stack([one for group in groups for one in fast.encode(group) if one is not None])
         assert (expected * found).sum(axis=1).min() > 0.9999
+
+
+def test_a_batch_is_grouped_by_length_so_that_short_texts_are_not_padded_to_long_ones(fast: OpenVinoMiniLm) -> None:
+    lengths = [5, 200, 6, 10, 120, 11]
+    groups = [[lengths[at] for at in group] for group in alike_in_length({at: [0] * n for at, n in enumerate(lengths)})]
+    assert groups == [[5, 6, 10], [11], [120, 200]]
+    texts = ["river " * (length - 2) for length in lengths]
+    together, alone = fast.encode(texts), [fast.encode([text])[0] for text in texts]
+    for one, other in zip(together, alone, strict=True):
+        assert one is not None
+        assert other is not None
+        assert float(one @ other) > 0.9999
 
 
 def test_a_vector_does_not_change_when_the_next_text_is_encoded(fast: OpenVinoMiniLm) -> None:

@@ -22,8 +22,10 @@ class GatedEncoder:
         self.gate.set()
         self.entered = threading.Event()
         self.batches: list[list[str]] = []
+        self.threads: set[str] = set()
 
     def encode(self, texts: Sequence[str]) -> list[Vector | None]:
+        self.threads.add(threading.current_thread().name)
         self.entered.set()
         self.gate.wait(10)
         self.batches.append(list(texts))
@@ -129,4 +131,20 @@ async def test_remembered_vectors_are_bounded() -> None:
     for text in ("a", "b", "a"):
         await embedder.embed([text])
     assert encoder.batches == [["a"], ["b"], ["a"]]
+    await embedder.close()
+
+
+async def test_encoding_has_one_thread_of_its_own_and_leaves_the_event_loop_free() -> None:
+    encoder = GatedEncoder()
+    embedder = BatchingEmbedder("words", lambda: encoder)
+    await ready(embedder)
+    encoder.gate.clear()
+    waiting = [asyncio.create_task(embedder.embed([str(number)])) for number in range(16)]
+    await asyncio.to_thread(encoder.entered.wait, 10)
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting), "the loop turns while the encoder works"
+    encoder.gate.set()
+    await asyncio.gather(*waiting)
+    assert encoder.threads == {"headgate-encoder"}
+    assert len(encoder.batches) <= 3
     await embedder.close()

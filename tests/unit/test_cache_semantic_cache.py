@@ -1,5 +1,6 @@
 """The order of levels, the caller's controls, isolation on a hit, and failing open."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from cache.entry_store import MemoryEntryStore
 from cache.fingerprint import Fingerprinter
+from cache.guard import Guard, Served, Vetoed
 from cache.semantic_cache import SemanticCache
 from cache.vector_index import BruteForceIndex, Neighbour
 from core.cached import Bypass, Entry, ExactHit, Miss, NearHit, SemanticHit, Vector
@@ -60,6 +62,29 @@ async def test_similar_with_another_meaning_is_a_near_hit() -> None:
     assert (found.entry_id, found.veto) == (entry_id, "number")
     assert found.vector is not None
     assert bench.cache.stats.near == 1
+
+
+async def test_the_event_loop_has_its_turn_between_two_neighbours() -> None:
+    turns, seen = 0, []
+
+    class NotingGuard(Guard):
+        def judge(self, *pair: Any, **how: Any) -> Served | Vetoed:
+            seen.append(turns)
+            return super().judge(*pair, **how)
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    bench = Bench(guard=NotingGuard())
+    for number in (3, 4, 5):
+        await bench.kept(f"Sort these numbers: 7 {number} 9")
+    turning = asyncio.create_task(turn())
+    assert isinstance(await bench.cache.lookup(caller(), request("Sort these numbers: 7 2 9"), policy()), NearHit)
+    turning.cancel()
+    assert len(seen) == len(set(seen)) == 3
 
 
 async def test_something_else_is_a_miss_with_the_routers_vector() -> None:
