@@ -7,8 +7,6 @@ stretches of both tell input from output. Prompts are random numbers, so that no
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -19,14 +17,13 @@ import msgspec
 
 from backends.engines.cpu_time import group_cpu_s
 from backends.engines.devices import device_bytes
-from backends.engines.engine_state import EngineState
 from backends.engines.kinds import engine_version, launcher_of
-from backends.engines.launcher import EngineLauncher
 from backends.engines.recipes import Recipe
 from backends.engines.supervisor import Supervisor
 from backends.engines.weights_digest import weights_digest
 from core.clock import Clock
 from core.errors import ConfigurationError
+from gateway.one_engine import engine_failure, one_engine
 from policies.measured_price import MeasuredPrice, Sample, check_hourly_usd, cpu_s_per_m
 
 SAMPLES_OF_EACH = 3
@@ -86,7 +83,7 @@ async def measure(
     spec = replace(recipe.spec, port=None)
     digest = weights_digest(spec.model_dir, recipe.name)
     launcher = launcher_of(replace(recipe, spec=spec), device_bytes)
-    async with _engine(launcher, state_dir, clock) as supervisor:
+    async with one_engine(launcher, state_dir, clock) as supervisor:
         samples = await _Bench(recipe, supervisor, effort, clock).samples()
     try:
         per_m_input, per_m_output = cpu_s_per_m(samples)
@@ -106,33 +103,6 @@ async def measure(
         cpu_s_per_m_output=per_m_output,
     )
     return measured, samples
-
-
-@asynccontextmanager
-async def _engine(launcher: EngineLauncher, state_dir: Path, clock: Clock) -> AsyncIterator[Supervisor]:
-    """Run the engine; what its weights lack is said before anything starts, and one failure is enough."""
-    launcher.command(port=1)
-    failed = asyncio.Event()
-    supervisor = Supervisor(
-        launcher,
-        clock,
-        state_dir,
-        on_change=lambda state: failed.set() if state is EngineState.FAILED else None,
-    )
-    supervisor.start()
-    try:
-        ready = asyncio.create_task(supervisor.wait_ready(2 * launcher.spec.start_timeout_s))
-        failing = asyncio.create_task(failed.wait())
-        await asyncio.wait((ready, failing), return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        failing.cancel()
-        await asyncio.gather(ready, failing, return_exceptions=True)
-        if supervisor.state is not EngineState.READY:
-            problem = supervisor.last_error or "the engine did not become ready"
-            raise _failure(launcher.spec.name, problem.removeprefix(f"recipe {launcher.spec.name}: "))
-        yield supervisor
-    finally:
-        await supervisor.stop()
 
 
 class _Bench:
@@ -155,11 +125,11 @@ class _Bench:
                     await self._round(client, workload)
                 return tuple([await self._sample(client, one) for _ in range(SAMPLES_OF_EACH) for one in workloads])
         except httpx.HTTPError as problem:
-            raise _failure(name, f"the engine failed meanwhile: {type(problem).__name__} {problem}") from problem
+            raise engine_failure(name, f"the engine failed meanwhile: {type(problem).__name__} {problem}") from problem
         except msgspec.MsgspecError as problem:
-            raise _failure(name, f"the engine's answer has no usage: {problem}") from problem
+            raise engine_failure(name, f"the engine's answer has no usage: {problem}") from problem
         except ProcessLookupError as problem:
-            raise _failure(name, f"its CPU time cannot be read: {problem}") from problem
+            raise engine_failure(name, f"its CPU time cannot be read: {problem}") from problem
 
     async def _long_prompts(self, client: httpx.AsyncClient) -> _Workload:
         """Fill three quarters of the context, counting with what two shorter prompts took."""
@@ -205,12 +175,7 @@ class _Bench:
         }
         url = self._supervisor.base_url
         if url is None:
-            raise _failure(spec.name, self._supervisor.last_error or "the engine is not ready any more")
+            raise engine_failure(spec.name, self._supervisor.last_error or "the engine is not ready any more")
         answer = await client.post(f"{url}/chat/completions", json=body)
         answer.raise_for_status()
         return msgspec.json.decode(answer.content, type=_Answer).usage
-
-
-def _failure(recipe: str, problem: str) -> ConfigurationError:
-    line = " ".join(problem.split())[:300]
-    return ConfigurationError(f"recipe {recipe}", "", line, f"see `headgate models check {recipe}`, then measure again")

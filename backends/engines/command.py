@@ -6,6 +6,7 @@ import shutil
 
 import msgspec
 
+from backends.engines.devices import DeviceBytes, memory_ratio
 from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, nobody_alone
 from backends.engines.options import parse_options
 from backends.engines.worker_launcher import (
@@ -17,6 +18,7 @@ from backends.engines.worker_launcher import (
 )
 from core.errors import ConfigurationError
 
+RATIO = "memory_ratio"
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -25,7 +27,8 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         command: program and arguments, in which `{port}`, `{model}`, `{weights}`, `{context_tokens}`,
-            `{max_output_tokens}`, `{memory_bytes}` and `{devices}` are filled in; no shell is involved.
+            `{max_output_tokens}`, `{memory_bytes}`, `{memory_ratio}` (of the device) and `{devices}` are filled in; no
+            shell is involved.
         environment: variables beside the few that every engine gets; placeholders are filled in, too.
         prefix_caching_off: arguments that switch prefix caching off, added when tenants could time each other.
         isolates_prefixes: whether the server keeps prefixes apart by the field `cache_salt`.
@@ -43,9 +46,12 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class CommandLauncher:
     """Runs the recipe's command line."""
 
-    def __init__(self, spec: EngineSpec, *, single_tenant: SingleTenant = nobody_alone) -> None:
+    def __init__(
+        self, spec: EngineSpec, device_bytes: DeviceBytes, *, single_tenant: SingleTenant = nobody_alone
+    ) -> None:
         """Check the options; raises ConfigurationError when one cannot be used."""
         self._spec = spec
+        self._device_bytes = device_bytes
         self._single_tenant = single_tenant
         self._options = parse_options(spec, _Options)
         self._values = {
@@ -118,7 +124,7 @@ class CommandLauncher:
     def _check(self) -> None:
         texts = [*self._options.command, *self._options.environment.values()]
         used = {name for text in texts for name in PLACEHOLDER.findall(text)}
-        known = {*self._values, "port"}
+        known = {*self._values, "port", RATIO}
         if not self._options.command:
             raise self._error("options.command", "is empty", "write the program and its arguments as a list")
         for name in sorted(used - known):
@@ -133,6 +139,8 @@ class CommandLauncher:
 
     def _filled(self, text: str, port: int) -> str:
         values = self._values | {"port": str(port)}
+        if f"{{{RATIO}}}" in text:
+            values[RATIO] = str(memory_ratio(self._spec, self._device_bytes))
         return PLACEHOLDER.sub(lambda found: values[found[1]], text)
 
     def _error(self, key: str, problem: str, mend: str) -> ConfigurationError:

@@ -1,4 +1,4 @@
-"""Reads from `/proc` how much CPU time an engine's process group has used."""
+"""Reads from `/proc` how much CPU time and memory an engine's process group uses."""
 
 import os
 from fractions import Fraction
@@ -30,3 +30,22 @@ def _stat(process: Path) -> list[str]:
         return (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def group_resident_bytes(group: int, proc: Path = PROC) -> int | None:
+    """Return the memory of a process group, shared pages counted once, or None where `/proc` does not tell."""
+    sizes = [
+        _proportional_bytes(entry)
+        for entry in proc.glob("[0-9]*")
+        if (fields := _stat(entry)) and int(fields[_GROUP]) == group
+    ]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
+
+
+def _proportional_bytes(process: Path) -> int | None:
+    try:
+        lines = (process / "smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)

@@ -3,10 +3,14 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
+from decimal import ROUND_DOWN, Decimal
 from functools import cache
 
+from backends.engines.launcher import EngineSpec
 from core.errors import ConfigurationError
 
+DeviceBytes = Callable[[str], int]
 CPU = "cpu"
 MIB = 1 << 20
 QUERY = ("--query-gpu=index,memory.total", "--format=csv,noheader,nounits")
@@ -26,6 +30,22 @@ def device_bytes(device: str) -> int:
         known = ", ".join((CPU, *_gpus()))
         raise ConfigurationError(f"device {device}", "", "is not in this machine", f"name one of: {known}")
     return found
+
+
+def memory_ratio(spec: EngineSpec, total_bytes: DeviceBytes) -> Decimal:
+    """Return the engine's declared share of the smallest of its devices, rounded down to a thousandth.
+
+    Engines that are started with it never claim more of a device together than they declare.
+
+    Raises:
+        ConfigurationError: there is no such device, or the share is more than all of it.
+    """
+    total = min(total_bytes(device) for device in spec.devices)
+    ratio = Decimal(spec.memory_bytes) / len(spec.devices) / total
+    if ratio > 1:
+        problem = f"is more than {len(spec.devices)} x {total} bytes"
+        raise ConfigurationError(f"recipe {spec.name}", "memory_bytes", problem, "lower it, or name more devices")
+    return ratio.quantize(Decimal("0.001"), ROUND_DOWN)
 
 
 @cache

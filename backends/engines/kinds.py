@@ -4,12 +4,13 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from backends.engines.command import CommandLauncher
+from backends.engines.devices import DeviceBytes
 from backends.engines.launcher import EngineLauncher, EngineSpec, SingleTenant, nobody_alone
 from backends.engines.llama_server import LlamaServerLauncher
 from backends.engines.openvino import OpenVinoLauncher
 from backends.engines.recipes import EngineKind, Recipe
 from backends.engines.transformers import TransformersLauncher
-from backends.engines.vllm import DeviceBytes, VllmLauncher
+from backends.engines.vllm import VllmLauncher
 
 Build = Callable[[EngineSpec, DeviceBytes, SingleTenant], EngineLauncher]
 
@@ -18,7 +19,7 @@ KINDS: dict[EngineKind, Build] = {
     "transformers": lambda spec, _, alone: TransformersLauncher(spec, single_tenant=alone),
     "vllm": lambda spec, device_bytes, alone: VllmLauncher(spec, device_bytes, single_tenant=alone),
     "llama-server": lambda spec, _, alone: LlamaServerLauncher(spec, single_tenant=alone),
-    "command": lambda spec, _, alone: CommandLauncher(spec, single_tenant=alone),
+    "command": lambda spec, device_bytes, alone: CommandLauncher(spec, device_bytes, single_tenant=alone),
 }
 
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, nobody_alone
 from backends.engines.model_files import check_precision, gguf_file, gguf_precision
 from backends.engines.options import parse_options
+from backends.engines.weights_store import resolve_weights
 from backends.engines.worker_launcher import (
     QUIET,
     caches_prefixes,
@@ -101,7 +102,7 @@ class LlamaServerLauncher:
         if options.kv_cache_type is not None:
             yield from ("--cache-type-k", options.kv_cache_type, "--cache-type-v", options.kv_cache_type)
         if options.draft_weights is not None:
-            draft = gguf_file((weights.parent / Path(options.draft_weights).expanduser()).resolve(), spec.name)
+            draft = gguf_file(resolve_weights(options.draft_weights, weights.parent), spec.name)
             yield from ("--model-draft", str(draft), "--draft-max", str(options.guessed_tokens))
         if not caches_prefixes(spec, single_tenant=self._single_tenant()):
             yield from ("--no-cache-prompt", "--cache-ram", "0")

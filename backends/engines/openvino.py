@@ -10,6 +10,7 @@ import msgspec
 
 from backends.engines.launcher import Capabilities, EngineSpec, Precision, SingleTenant, nobody_alone
 from backends.engines.options import parse_options, refuse_small_cache
+from backends.engines.weights_store import resolve_weights
 from backends.engines.worker_launcher import (
     WORKER,
     caches_prefixes,
@@ -119,7 +120,7 @@ class OpenVinoLauncher:
         """Return the folder of the draft model; a relative one starts beside the weights."""
         if self._options.draft_weights is None:
             return None
-        folder = (self._spec.model_dir / Path(self._options.draft_weights).expanduser()).resolve()
+        folder = resolve_weights(self._options.draft_weights, self._spec.model_dir)
         _refuse_missing(folder, f"recipe {self._spec.name}", "options.draft_weights")
         return folder
 

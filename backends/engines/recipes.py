@@ -1,6 +1,5 @@
 """Reads recipes: small YAML files that say which weights an engine serves, how, and at what price."""
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from backends.engines.launcher import EngineSpec, Precision
+from backends.engines.weights_store import resolve_weights
 from core.errors import ConfigurationError
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
 
 EngineKind = Literal["openvino", "transformers", "vllm", "llama-server", "command"]
 RawPrice = Mapping[str, object]
-STORE = "models:"
-STORE_VARIABLE = "HEADGATE_MODELS"
 DEVICE = re.compile(r"cpu|cuda:\d+")
 
 
@@ -122,15 +120,6 @@ def load_recipe(name_or_path: str | Path, read_yaml: Callable[[Path], object]) -
     )
 
 
-def models_folder() -> Path:
-    """Return the folder of `models:NAME`: HEADGATE_MODELS, else `headgate/models` in the user's data folder."""
-    chosen = os.environ.get(STORE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().resolve()
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser().resolve() / "headgate" / "models"
-
-
 def _find(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     path = Path(text) if text.endswith((".yaml", ".yml")) else RECIPES_DIR / f"{text}.yaml"
@@ -171,7 +160,7 @@ def _spec(path: Path, parsed: _RecipeFile) -> EngineSpec:
     return EngineSpec(
         name=path.stem,
         model=parsed.model,
-        model_dir=_weights(path, parsed.weights),
+        model_dir=resolve_weights(parsed.weights, path.parent),
         precision=parsed.precision,
         memory_bytes=parsed.memory_bytes,
         context_tokens=parsed.context_tokens,
@@ -186,9 +175,3 @@ def _spec(path: Path, parsed: _RecipeFile) -> EngineSpec:
         devices=tuple(parsed.devices),
         options=parsed.options,
     )
-
-
-def _weights(path: Path, text: str) -> Path:
-    if text.startswith(STORE):
-        return models_folder() / text.removeprefix(STORE)
-    return (path.parent / Path(text).expanduser()).resolve()

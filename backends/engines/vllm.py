@@ -6,21 +6,21 @@ development mode (needed for sleeping) requires.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from decimal import ROUND_DOWN, Decimal
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from backends.engines.container import Container
+from backends.engines.devices import DeviceBytes, memory_ratio
 from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, nobody_alone
 from backends.engines.model_files import HALF, check_precision, hugging_face_precision
 from backends.engines.options import parse_options
+from backends.engines.weights_store import resolve_weights
 from backends.engines.worker_launcher import QUIET, first_request, inherited_environment, visible_devices
 from core.errors import ConfigurationError
 
-DeviceBytes = Callable[[str], int]
 Count = Annotated[int, Meta(ge=1)]
 GIB = 1 << 30
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -158,13 +158,16 @@ class VllmLauncher:
         yield "quantization", options.quantization
         yield "kv-cache-dtype", options.kv_cache_dtype
         yield "load-format", options.load_format
-        yield "speculative-config", None if options.speculative is None else _json(options.speculative)
+        yield (
+            "speculative-config",
+            None if options.speculative is None else _json(self._speculation(options.speculative)),
+        )
 
     def _limits(self) -> Iterator[tuple[str, object]]:
         spec, options = self._spec, self._options
         yield "max-model-len", spec.context_tokens
         if spec.devices != ("cpu",):
-            yield "gpu-memory-utilization", self._memory_ratio()
+            yield "gpu-memory-utilization", memory_ratio(spec, self._device_bytes)
         yield "kv-cache-memory-bytes", options.kv_cache_memory_bytes
         yield "max-num-seqs", options.max_running
         yield "max-num-batched-tokens", options.batch_tokens
@@ -196,15 +199,12 @@ class VllmLauncher:
         if self._options.tool_call_parser is not None:
             yield "--enable-auto-tool-choice"
 
-    def _memory_ratio(self) -> Decimal:
-        """Return the declared share of the smallest device, so that engines on one device never claim more than all."""
-        spec = self._spec
-        total = min(self._device_bytes(device) for device in spec.devices)
-        ratio = Decimal(spec.memory_bytes) / len(spec.devices) / total
-        if ratio > 1:
-            mend = "lower memory_bytes, or name more devices"
-            raise self._error("memory_bytes", f"is more than {len(spec.devices)} x {total} bytes", mend)
-        return ratio.quantize(Decimal("0.001"), ROUND_DOWN)
+    def _speculation(self, wanted: Mapping[str, object]) -> Mapping[str, object]:
+        """Return vLLM's settings with the draft model's path in full."""
+        model = wanted.get("model")
+        if not isinstance(model, str):
+            return wanted
+        return {**wanted, "model": str(resolve_weights(model, self._spec.model_dir))}
 
     def _check_weights(self) -> None:
         spec, quantization = self._spec, self._options.quantization

@@ -1,4 +1,4 @@
-"""`headgate models list | check | convert`: recipes of hosted engines and the weights behind them."""
+"""`headgate models list | check | pull | convert | warm`: recipes of hosted engines and the weights behind them."""
 
 import argparse
 from pathlib import Path
@@ -8,20 +8,53 @@ from gateway.commands.options import Subparsers, add_json
 
 CONVERT_PYTHON = Path(".venv-convert/bin/python")
 PRECISIONS = ("int4", "int8", "fp16")
+RECIPE_HELP = "a recipe's name, or the path of a .yaml file"
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
-    """Register the command."""
-    parser = subparsers.add_parser("models", help="list, check and convert the models of hosted engines")
+    """Register the commands."""
+    parser = subparsers.add_parser("models", help="list, check, fetch, convert and try the models of hosted engines")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list the recipes", epilog="example: headgate models list --json")
+    listing.add_argument("recipe", nargs="*", help=f"{RECIPE_HELP} (default: all that ship)")
     add_json(listing)
     listing.set_defaults(run=run_list)
     check = actions.add_parser(
-        "check", help="check a recipe and its weights", epilog="example: headgate models check bundled-small-int4"
+        "check",
+        help="check recipes and their weights",
+        description="Checks all that can be checked without starting an engine: the recipe, the program, the weights "
+        "and their precision, the memory. Exit code 2 and one line for what cannot be used.",
+        epilog="example: headgate models check bundled-small-int4",
     )
-    check.add_argument("recipe", help="a recipe's name, or the path of a .yaml file")
+    check.add_argument("recipe", nargs="+", help=RECIPE_HELP)
+    check.add_argument("--digests", action="store_true", help="read every file and compare it with what was pulled")
+    add_json(check)
     check.set_defaults(run=run_check)
+    pull = actions.add_parser(
+        "pull",
+        help="fetch a recipe's weights from the model hub",
+        description="Fetches what the recipe's `hub` names into its `weights` folder and checks every digest. "
+        "HF_ENDPOINT names another hub, HF_TOKEN signs in for models with a licence to accept.",
+        epilog="example: headgate models pull qwen3-1.7b-int4-openvino",
+    )
+    pull.add_argument("recipe", help=RECIPE_HELP)
+    pull.add_argument("--revision", metavar="REV", help="a branch, tag or commit instead of the recipe's")
+    add_json(pull)
+    pull.set_defaults(run=run_pull)
+    warm = actions.add_parser(
+        "warm",
+        help="start a recipe's engine once, have it answer, and stop it",
+        description="Proves that a recipe works on this machine, and leaves its files in the page cache and compiled "
+        "kernels in the engine's own. A running gateway is left alone; both need memory while this runs.",
+        epilog="example: headgate models warm bundled-large",
+    )
+    warm.add_argument("recipe", help=RECIPE_HELP)
+    add_json(warm)
+    warm.set_defaults(run=run_warm)
+    _add_convert(actions)
+
+
+def _add_convert(actions: "Subparsers[Any]") -> None:
     convert = actions.add_parser(
         "convert",
         help="make OpenVINO weights from a Hugging Face model directory",
@@ -42,60 +75,103 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print every shipped recipe."""
-    import msgspec
+    """Print recipes."""
     from rich.console import Console
     from rich.table import Table
 
     from backends.engines.recipes import load_recipe, recipe_names
     from policies.safe_yaml import load_yaml
 
-    recipes = [load_recipe(name, load_yaml) for name in recipe_names()]
-    console = Console()
+    recipes = [load_recipe(name, load_yaml) for name in arguments.recipe or recipe_names()]
     if arguments.json:
-        rows = [
-            {
-                "recipe": recipe.name,
-                "engine": recipe.engine,
-                "model": recipe.spec.model,
-                "precision": recipe.spec.precision,
-                "context_tokens": recipe.spec.context_tokens,
-                "memory_bytes": recipe.spec.memory_bytes,
-                "installed": recipe.spec.model_dir.is_dir(),
-            }
-            for recipe in recipes
-        ]
-        console.print_json(msgspec.json.encode(rows).decode())
-        return 0
+        return _json(
+            [
+                {
+                    "recipe": recipe.name,
+                    "engine": recipe.engine,
+                    "model": recipe.spec.model,
+                    "precision": recipe.spec.precision,
+                    "devices": list(recipe.spec.devices),
+                    "context_tokens": recipe.spec.context_tokens,
+                    "memory_bytes": recipe.spec.memory_bytes,
+                    "hub": None if recipe.hub is None else recipe.hub.repo,
+                    "weights": str(recipe.spec.model_dir),
+                    "installed": recipe.spec.model_dir.exists(),
+                }
+                for recipe in recipes
+            ]
+        )
     table = Table(title="recipes")
-    for column in ("recipe", "engine", "precision", "context", "memory", "weights"):
-        table.add_column(column, no_wrap=True)
+    for column in ("recipe", "engine", "weights", "memory", "present"):
+        table.add_column(column, no_wrap=column in ("recipe", "engine"), overflow="fold")
     for recipe in recipes:
         spec = recipe.spec
-        table.add_row(
-            recipe.name,
-            recipe.engine,
-            spec.precision,
-            str(spec.context_tokens),
-            f"{spec.memory_bytes / 2**20:.0f} MiB",
-            "present" if spec.model_dir.is_dir() else "missing",
-        )
-    console.print(table)
+        present = "yes" if spec.model_dir.exists() else "pull" if recipe.hub is not None else "no"
+        memory = f"{spec.memory_bytes / 2**30:.1f} GiB on {', '.join(spec.devices)}"
+        table.add_row(recipe.name, recipe.engine, spec.precision, memory, present)
+    Console().print(table)
     return 0
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Check what can be checked without starting the engine."""
-    from backends.engines.devices import device_bytes
-    from backends.engines.kinds import launcher_of
+    """Check what can be checked without starting engines; the first that cannot be used ends it."""
     from backends.engines.recipes import load_recipe
-    from policies.prices import parse_price
+    from gateway.model_checks import check_recipe
+    from policies.safe_yaml import load_yaml
+
+    rows = []
+    for name in arguments.recipe:
+        recipe = load_recipe(name, load_yaml)
+        checked = check_recipe(recipe, digests=arguments.digests)
+        rows.append(checked)
+        if not arguments.json:
+            spec = recipe.spec
+            files = f", {checked.verified_files} files as pulled" if arguments.digests else ""
+            digest = f" ({checked.digest}{files})" if checked.digest else ""
+            print(f"{recipe.name}: {spec.model} at {spec.precision} in {spec.model_dir} can be started{digest}")
+    return _json(rows) if arguments.json else 0
+
+
+def run_pull(arguments: argparse.Namespace) -> int:
+    """Fetch the recipe's weights."""
+    import sys
+
+    import msgspec
+
+    from backends.engines.pulling import pull
+    from backends.engines.recipes import load_recipe
+    from core.errors import ConfigurationError
     from policies.safe_yaml import load_yaml
 
     recipe = load_recipe(arguments.recipe, load_yaml)
-    parse_price(dict(recipe.price), str(recipe.file), "price")
-    launcher_of(recipe, device_bytes).command(port=1)
-    print(f"{recipe.name}: {recipe.spec.model} at {recipe.spec.precision} in {recipe.spec.model_dir} can be started")
+    if recipe.hub is None:
+        mend = "add `hub: {repo: OWNER/NAME}`, or put the weights there yourself"
+        raise ConfigurationError(f"recipe {recipe.name}", "hub", "is not given", mend)
+    source = recipe.hub
+    if arguments.revision is not None:
+        source = msgspec.structs.replace(source, revision=arguments.revision)
+    pulled = pull(source, recipe.engine, recipe.spec.model_dir, lambda line: print(line, file=sys.stderr))
+    if arguments.json:
+        return _json(pulled)
+    size = sum(file.size_bytes for file in pulled.files)
+    print(f"{recipe.name}: {len(pulled.files)} files, {size / 2**20:.0f} MiB, in {recipe.spec.model_dir}")
+    return 0
+
+
+def run_warm(arguments: argparse.Namespace) -> int:
+    """Start the engine once and say how it went."""
+    import asyncio
+
+    from backends.engines.recipes import load_recipe
+    from core.clock import SystemClock
+    from gateway.model_checks import warm_recipe
+    from policies.safe_yaml import load_yaml
+
+    warmed = asyncio.run(warm_recipe(load_recipe(arguments.recipe, load_yaml), SystemClock()))
+    if arguments.json:
+        return _json(warmed)
+    memory = "" if warmed.resident_bytes is None else f", {warmed.resident_bytes / 2**20:.0f} MiB resident"
+    print(f"{warmed.recipe}: first token after {warmed.start_s:.1f} s, the next in {warmed.answer_s:.3f} s{memory}")
     return 0
 
 
@@ -119,3 +195,11 @@ def run_convert(arguments: argparse.Namespace) -> int:
     if done.returncode == 0:
         print(f"converted into {arguments.out}; point a recipe's `weights` at it", file=sys.stdout)
     return done.returncode
+
+
+def _json(value: object) -> int:
+    import msgspec
+    from rich.console import Console
+
+    Console().print_json(msgspec.json.encode(value).decode())
+    return 0

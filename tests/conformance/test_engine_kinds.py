@@ -241,6 +241,9 @@ async def test_several_streams_run_at_once_and_none_mixes_with_another(engine: h
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_a_client_that_leaves_frees_its_place(engine: httpx.AsyncClient, kind: Kind, stream: bool) -> None:
+    if kind.engine == "vllm" and not stream:
+        pytest.skip("vLLM 0.32 counts a request that is not streamed as running only when it ends")
+
     async def running() -> float:
         lines = (await engine.get("/metrics")).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(kind.running))

@@ -124,7 +124,10 @@ def test_every_route_of_the_api_is_among_those_tested(owner: httpx.Client) -> No
     described = {
         (
             method.upper(),
-            path.replace("{key_id}", "0" * 16).replace("{tenant}", "acme").replace("{request_id}", "req_0"),
+            path.replace("{key_id}", "0" * 16)
+            .replace("{tenant}", "acme")
+            .replace("{request_id}", "req_0")
+            .replace("{name}", "none"),
         )
         for path, item in paths.items()
         for method in item

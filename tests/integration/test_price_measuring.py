@@ -65,6 +65,6 @@ async def test_an_engine_that_does_not_start_is_one_line(tmp_path: Path) -> None
         .replace("context_tokens: 1024", "context_tokens: 999999")
         .replace("cache_tokens: 32768", "cache_tokens: 999999")
     )
-    with pytest.raises(ConfigurationError, match=r"^recipe wide: .*lower context_tokens.*measure again$") as caught:
+    with pytest.raises(ConfigurationError, match=r"^recipe wide: .*lower context_tokens.*try again$") as caught:
         await measure(load_recipe(recipe, load_yaml), Decimal(1), Effort(), tmp_path / "scratch", SystemClock())
     assert "\n" not in caught.value.message
