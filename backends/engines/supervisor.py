@@ -231,9 +231,10 @@ class Supervisor:
         self._began_s = self._clock.monotonic_s()
         self._enter(EngineState.STARTING)
         self._log.begin()
-        async with AsyncExitStack() as turn:
+        async with AsyncExitStack() as claimed, AsyncExitStack() as turn:
             await self._await_turn(turn)
             self._claim_memory()
+            claimed.callback(self._release_memory)
             scratch = self._scratch()
             await sweep_orphans(self._record)
             port = self._port()
@@ -267,8 +268,6 @@ class Supervisor:
             self._url = self._group = None
             await process.end()
             forget_group(self._record)
-            if self._memory is not None:
-                self._memory.release(self.name)
 
     async def _await_turn(self, turn: AsyncExitStack) -> None:
         """Wait until no other engine is starting on the same GPU: each measures what is free there while it starts."""
@@ -338,8 +337,7 @@ class Supervisor:
         self._enter(EngineState.SLEEPING)
         await self.leases.wait_idle(self._spec.drain_timeout_s)
         await self._tell(process, probe, can.sleep_path)
-        if self._memory is not None:
-            self._memory.release(self.name)
+        self._release_memory()
         await self._unless_over(process, self._awake.wait())
         self._began_s = self._clock.monotonic_s()
         self._enter(EngineState.WARMING)
@@ -420,6 +418,10 @@ class Supervisor:
         shortfall = self._memory.shortfall(self.name, self._spec.memory_bytes, self._spec.devices)
         if shortfall is not None:
             raise Fault(f"{shortfall}; lower memory_bytes, or host fewer engines on this device")
+
+    def _release_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.release(self.name)
 
     def _port(self) -> int:
         if self._spec.port is None:
