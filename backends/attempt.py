@@ -82,6 +82,8 @@ class LiveAnswer:
         self._text_bytes = 0
         self._body: Parsed | None = None
         self.content_type = "application/json"
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self._other_model: str | None = None
         self._reported: Usage | None = None
         self._is_report_last = False
         self._usage_frame: bytes | None = None
@@ -95,6 +97,7 @@ class LiveAnswer:
             AttemptError: nothing was sent to the client yet, so another deployment may be tried.
         """
         self._upstream = response.chunks
+        self.headers = response.headers
         if self._request.path not in KNOWN:
             self.content_type = response.content_type or "application/octet-stream"
         try:
@@ -163,8 +166,8 @@ class LiveAnswer:
         return self._clock.monotonic_s() - self._started_s
 
     def captured(self) -> Captured | None:
-        """Return the answer for the cache, or None when it is not complete, not sound or was too long."""
-        if not self.complete or self._kept_bytes > MAX_KEPT_BYTES:
+        """Return the answer for the cache, or None when it is not complete, not sound, too long or another model's."""
+        if not self.complete or self._kept_bytes > MAX_KEPT_BYTES or self._other_model is not None:
             return None
         if self._body is not None and len(self._ready[0]) > MAX_KEPT_BYTES:
             return None
@@ -199,6 +202,7 @@ class LiveAnswer:
             cost_nano_usd=self._cost_of(usage),
             error=None if failure is None else failure.message,
             kind=self.kind,
+            other_model=self._other_model,
         )
 
     def _cost_of(self, usage: Usage | None) -> int:
@@ -228,8 +232,9 @@ class LiveAnswer:
                     self._ready.append(relayed)
                 if self.complete:
                     break
-                if self._first_byte_s is None and _has_content(frame):
+                if self._first_byte_s is None and (first := _with_content(frame)) is not None:
                     self._first_byte_s = self._clock.monotonic_s()
+                    self._check_model(first)
             if self.complete and self._first_byte_s is None:
                 self.complete = False
                 raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream ended without content")
@@ -250,7 +255,15 @@ class LiveAnswer:
         self._reported = parsed.usage
         self._first_byte_s = self._clock.monotonic_s()
         self._ready.append(bytes(body))
+        self._check_model(parsed)
         self.complete = True
+
+    def _check_model(self, parsed: Parsed) -> None:
+        """Note that another model answered than was asked; where that is refused, nothing has left for the client."""
+        check, asked = self._deployment.model_check, self._deployment.model
+        self._other_model = check.other(asked, parsed.model)
+        if self._other_model is not None and check.refuses:
+            raise AttemptError(AttemptOutcome.BROKEN_OFF, "another model answered than was asked for")
 
     async def _next_chunk(self) -> bytes | None:
         """Return the next bytes from upstream, or None at its end; the deadline is around each read, not the stream."""
@@ -416,6 +429,10 @@ def _text_bytes(data: bytes) -> int:
     return len(data)
 
 
-def _has_content(frame: bytes) -> bool:
+def _with_content(frame: bytes) -> Parsed | None:
+    """Return what a frame says, None when it says nothing yet."""
     data = data_of(frame)
-    return bool(data) and data != b"[DONE]" and _parsed(frame).has_content
+    if not data or data == b"[DONE]":
+        return None
+    parsed = _parsed(frame)
+    return parsed if parsed.has_content else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from backends.health import Health
 from backends.latency import LatencyTracker
 from backends.protocol import Backend
+from backends.served_model import ModelCheck
 from core.endpoints import CHAT_ALONE
 from core.money import Price
 from core.plan import Readiness
@@ -41,6 +42,7 @@ class Deployment:
         drain_s: how long to go on reading after a client went away, to learn what a provider bills anyway; 0 cancels.
         wanted: wakes it.
         salt: makes of a tenant the `cache_salt` by which the server keeps tenants' prefixes apart; None sends none.
+        model_check: which names in an answer mean `model`, and whether another is an error.
         probe: asks whether the deployment answers again before a request is risked; None where somebody supervises it.
     """
 
@@ -59,6 +61,7 @@ class Deployment:
     salt: Callable[[str], str] | None = None
     drain_s: float = 0.0
     probe: Callable[[], Awaitable[bool]] | None = None
+    model_check: ModelCheck = field(default_factory=ModelCheck)
     expected_output_tokens: float = 256.0
     ms_per_output_token: float | None = None
     usual_first_byte_ms: float | None = None

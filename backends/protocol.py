@@ -19,6 +19,7 @@ class UpstreamCall:
     request_id: str
     traceparent: str | None = None
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class UpstreamResponse:
 
     content_type: str
     chunks: AsyncIterator[bytes]
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderLists:
+    """Lower-case names of the headers that pass to a deployment, and of those that pass back to the client."""
+
+    request: frozenset[str] = frozenset()
+    response: frozenset[str] = frozenset()
 
 
 class AttemptError(Exception):

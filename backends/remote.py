@@ -18,12 +18,13 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
 
-from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse, timed_out
+from backends.protocol import AttemptError, HeaderLists, UpstreamCall, UpstreamResponse, timed_out
 from core.clock import Clock
 from core.deadline import Deadline
 from core.trace import AttemptOutcome
 
 CONNECT_TIMEOUT_S = 5.0
+NOTHING_PASSES = HeaderLists()
 PROBE_TIMEOUT_S = 2.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 KEEPALIVE_S = 30.0
@@ -105,7 +106,9 @@ class RemoteBackend:
         transport: httpx.AsyncBaseTransport,
         clock: Clock,
         api_key: str | None = None,
+        passed: HeaderLists = NOTHING_PASSES,
     ) -> None:
+        self._passed = passed
         self._base_url = base_url
         self._transport = transport
         self._clock = clock
@@ -131,6 +134,7 @@ class RemoteBackend:
                 yield UpstreamResponse(
                     content_type=response.headers.get("content-type", "").partition(";")[0].strip().lower(),
                     chunks=chunks,
+                    headers=self._returned(response),
                 )
         finally:
             await response.aclose()
@@ -164,6 +168,7 @@ class RemoteBackend:
 
     def _request(self, base_url: str, call: UpstreamCall) -> httpx.Request:
         headers = [*self._headers, ("content-type", call.content_type), ("x-request-id", call.request_id)]
+        headers += [pair for pair in call.headers if pair[0] in self._passed.request]
         if call.traceparent is not None:
             headers.append(("traceparent", call.traceparent))
         return httpx.Request(
@@ -173,6 +178,11 @@ class RemoteBackend:
             content=call.body,
             extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "pool": None}},
         )
+
+    def _returned(self, response: httpx.Response) -> tuple[tuple[str, str], ...]:
+        if not self._passed.response:
+            return ()
+        return tuple(pair for pair in response.headers.items() if pair[0].lower() in self._passed.response)
 
     async def _send_on_live(self, request: httpx.Request, deadline: Deadline) -> httpx.Response:
         """Send a request, and once more on a new connection when it met one that the upstream had just closed.

@@ -65,6 +65,8 @@ class Fingerprinter:
             "body": {name: _value(raw) for name, raw in request.fields.items() if name not in _NAMED_APART},
             "messages": messages,
         }
+        if request.demands.passed:
+            parts["headers"] = request.demands.passed
         scope = self._digest(b"scope", _encode(parts))
         shared = scope.encode()
         raw = (text or "").encode("utf-8", "surrogatepass")

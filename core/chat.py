@@ -84,7 +84,7 @@ class CacheControls:
 class Demands:
     """What the caller asked for in headers: cache controls, a session, a deadline, an explanation, a tier, tags.
 
-    `content_type` says how its body is written.
+    `content_type` says how its body is written; `passed` are headers that the operator lets through to deployments.
     `read_timeout_ms` is how long the SDK waits for the next bytes: the whole answer of a plain request, and no limit
     on a stream that flows.
     """
@@ -97,6 +97,7 @@ class Demands:
     tier: str | None = None
     tags: tuple[str, ...] = ()
     content_type: str = "application/json"
+    passed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

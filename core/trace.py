@@ -40,7 +40,10 @@ class AttemptKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try on one deployment; times are milliseconds since the request was received."""
+    """One try on one deployment; times are milliseconds since the request was received.
+
+    `other_model` is the model that answered, where it is another than `model`, which was asked.
+    """
 
     n: int
     deployment: str
@@ -56,6 +59,7 @@ class Attempt:
     cost_nano_usd: int
     error: str | None = None
     kind: AttemptKind = AttemptKind.FIRST
+    other_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,7 @@ def build(settings: Settings) -> Gateway:
         routes=settings.routes,
         failing=hosting.failing,
         heartbeat_s=settings.heartbeat_s,
+        passed=settings.passed_request_headers,
     )
     admin = build_admin(
         settings,
@@ -370,7 +371,7 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
             key = f"deployments.{deployment.name}.api_key_env"
             mend = "export it, or remove the key from the file"
             raise ConfigurationError(str(settings.file), key, f"{deployment.api_key_env} is not set", mend)
-    backend = RemoteBackend(lambda: deployment.base_url, http_transport(), clock, api_key)
+    backend = RemoteBackend(lambda: deployment.base_url, http_transport(), clock, api_key, deployment.passed)
     generates = deployment.probe == "completion"
     return Deployment(
         name=deployment.name,
@@ -382,6 +383,7 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
         context_tokens=deployment.context_tokens,
         max_output_tokens=deployment.max_output_tokens,
         ask_usage=deployment.ask_usage,
+        model_check=deployment.model_check,
         serves=deployment.serves.union(
             path.removeprefix("/v1") for path, name in settings.routes.items() if name == deployment.name
         ),

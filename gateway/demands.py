@@ -33,14 +33,14 @@ def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return found
 
 
-def parse_demands(headers: Mapping[str, str]) -> Demands:
+def parse_demands(headers: Mapping[str, str], passed: tuple[tuple[str, str], ...] = ()) -> Demands:
     """Parse the request headers of the HTTP surface.
 
     Raises:
         InvalidRequest: a header that cannot be used; the message names it.
     """
     if not headers:
-        return Demands()
+        return Demands(passed=passed)
     return Demands(
         cache=_cache_controls(headers.get("x-headgate-cache", ""), headers.get("x-headgate-cache-tags", "")),
         deadline_ms=_milliseconds(headers, "x-headgate-deadline-ms", 1),
@@ -49,6 +49,7 @@ def parse_demands(headers: Mapping[str, str]) -> Demands:
         explain=headers.get("x-headgate-explain", "").lower() == "true",
         tier=headers.get("x-headgate-tier") or None,
         tags=_tags(headers.get("x-headgate-tags", "")),
+        passed=passed,
         content_type=headers.get("content-type", "application/json"),
     )
 

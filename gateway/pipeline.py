@@ -232,7 +232,7 @@ class Pipeline:
         self._note_turn(draft, live.step)
         waited_s = draft.attempts.elapsed_s + live.elapsed_s
         headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
-        headers += tuple(relay.standing.limit_headers.items())
+        headers += (*relay.standing.limit_headers.items(), *live.headers)
         degraded_from = draft.degraded_from = self._degraded_from(relay)
         if degraded_from is not None:
             headers += (("x-headgate-degraded-from", degraded_from),)

@@ -33,6 +33,7 @@ from gateway.dialects.served import DIALECTS, mapped_route
 from gateway.feedback import Feedback
 from gateway.feedback_api import FeedbackApi, feedback_route
 from gateway.listening import Cors
+from gateway.passed_headers import passed_headers
 from gateway.pipeline import Pipeline
 from gateway.rendering import render_http_exception, render_unexpected
 from gateway.running import RunningRequest, RunningRequests
@@ -64,6 +65,7 @@ class PublicApi:
     feedback: Feedback
     routes: Mapping[str, str] = field(default_factory=dict)
     heartbeat_s: float = 0.0
+    passed: frozenset[bytes] = frozenset()
     running: RunningRequests = field(default_factory=RunningRequests)
     failing: Callable[[], Mapping[str, object]] = dict
 
@@ -88,7 +90,8 @@ class PublicApi:
                 headers = relevant_headers(scope["headers"])
                 caller = self.authenticator.authenticate(credential(headers), client_address(scope))
                 body = await read_body(scope, receive, self.max_body_bytes)
-                spoken = self._spoken(caller, dialect.read(body, request_id, parse_demands(headers)))
+                demands = parse_demands(headers, passed_headers(scope["headers"], self.passed))
+                spoken = self._spoken(caller, dialect.read(body, request_id, demands))
                 reply.voice, request = spoken.voice, spoken.request
                 draft = TraceDraft(
                     caller, request, dialect.route, self.clock.now(), received_s, headers.get("traceparent")

@@ -12,12 +12,15 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from backends.protocol import HeaderLists
+from backends.served_model import ModelCheck
 from core.endpoints import CHAT, CHAT_ALONE, COMPLETIONS, EMBEDDINGS
 from core.errors import ConfigurationError
 from core.money import Price
 from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_settings
 from gateway.listening import ADDRESS, Address, CorsEntry, Edge, TlsEntry, parse_address, parse_edge
 from gateway.measured_prices import measured_price
+from gateway.passed_headers import checked_headers
 from policies.loading import Known, PolicySet, load_policies
 from policies.price_table import load_price_table
 from policies.prices import MEASURED, TABLE, parse_price
@@ -68,6 +71,12 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
         list[Literal["chat", "completions", "embeddings"]] | None,
         says("What a remote server answers: chat (the default), completions, embeddings."),
     ] = None
+    request_headers: Annotated[list[str], says("Remote: headers of callers that pass to it.")] = []
+    response_headers: Annotated[list[str], says("Remote: headers of its answers that pass to callers.")] = []
+    served_as: Annotated[list[str], says("Remote: further names under which its model may answer.")] = []
+    on_other_model: Annotated[
+        Literal["flag", "error"], says("Remote: what it means when another model answers than was asked.")
+    ] = "flag"
     probe: Annotated[Probe, says("How an ejected remote deployment is asked before requests are risked.")] = "models"
     drain_s: Annotated[
         Seconds, says("Remote: read on for so long when a client goes away, to learn what is billed; 0 cancels.")
@@ -162,6 +171,8 @@ class RemoteDeployment:
     context_tokens: int | None
     max_output_tokens: int | None
     ask_usage: bool = True
+    passed: HeaderLists = field(default_factory=HeaderLists)
+    model_check: ModelCheck = field(default_factory=ModelCheck)
     serves: frozenset[str] = CHAT_ALONE
     probe: Probe = "models"
     drain_s: float = 0.0
@@ -223,6 +234,12 @@ class Settings:
     def known(self) -> Known:
         """Return the names that policies may use."""
         return Known(tuple(self.tiers), frozenset(self.deployments))
+
+    @property
+    def passed_request_headers(self) -> frozenset[bytes]:
+        """Return the callers' headers that any deployment may be given."""
+        remote = (one for one in self.deployments.values() if isinstance(one, RemoteDeployment))
+        return frozenset(name.encode() for one in remote for name in one.passed.request)
 
     @property
     def pepper_file(self) -> Path:
@@ -396,6 +413,11 @@ def _deployment(
         context_tokens=entry.context_tokens,
         max_output_tokens=entry.max_output_tokens,
         ask_usage=entry.ask_usage,
+        passed=HeaderLists(
+            checked_headers(entry.request_headers, file, f"{key}.request_headers"),
+            checked_headers(entry.response_headers, file, f"{key}.response_headers"),
+        ),
+        model_check=ModelCheck(frozenset(entry.served_as), entry.on_other_model == "error"),
         serves=CHAT_ALONE if entry.serves is None else frozenset(PATHS[one] for one in entry.serves),
         probe=entry.probe,
         drain_s=entry.drain_s,

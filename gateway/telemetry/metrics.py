@@ -36,6 +36,7 @@ class Metrics:
         self._saved = self._counter("saved_usd", "Cost in USD that cache hits saved.", ("tenant", "tier"))
         self._routes = self._counter("route_decisions", "Plans by tier and binding reason.", ("tier", "reason"))
         self._attempts = self._counter("attempts", "Attempts by deployment and outcome.", ("deployment", "outcome"))
+        self._other_model = self._counter("other_model", "Answers of another model than was asked.", ("deployment",))
         self._violations = self._counter("sla_violations", "Requests outside their SLA.", ("tenant", "tier"))
         self._ttft = self._histogram("ttft_seconds", "Request received to first token sent.", TTFT_BOUNDS_S, limits)
         self._total = self._histogram("request_seconds", "Request received to answer complete.", TOTAL_BOUNDS_S, limits)
@@ -74,6 +75,8 @@ class Metrics:
         self._child(self._saved, tenant, tier).inc(trace.saved_nano_usd / NANO_PER_USD)
         for attempt in trace.attempts:
             self._child(self._attempts, attempt.deployment, attempt.outcome.value).inc()
+            if attempt.other_model is not None:
+                self._child(self._other_model, attempt.deployment).inc()
 
     def refused(self, code: str) -> None:
         """Count a request that never got a tenant or a readable body."""

@@ -89,6 +89,7 @@ class LoggedAttempt(msgspec.Struct, frozen=True, array_like=True):
     usage_source: str
     cost_nano_usd: int
     error: str | None = None
+    other_model: str | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -148,4 +149,5 @@ def _logged(attempt: Attempt) -> LoggedAttempt:
         attempt.usage_source,
         attempt.cost_nano_usd,
         attempt.error,
+        attempt.other_model,
     )

@@ -16,6 +16,7 @@ BIG_HEADER_BYTES = 128 * 1024
 LEAKS = (
     ("set-cookie", "upstream_session=1; Path=/"),
     ("openai-organization", "org-upstream"),
+    ("x-scripted", "1"),
     ("server", "upstream-internal/1.0"),
     ("x-internal-route", "pool-7"),
 )
