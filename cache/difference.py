@@ -11,6 +11,8 @@ from cache.slips import is_one_slip
 _Tokens = tuple[str, ...]
 _LONGEST_COMMUTED = 40
 _LEAST_SHARED = 3
+_LONG_UNKNOWN = 9
+"""Shorter words that no vocabulary knows may be of another language, where one letter changes the meaning."""
 _LONGEST_ENDING = 6
 _COORDINATORS = frozenset({"and", "or", "versus", "vs"})
 
@@ -223,8 +225,9 @@ def _minus(ones: tuple[Content, ...], others: tuple[Content, ...]) -> list[Conte
 
 
 def _is_slip(one: Content, other: Content, cached: Reading, new: Reading, known_words: frozenset[str]) -> bool:
-    """Whether one word is the other misspelt: a single slip, and the misspelt form is no known word or name."""
+    """Whether one word is the other misspelt: a known or a long word, by one slip, as no known word or name."""
     if not known_words or one.written in cached.entities or other.written in new.entities:
         return False
-    both_known = one.written in known_words and other.written in known_words
-    return not both_known and is_one_slip(one.written, other.written)
+    known = (one.written in known_words) + (other.written in known_words)
+    is_long = min(len(one.written), len(other.written)) >= _LONG_UNKNOWN
+    return (known == 1 or (known == 0 and is_long)) and is_one_slip(one.written, other.written)

@@ -157,6 +157,8 @@ def test_changes_of_meaning_are_vetoed(cached: str, new: str, veto: str) -> None
         ("What harmful effects has tea on health?", "Which harmless effects does tea have on us?", "negation"),
         ("What should I bake for friends at Christmas?", "What can I roast for friends at Easter?", "date"),
         ("Can I be fit again in 6 months?", "Is it possible to be fit anew in 6 days?", "date"),
+        ("\u5496\u5561\u5065\u5eb7\u5417", "\u5496\u5561\u4e0d\u5065\u5eb7\u5417", "substitution"),
+        ("Hat der Wirt keinen Wein?", "Hat der Wirt kleinen Wein?", "substitution"),
         ("Explain how it works in a court", "Explain how it works on an open sea", "substitution"),
     ],
 )
