@@ -79,7 +79,7 @@ class Asking:
             request: a request that was answered already; its headers' wishes do not hold here.
             policy: its policy.
             purpose: a word of the code, such as `cache`, which the trace's path carries.
-            tier: the tier to ask in place of the router's choice.
+            tier: the tier to ask; without one, a request that left the choice to the router goes to the dearest.
         """
         task = asyncio.current_task()
         assert task is not None
