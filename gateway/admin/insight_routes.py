@@ -1,7 +1,7 @@
 """`/admin/overview` and `/admin/requests`: what the dashboard shows, read from the request log in a thread."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
@@ -17,6 +17,8 @@ from gateway.admin.access import VIEWER
 from gateway.telemetry.log_reader import (
     MAX_PAGE,
     Filter,
+    Group,
+    Label,
     LatencyPoint,
     LoggedRequest,
     LogReader,
@@ -24,6 +26,7 @@ from gateway.telemetry.log_reader import (
     Percentiles,
     Point,
     Window,
+    regrouped,
 )
 from gateway.telemetry.request_rows import LoggedAttempt
 from gateway.telemetry.rollup import Sums
@@ -38,6 +41,7 @@ RANGES_S: Mapping[Range, int] = {
     "30d": 2_592_000,
 }
 MAX_TENANTS = 200
+LABELS: tuple[Label, ...] = ("tier", "deployment", "cache", "reason")
 Text = Annotated[str | None, QueryParameter(max_length=200)]
 
 
@@ -154,7 +158,7 @@ class Insight:
 
     async def overview(self, window: Window, tenant: str | None) -> Overview:
         """Return a window at a glance."""
-        return await asyncio.to_thread(self._overview, window, tenant)
+        return await asyncio.to_thread(self.glance, window, tenant)
 
     def deployments(self) -> DeploymentList:
         """Return every deployment as the planner sees it now."""
@@ -189,17 +193,19 @@ class Insight:
             forecast=None if forecast is None else ForecastView(**asdict(forecast)),
         )
 
-    def _overview(self, window: Window, tenant: str | None) -> Overview:
+    def glance(self, window: Window, tenant: str | None) -> Overview:
+        """Return what `overview` does; it blocks."""
         log = self.log
         latencies = {(point.starts_at_s, point.served_by): point for point in log.latency_series(window, tenant)}
-        total = log.sums(window, (), tenant)
+        groups = log.sums(window, LABELS, tenant)
+        total = regrouped(groups, ())
         return Overview(
             window=WindowView(window.start_s, window.end_s, window.span_s),
             total=_sums((), total[0].sums if total else Sums()),
-            tiers=[_sums(group.labels, group.sums) for group in log.sums(window, ("tier", "deployment"), tenant)],
-            cache=[_sums(group.labels, group.sums) for group in log.sums(window, ("cache",), tenant)],
-            reasons=[_sums(group.labels, group.sums) for group in log.sums(window, ("tier", "reason"), tenant)],
-            tenants=[_sums(group.labels, group.sums) for group in log.sums(window, ("tenant",), tenant)[:MAX_TENANTS]],
+            tiers=_views(regrouped(groups, (0, 1))),
+            cache=_views(regrouped(groups, (2,))),
+            reasons=_views(regrouped(groups, (0, 3))),
+            tenants=_views(log.sums(window, ("tenant",), tenant, MAX_TENANTS)),
             percentiles=[_percentiles(one) for one in log.percentiles(window, tenant)],
             readiness=tier_states(self.registry.snapshot()),
             series=[_point(one, latencies.get((one.starts_at_s, one.served_by))) for one in log.series(window, tenant)],
@@ -257,6 +263,10 @@ def insight_router(insight: Insight) -> Router:
         return _request(row)
 
     return Router("/admin", route_handlers=[overview, deployments, requests, request], tags=["insight"])
+
+
+def _views(groups: Iterable[Group]) -> list[SumsView]:
+    return [_sums(group.labels, group.sums) for group in groups]
 
 
 def _sums(labels: tuple[str, ...], sums: Sums) -> SumsView:

@@ -5,7 +5,7 @@ Percentiles are exact up to 50,000 rows and come from sketches above that, withi
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Literal
 
 from core.errors import HeadgateError
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
-from gateway.telemetry.rollup import CACHE, HOUR_S, MINUTE_S, Sums
+from gateway.telemetry.rollup import CACHE, DAY_S, HOUR_S, MINUTE_S, Sums
 from gateway.telemetry.sketch import ERROR_RATIO, exact_percentile, merged, percentile
 
 EXACT_ROWS = 50_000
 MINUTES_UP_TO_S = 6 * HOUR_S
+HOURS_UP_TO_S = 8 * DAY_S
 SCAN_ROWS = 200_000
 MAX_PAGE = 200
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -51,8 +52,9 @@ class Window:
 
     @classmethod
     def between(cls, start_s: float, end_s: float) -> "Window":
-        """Return the window that begins with the whole minute, or hour above 6 hours, in which `start_s` lies."""
-        span_s = MINUTE_S if end_s - start_s <= MINUTES_UP_TO_S else HOUR_S
+        """Return the window that begins with the whole minute (hour above 6 hours, day above 8) of `start_s`."""
+        length_s = end_s - start_s
+        span_s = MINUTE_S if length_s <= MINUTES_UP_TO_S else HOUR_S if length_s <= HOURS_UP_TO_S else DAY_S
         return cls(int(start_s // span_s) * span_s, int(end_s) + 1, span_s)
 
 
@@ -130,16 +132,16 @@ class LogReader:
 
     path: Path
 
-    def sums(self, window: Window, by: Sequence[Label] = (), tenant: str | None = None) -> tuple[Group, ...]:
-        """Return the sums of the window by the given labels, most requests first."""
-        names = ", ".join(by)
-        grouped = f"GROUP BY {names}" if by else ""
-        comma = ", " if by else ""
-        query = (
-            f"SELECT {names}{comma}{_SUM_COLUMNS} FROM rollup {_where(tenant)} {grouped} ORDER BY sum(requests) DESC"  # noqa: S608
-        )
+    def sums(
+        self, window: Window, by: Sequence[Label] = (), tenant: str | None = None, most: int = -1
+    ) -> tuple[Group, ...]:
+        """Return the sums of the window by the given labels, most requests first, and `most` of them at most."""
+        columns = ", ".join((*by, _SUM_COLUMNS))
+        grouped = f"GROUP BY {', '.join(by)}" if by else ""
+        order = "ORDER BY sum(requests) DESC LIMIT ?"
+        query = f"SELECT {columns} FROM rollup {_where(tenant)} {grouped} {order}"  # noqa: S608 - our own names
         with self._reading() as connection:
-            rows = connection.execute(query, _values(window, tenant)).fetchall()
+            rows = connection.execute(query, (*_values(window, tenant), most)).fetchall()
         return tuple(Group(row[: len(by)], Sums(*row[len(by) :])) for row in rows if row[-1] is not None)
 
     def series(self, window: Window, tenant: str | None = None) -> tuple[Point, ...]:
@@ -199,11 +201,11 @@ class LogReader:
 
     def request(self, request_id: str) -> LoggedRequest | None:
         """Return the row of one request."""
-        query = "SELECT * FROM requests WHERE substr(request_id, -16) = substr(?, -16) AND request_id = ?"
+        query = "SELECT * FROM requests WHERE substr(request_id, -16) = ?"
         with self._reading() as connection:
             connection.row_factory = sqlite3.Row
-            row = connection.execute(query, (request_id, request_id)).fetchone()
-        return None if row is None else _logged(row)
+            row = connection.execute(query, (request_id[-16:],)).fetchone()
+        return None if row is None or row["request_id"] != request_id else _logged(row)
 
     def _exact(self, window: Window, tenant: str | None) -> tuple[Percentiles, ...]:
         only = "AND tenant = ?" if tenant is not None else ""
@@ -236,6 +238,16 @@ class LogReader:
                 yield connection
         except sqlite3.Error as problem:
             raise LogUnreadable(f"The request log cannot be read ({problem}).") from problem
+
+
+def regrouped(groups: Iterable[Group], keep: Sequence[int]) -> tuple[Group, ...]:
+    """Return the groups summed over all but the labels at the positions `keep`, most requests first."""
+    summed: dict[tuple[str, ...], Sums] = {}
+    for group in groups:
+        labels = tuple(group.labels[at] for at in keep)
+        before = summed.get(labels)
+        summed[labels] = group.sums if before is None else before.plus(group.sums)
+    return tuple(Group(*one) for one in sorted(summed.items(), key=lambda one: -one[1].requests))
 
 
 def _where(tenant: str | None) -> str:

@@ -1,7 +1,7 @@
 """One row per request in SQLite, written in groups by a thread of its own; it never blocks and never fails a request.
 
 When the queue is full (the disk is slow or gone) rows are dropped and counted, and serving goes on. Rows go when they
-are older than `Retention` says or too many; the sums of minutes and hours (`rollup`) stay longer.
+are older than `Retention` says or too many; the sums of hours and days (`rollup`) stay longer.
 """
 
 import logging
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from core.trace import RequestTrace
 from gateway.telemetry.request_rows import INSERT, MIGRATIONS, row_of
-from gateway.telemetry.rollup import HOUR_S, MINUTE_S, Rollup
+from gateway.telemetry.rollup import DAY_S, HOUR_S, MINUTE_S, Rollup
 from policies.sqlite_schema import open_database
 
 logger = logging.getLogger("headgate.request_log")
@@ -24,7 +24,6 @@ MAX_QUEUED = 20_000
 GROUP_ROWS = 500
 GROUP_WAIT_S = 0.2
 TRIM_EVERY_ROWS = 10_000
-DAY_S = 86_400
 _TRIM_ROWS = "DELETE FROM requests WHERE id <= (SELECT id FROM requests ORDER BY id DESC LIMIT 1 OFFSET ?)"
 _TENANT_OF = "SELECT tenant FROM requests WHERE substr(request_id, -16) = ? AND request_id = ?"
 _TRIM_OLD = "DELETE FROM requests WHERE received_at_ms < ?"
@@ -34,12 +33,13 @@ _TRIM_LATENCIES = "DELETE FROM latencies WHERE span_s = ? AND starts_at_s < ?"
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long what is kept: rows by number and age, sums per minute and per hour by age, in days."""
+    """How long what is kept: rows by number and age, sums per minute, hour and day by age, in days."""
 
     max_rows: int = 1_000_000
     rows_days: float = 30.0
-    minutes_days: float = 8.0
-    hours_days: float = 400.0
+    minutes_days: float = 2.0
+    hours_days: float = 32.0
+    days_days: float = 1_000.0
 
 
 class RequestLog:
@@ -56,9 +56,14 @@ class RequestLog:
         self._thread = threading.Thread(target=self._write, name="request-log", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Return how many rows are queued."""
+        return self._queue.qsize()
+
     def record(self, trace: RequestTrace) -> None:
         """Queue one row, or count it as dropped."""
-        if self._queue.qsize() >= MAX_QUEUED:
+        if self.waiting >= MAX_QUEUED:
             self.dropped += 1
             return
         self._queue.put(trace)
@@ -105,7 +110,7 @@ class RequestLog:
         now_s, keep = self._now_s(), self._retention
         self._connection.execute(_TRIM_ROWS, (keep.max_rows,))
         self._connection.execute(_TRIM_OLD, (int((now_s - keep.rows_days * DAY_S) * 1000),))
-        for span_s, days in ((MINUTE_S, keep.minutes_days), (HOUR_S, keep.hours_days)):
+        for span_s, days in ((MINUTE_S, keep.minutes_days), (HOUR_S, keep.hours_days), (DAY_S, keep.days_days)):
             for trim in (_TRIM_SUMS, _TRIM_LATENCIES):
                 self._connection.execute(trim, (span_s, int(now_s - days * DAY_S)))
 

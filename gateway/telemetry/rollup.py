@@ -1,4 +1,4 @@
-"""The sums of each minute and each hour, kept while they grow and written whole with every group of rows.
+"""The sums of each minute, hour and day (of UTC), kept while they grow and written whole with every group of rows.
 
 Sums are kept apart by everything one may ask for; sketches of latency, which are large, by tenant and by who served.
 """
@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import add
 from typing import Generic, Protocol, TypeVar
 
 from core.trace import RequestTrace
@@ -14,8 +15,9 @@ from gateway.telemetry.request_rows import INSERT_CELL, INSERT_LATENCIES
 from gateway.telemetry.sketch import bucket_of, encode, merged
 
 MINUTE_S = 60
-HOUR_S = 3600
-SPANS_S = (MINUTE_S, HOUR_S)
+HOUR_S = 3_600
+DAY_S = 86_400
+SPANS_S = (MINUTE_S, HOUR_S, DAY_S)
 MAX_CELLS = 4_096
 OK = 200
 CACHE = "cache"
@@ -64,6 +66,10 @@ class Sums:
         self.failed += trace.status >= 500
         self.refused += 400 <= trace.status < 500
         self.late += trace.sla_violated
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Return both together."""
+        return Sums(*map(add, self.values(), other.values()))
 
     def values(self) -> tuple[int, ...]:
         """Return the sums in the order of the table."""
@@ -147,7 +153,7 @@ class Rollup:
         self._latencies = _Growing(self._load_latencies)
 
     def add(self, trace: RequestTrace) -> None:
-        """Count one request in its minute and its hour."""
+        """Count one request in its minute, its hour and its day."""
         at_s = int(trace.received_at.timestamp())
         tier = trace.tier or ""
         served_by = CACHE if trace.cache in ("exact", "semantic", "joined") else tier

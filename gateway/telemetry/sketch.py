@@ -9,13 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import msgspec
+import numpy as np
 
 ERROR_RATIO = 0.01
 LEAST_MS = 0.01
 _GROWTH = (1 + ERROR_RATIO) / (1 - ERROR_RATIO)
 _PER_LOG = 1 / math.log(_GROWTH)
-_decoder = msgspec.msgpack.Decoder(dict[int, int])
+_PAIR = np.dtype([("bucket", "<i2"), ("count", "<u4")])
 
 
 def bucket_of(value_ms: float) -> int:
@@ -29,18 +29,18 @@ def value_of(bucket: int) -> float:
 
 
 def encode(counts: Mapping[int, int]) -> bytes | None:
-    """Return the counts as MessagePack, None when there are none."""
-    return msgspec.msgpack.encode(dict(counts)) if counts else None
+    """Return the counts as pairs of a 16-bit bucket and a 32-bit count, None when there are none."""
+    return np.array(list(counts.items()), _PAIR).tobytes() if counts else None
 
 
 def merged(sketches: Iterable[bytes | None]) -> Counter[int]:
-    """Return the sum of encoded sketches."""
-    total: Counter[int] = Counter()
-    for sketch in sketches:
-        if sketch is not None:
-            for bucket, count in _decoder.decode(sketch).items():
-                total[bucket] += count
-    return total
+    """Return the sum of encoded sketches; they are joined before they are read, so many cost little more than one."""
+    pairs = np.frombuffer(b"".join(sketch for sketch in sketches if sketch is not None), _PAIR)
+    if not len(pairs):
+        return Counter()
+    least = int(pairs["bucket"].min())
+    sums = np.bincount(pairs["bucket"] - least, weights=pairs["count"])
+    return Counter({int(at) + least: int(sums[at]) for at in np.flatnonzero(sums)})
 
 
 def percentile(counts: Mapping[int, int], q: float) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.trace import RequestTrace
-from gateway.telemetry.log_reader import Filter, LogReader, LogUnreadable, Window
+from gateway.telemetry.log_reader import Filter, LogReader, LogUnreadable, Window, regrouped
 from gateway.telemetry.request_log import RequestLog, Retention
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace
 
@@ -66,10 +66,18 @@ def test_a_series_has_a_step_per_minute_and_tells_hits_from_tiers(reader: LogRea
     assert all(point.starts_at_s % 60 == 0 for point in points)
 
 
-def test_long_windows_are_read_in_hours(reader: LogReader) -> None:
-    window = Window.between(START_S - 86_400, START_S + 3600)
-    assert window.span_s == 3600
+@pytest.mark.parametrize(("days", "span_s"), [(1, 3_600), (20, 86_400)])
+def test_long_windows_are_read_in_hours_and_days(reader: LogReader, days: int, span_s: int) -> None:
+    window = Window.between(START_S - days * 86_400, START_S + 3600)
+    assert window.span_s == span_s
     assert reader.sums(window)[0].sums.requests == 45
+
+
+def test_groups_are_summed_over_what_is_left_out(reader: LogReader) -> None:
+    groups = reader.sums(hour(), ("tenant", "tier", "cache"))
+    assert regrouped(groups, (1, 2)) == reader.sums(hour(), ("tier", "cache"))
+    assert regrouped(groups, ()) == reader.sums(hour())
+    assert regrouped((), ()) == ()
 
 
 def test_percentiles_of_few_rows_are_exact(reader: LogReader) -> None:
