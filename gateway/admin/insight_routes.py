@@ -196,7 +196,8 @@ class Insight:
     def glance(self, window: Window, tenant: str | None) -> Overview:
         """Return what `overview` does; it blocks."""
         log = self.log
-        latencies = {(point.starts_at_s, point.served_by): point for point in log.latency_series(window, tenant)}
+        latencies = log.latencies(window, tenant)
+        steps = {(point.starts_at_s, point.served_by): point for point in latencies.series}
         groups = log.sums(window, LABELS, tenant)
         total = regrouped(groups, ())
         return Overview(
@@ -206,9 +207,9 @@ class Insight:
             cache=_views(regrouped(groups, (2,))),
             reasons=_views(regrouped(groups, (0, 3))),
             tenants=_views(log.sums(window, ("tenant",), tenant, MAX_TENANTS)),
-            percentiles=[_percentiles(one) for one in log.percentiles(window, tenant)],
+            percentiles=[_percentiles(one) for one in latencies.whole],
             readiness=tier_states(self.registry.snapshot()),
-            series=[_point(one, latencies.get((one.starts_at_s, one.served_by))) for one in log.series(window, tenant)],
+            series=[_point(one, steps.get((one.starts_at_s, one.served_by))) for one in log.series(window, tenant)],
         )
 
 

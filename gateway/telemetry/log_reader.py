@@ -5,11 +5,11 @@ Percentiles are exact up to 50,000 rows and come from sketches above that, withi
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from core.errors import HeadgateError
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
@@ -40,6 +40,10 @@ class LogUnreadable(HeadgateError):
 
     code = "request_log_unreadable"
     http_status = 503
+
+
+_Step = tuple[int, str, bytes | None, bytes | None]
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,14 @@ class LatencyPoint:
     served_by: str
     ttft_ms: float | None
     total_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """The percentiles of a window by who served, and of its steps, oldest first."""
+
+    whole: tuple[Percentiles, ...]
+    series: tuple[LatencyPoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,32 +165,22 @@ class LogReader:
             rows = connection.execute(query, _values(window, tenant)).fetchall()
         return tuple(Point(row[0], row[1], Sums(*row[2:])) for row in rows)
 
-    def percentiles(self, window: Window, tenant: str | None = None) -> tuple[Percentiles, ...]:
-        """Return the window's percentiles by who served."""
+    def latencies(self, window: Window, tenant: str | None = None) -> Latencies:
+        """Return the percentiles of the window and of every step."""
+        sketches = self._sketches(window, tenant)
+        steps = {
+            key: (percentile(merged(ttft), 0.95), percentile(merged(total), 0.95))
+            for key, (ttft, total) in _by(sketches, lambda step: (step[0], step[1])).items()
+        }
+        series = tuple(LatencyPoint(*key, *values) for key, values in sorted(steps.items()))
         counted = self.sums(window, (), tenant)
         if not counted or counted[0].sums.requests <= EXACT_ROWS:
-            return self._exact(window, tenant)
-        sketches: dict[str, tuple[list[bytes | None], list[bytes | None]]] = {}
-        for _, served_by, ttft, total in self._sketches(window, tenant):
-            lists = sketches.setdefault(served_by, ([], []))
-            lists[0].append(ttft)
-            lists[1].append(total)
-        return tuple(
+            return Latencies(self._exact(window, tenant), series)
+        whole = tuple(
             Percentiles(served_by, _sketched(ttft), _sketched(total), ERROR_RATIO)
-            for served_by, (ttft, total) in sorted(sketches.items())
+            for served_by, (ttft, total) in sorted(_by(sketches, lambda step: step[1]).items())
         )
-
-    def latency_series(self, window: Window, tenant: str | None = None) -> tuple[LatencyPoint, ...]:
-        """Return the 95th percentiles of every step by who served, oldest first."""
-        steps: dict[tuple[int, str], tuple[list[bytes | None], list[bytes | None]]] = {}
-        for start_s, served_by, ttft, total in self._sketches(window, tenant):
-            lists = steps.setdefault((start_s, served_by), ([], []))
-            lists[0].append(ttft)
-            lists[1].append(total)
-        return tuple(
-            LatencyPoint(*key, percentile(merged(ttft), 0.95), percentile(merged(total), 0.95))
-            for key, (ttft, total) in sorted(steps.items())
-        )
+        return Latencies(whole, series)
 
     def page(self, wanted: Filter, *, before: int | None = None, after: int | None = None, limit: int = 50) -> Page:
         """Return up to `limit` rows older than `before` (or newer than `after`), newest first.
@@ -226,7 +228,7 @@ class LogReader:
             for served_by, (ttft, total) in sorted(times.items())
         )
 
-    def _sketches(self, window: Window, tenant: str | None) -> list[tuple[int, str, bytes | None, bytes | None]]:
+    def _sketches(self, window: Window, tenant: str | None) -> list[_Step]:
         query = f"SELECT starts_at_s, served_by, ttft, total FROM latencies {_where(tenant)}"  # noqa: S608 - our own names
         with self._reading() as connection:
             return connection.execute(query, _values(window, tenant)).fetchall()
@@ -277,6 +279,16 @@ def _conditions(wanted: Filter) -> tuple[str, list[str]]:
 def _logged(row: sqlite3.Row) -> LoggedRequest:
     columns = {name: row[name] for name in row.keys() if name not in ("id", "attempts")}  # noqa: SIM118 - a Row iterates over values
     return LoggedRequest(row["id"], columns, tuple(attempts_decoder.decode(row["attempts"])))
+
+
+def _by(steps: Iterable[_Step], key: Callable[[_Step], K]) -> dict[K, tuple[list[bytes | None], list[bytes | None]]]:
+    """Return the sketches of TTFT and of total time by key."""
+    grouped: dict[K, tuple[list[bytes | None], list[bytes | None]]] = {}
+    for step in steps:
+        ttft, total = grouped.setdefault(key(step), ([], []))
+        ttft.append(step[2])
+        total.append(step[3])
+    return grouped
 
 
 def _exactly(values: list[float]) -> Mapping[str, float | None]:

@@ -81,14 +81,14 @@ def test_groups_are_summed_over_what_is_left_out(reader: LogReader) -> None:
 
 
 def test_percentiles_of_few_rows_are_exact(reader: LogReader) -> None:
-    found = {one.served_by: one for one in reader.percentiles(hour())}
+    found = {one.served_by: one for one in reader.latencies(hour()).whole}
     assert found["small"].error_ratio == 0.0
     assert found["large"].total_ms == {"p50": 110.0, "p95": 125.0, "p99": 125.0}
     assert found["cache"].total_ms["p50"] == 1.0
 
 
 def test_the_series_of_percentiles_is_within_its_error(reader: LogReader) -> None:
-    steps = [one for one in reader.latency_series(hour()) if one.served_by == "large"]
+    steps = [one for one in reader.latencies(hour()).series if one.served_by == "large"]
     assert len(steps) == 6
     assert steps[0].total_ms == pytest.approx(100.0, rel=0.01)
 
