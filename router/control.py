@@ -18,7 +18,7 @@ from core.plan import Complexity, Plan, Reason, Spending, Standing
 from core.rules import TenantPolicy
 from core.trace import Attempt, AttemptOutcome
 from core.weighing import UNSTEERED, Knob, Steering
-from router.pacing import Pace, Planned
+from router.pacing import HORIZONS_S, Pace, Planned
 from router.sliding import Seen, Slider
 
 K = TypeVar("K")
@@ -99,18 +99,19 @@ class Control:
             return None
         expected = plan.weighing.of(plan.steps[0].deployment).expected_nano_usd
         costs = [one.expected_nano_usd for one in plan.weighing.candidates if one.excluded_by in OPEN] or [expected]
-        is_large, cheapest = plan.tier != policy.tiers[0], policy.tiers[0]
+        cheapest = policy.tiers[0] if policy.tiers else ""
+        used, base, extra = expected, min(costs), max(costs) - min(costs)
+        assumed = Planned(expected, plan.worst_case_nano_usd, extra)
+        if knob == "share":
+            used, base, extra = int(plan.tier != cheapest), 0, 1
         slider = None
         if target is not None:
             slider = _kept(self._sliders, (policy.tenant, knob), Slider, MAX_TENANTS)
-            score = complexity.p_small_suffices if complexity is not None and plan.reason in CHOSEN else None
-            used = int(is_large) if knob == "share" else expected
-            base, extra = (0, 1) if knob == "share" else (min(costs), max(costs) - min(costs))
-            seen = Seen(None, used, 0) if score is None else Seen(score, base, extra)
+            seen = Seen(None, used, 0)
+            if complexity is not None and plan.reason in CHOSEN:
+                seen = Seen(complexity.p_small_suffices, base, extra)
             slider.note(seen, used, target, may_owe=plan.reason not in KEPT_DOWN)
-        assumed = Planned(expected, plan.worst_case_nano_usd, max(costs) - min(costs))
-        paces = self._pace(standing.spending, assumed)
-        return Watched(assumed, is_large, knob, cheapest, slider, paces)
+        return Watched(assumed, plan.tier != cheapest, knob, cheapest, slider, self._pace(standing.spending, assumed))
 
     @contextmanager
     def watching(
@@ -163,15 +164,19 @@ class Control:
                 slider.put(seen)
             slider.debt = one.debt
         for account, pace in saved.paces.items():
+            if len(pace.arrivals.counts) != len(HORIZONS_S):
+                raise ValueError("counts over other lengths of time")
             pace.in_flight_nano_usd = pace.held_nano_usd = 0
             self._paces[account] = pace
 
     def _pace(self, spending: tuple[Spending, ...], planned: Planned) -> tuple[Pace, ...]:
+        """Take a request into account in every budget; of several limits on one account the lowest is paced."""
         if not spending:
             return ()
         now_s = self.clock.now().timestamp()
         paces = []
-        for one in spending:
+        tightest = {one.account: one for one in sorted(spending, key=lambda one: -one.limit_nano_usd)}
+        for one in tightest.values():
             pace = _kept(self._paces, one.account, Pace, MAX_PACES)
             pace.note(one, planned, now_s, self.replicas)
             paces.append(pace)

@@ -25,6 +25,8 @@ MAX_EXCESS = 10.0
 """In extras; one request of enormous cost does not throw the price to its bound."""
 LEAST_ROOM, MOST_ROOM = 0.004, 0.007
 LEAST_SEEN = 20
+LEAST_KNOWN_RATIO = 0.1
+"""Of a length of time; a burst of a newcomer is spread over as much of the window, not taken for its normal traffic."""
 EXTRA_RATE = 0.01
 ROLLING_GAIN = 4.0
 HORIZONS_S = tuple(4.0**power for power in range(1, 12))
@@ -61,8 +63,8 @@ class Arrivals:
         """Return how many requests the next `ahead_s` seconds will bring, at least 1."""
         at = next((at for at, horizon_s in enumerate(HORIZONS_S) if horizon_s >= ahead_s / 2), len(HORIZONS_S) - 1)
         horizon_s = HORIZONS_S[at]
-        known = -math.expm1(-(self.last_s - self.since_s) / horizon_s)
-        return max(1.0, ahead_s * self.counts[at] / (horizon_s * known)) if known > 0.0 else math.inf
+        known_ratio = max(LEAST_KNOWN_RATIO, -math.expm1(-(self.last_s - self.since_s) / horizon_s))
+        return max(1.0, ahead_s * self.counts[at] / (horizon_s * known_ratio))
 
 
 @dataclass(slots=True)

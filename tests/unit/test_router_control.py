@@ -8,7 +8,7 @@ import pytest
 
 from core.clock import ManualClock
 from core.plan import Complexity, Reason, Spending, Standing
-from core.rules import EffectivePolicy, Routing, TierTarget
+from core.rules import DeploymentTarget, EffectivePolicy, Routing, TierTarget
 from core.weighing import UNSTEERED
 from router.control import Control
 from router.planner import make_plan
@@ -149,3 +149,23 @@ def test_a_state_that_cannot_be_read_is_refused(dumped: bytes) -> None:
 def test_one_tier_leaves_nothing_to_control() -> None:
     rules = replace(steered(Routing(max_large_share=0.4)).tenant_policy, tiers=("small",))
     assert Control(ManualClock()).steering(rules, Standing()) == UNSTEERED
+
+
+def test_of_two_limits_on_one_account_the_lower_is_paced_once() -> None:
+    clock, rules = ManualClock(), steered(Routing(quality=0.9))
+    one, both = Control(clock), Control(clock)
+    (low,) = spent(clock, 100_000, 50_000).spending
+    high = replace(low, limit_nano_usd=10**9)
+    for _ in range(60):
+        clock.advance(1)
+        ask(one, rules, 0.5, Standing(10**9, spending=(low,)))
+        ask(both, rules, 0.5, Standing(10**9, spending=(low, high)))
+    assert one.dump() == both.dump()
+
+
+def test_a_policy_of_deployments_alone_has_no_cheapest_tier() -> None:
+    rules = steered(Routing())
+    direct = replace(rules, target=DeploymentTarget("s"), tenant_policy=replace(rules.tenant_policy, tiers=()))
+    standing = spent(ManualClock(), 10**9, 0)
+    plan = make_plan(REQUEST, direct, None, standing, TIERS)
+    assert Control(ManualClock()).planned(direct.tenant_policy, None, plan, standing) is not None
