@@ -81,7 +81,7 @@ REQUESTS = st.builds(
 )
 
 
-thorough = settings(max_examples=400)
+thorough = settings(max_examples=250)
 
 
 def planned(
