@@ -32,9 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.router_control_serve import serve
-from core.chat import ChatRequest
 from core.clock import ManualClock
 from core.errors import BudgetExhausted
+from core.facts import RequestFacts
 from core.identity import Caller
 from core.plan import Complexity, Plan
 from core.rules import AutoTarget, Budget, EffectivePolicy, Routing, TierTarget, WindowKind
@@ -42,22 +42,22 @@ from policies.ledger import Cost, Hold
 from policies.ledger_memory import MemoryLedger
 from router.control import Control, Watched
 from router.planner import make_plan
-from tests.planning import chat, deployment, policy, registry
+from tests.planning import chat, declared, deployment, policy, registry
 
 REQUESTS, SHIFTS, EASY_SHARES = 6_000, (2_000, 4_000), (0.8, 0.35, 0.65)
 PER_WINDOW, WINDOW_NANO_USD = 5_500, 5_500 * 220_000
 IN_FLIGHT = 5
 TIERS = registry([deployment("small", 100_000)], [deployment("large", 1_000_000)])
 CALLER = Caller("acme", "key")
-TEXTS = tuple(chat("word " * words) for words in (20, 60, 150, 400))
-TOOLS = tuple(chat("word " * words, tools=[{"type": "function"}]) for words in (20, 60, 150, 400))
+TEXTS = tuple(declared(chat("word " * words)) for words in (20, 60, 150, 400))
+TOOLS = tuple(declared(chat("word " * words, tools=[{"type": "function"}])) for words in (20, 60, 150, 400))
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request of a stream; `seconds` have passed since the one before."""
 
-    request: ChatRequest
+    facts: RequestFacts
     p_small: float
     is_explicit: bool
     scatter: float
@@ -91,10 +91,10 @@ def stream(seed: int, per_s: float = 1.0, *, has_nights: bool = False, narrow: b
         if narrow:
             p_small = 0.73 if dice.random() < 0.2 else 0.7 + 0.05 * p_small
         size = min(3, int(dice.random() * (2 if is_easy else 4)))
-        request = (TOOLS if dice.random() < 0.05 else TEXTS)[size]
+        facts = (TOOLS if dice.random() < 0.05 else TEXTS)[size]
         gap_s = dice.expovariate(per_s * ((0.2, 1.8)[int(now_s / 43_200) % 2] if has_nights else 1.0))
         now_s += gap_s
-        yield Ask(request, p_small, dice.random() < 0.05, dice.lognormvariate(0.16, 0.5), gap_s)
+        yield Ask(facts, p_small, dice.random() < 0.05, dice.lognormvariate(0.16, 0.5), gap_s)
 
 
 class Simulation:
@@ -129,7 +129,7 @@ class Simulation:
         steering = self.control.steering(tenant, standing)
         steered_s = time.perf_counter()
         rules = self.named if ask.is_explicit else self.rules
-        plan = make_plan(ask.request, rules, complexity, standing, TIERS, steering)
+        plan = make_plan(ask.facts, rules, complexity, standing, TIERS, steering)
         planned_s = time.perf_counter()
         held = Hold(name, CALLER, tenant, plan.worst_case_nano_usd, frozenset(step.tier for step in plan.steps))
         await self.ledger.reserve(held)
