@@ -1,6 +1,7 @@
 """One try on one deployment: opened, watched, relayed, and written down exactly once however it ends."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import msgspec
 
 from backends.deployment import Deployment
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse, timed_out
+from backends.shielded import uninterrupted
 from backends.sse import (
     FrameSplitter,
     FrameTooLargeError,
@@ -87,6 +89,10 @@ class LiveAnswer:
         self._reported: Usage | None = None
         self._is_report_last = False
         self._usage_frame: bytes | None = None
+        self._reading: asyncio.Future[bytes | None] | None = None
+        self._arrived: deque[bytes] = deque()
+        self._partial = bytearray()
+        self.was_left = False
         self._failure: AttemptError | None = None
         self.complete = False
 
@@ -119,12 +125,12 @@ class LiveAnswer:
             for chunk in self._ready:
                 yield chunk if chunk is not self._usage_frame else self._with_cost(chunk)
             while not self.complete:
-                for frame in await self._next_frames():
-                    relayed = self._take(frame)
-                    if relayed is not None:
-                        yield relayed if relayed is not self._usage_frame else self._with_cost(relayed)
-                    if is_done(frame):
-                        break
+                if not self._arrived:
+                    self._arrived.extend(await self._next_frames())
+                    continue
+                relayed = self._take(self._arrived.popleft())
+                if relayed is not None:
+                    yield relayed if relayed is not self._usage_frame else self._with_cost(relayed)
         except AttemptError as failure:
             self._failure = failure
             raise
@@ -209,7 +215,7 @@ class LiveAnswer:
         return 0 if usage is None else self._deployment.price.cost_nano_usd(usage)
 
     def _outcome(self) -> AttemptOutcome:
-        if self.complete:
+        if self.complete and not self.was_left:
             return AttemptOutcome.COMPLETE
         return AttemptOutcome.CLIENT_GONE if self._failure is None else self._failure.outcome
 
@@ -240,7 +246,7 @@ class LiveAnswer:
                 raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream ended without content")
 
     async def _read_body(self) -> None:
-        body = bytearray()
+        body = self._partial
         while (chunk := await self._next_chunk()) is not None:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
@@ -272,14 +278,65 @@ class LiveAnswer:
         remaining_s = self._deadline.remaining_s(self._clock, first_token_sent=has_begun)
         flow = self._flow_limit() if self._request.stream else None
         is_by_flow = flow is not None and (remaining_s is None or flow[0] < remaining_s)
+        limit_s = flow[0] if flow is not None and is_by_flow else remaining_s
         try:
-            async with asyncio.timeout(flow[0] if flow is not None and is_by_flow else remaining_s):
+            if self._deployment.drain_s > 0:
+                return await self._read_apart(limit_s)
+            async with asyncio.timeout(limit_s):
                 return await anext(self._upstream, None)
         except TimeoutError as timeout:
             if flow is not None and is_by_flow:
                 raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
             what = "the total time" if has_begun else "the time to the first token"
             raise timed_out(self._deadline, self._clock, f"{what} passed its limit") from timeout
+
+    async def _read_apart(self, limit_s: float | None) -> bytes | None:
+        """Read in a task of its own, which a client that leaves does not cancel, so that `drain` can go on.
+
+        Raises:
+            TimeoutError: nothing came in time.
+        """
+        assert self._upstream is not None
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(_next(self._upstream))
+        await asyncio.wait({self._reading}, timeout=limit_s)
+        reading = self._reading
+        if not reading.done():
+            reading.cancel()
+            await asyncio.wait({reading})
+            raise TimeoutError
+        self._reading = None
+        return reading.result()
+
+    @property
+    def is_worth_draining(self) -> bool:
+        """Tell whether the client left an answer that its provider goes on producing, and bills."""
+        return self._deployment.drain_s > 0 and self._upstream is not None and not self.complete and not self._failure
+
+    async def stop_reading(self) -> None:
+        """End a read that is still under way, so that its connection can be closed."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+
+    async def drain(self) -> None:
+        """Read on for a while without a client, so that what the provider bills becomes known, where it is set so."""
+        if not self.is_worth_draining:
+            return
+        before = self._deadline
+        now_s = self._clock.monotonic_s()
+        self._deadline = Deadline(None, now_s + self._deployment.drain_s)
+        with suppress(AttemptError):
+            if self._request.stream:
+                while not self.complete:
+                    if not self._arrived:
+                        self._arrived.extend(await self._next_frames())
+                        continue
+                    self._take(self._arrived.popleft())
+            else:
+                await self._read_body()
+        self._deadline = before
+        self.was_left = True
 
     def _flow_limit(self) -> tuple[float, str] | None:
         """Return the seconds until a stream flows too slowly and what is said then, or None without such a limit.
@@ -409,11 +466,20 @@ async def opened(
         answer.fail(failure)
         raise
     try:
-        await answer.begin(response)
+        try:
+            await answer.begin(response)
+        except asyncio.CancelledError:
+            await uninterrupted(answer.drain())
+            raise
         yield
         await answer.finish()
     finally:
+        await answer.stop_reading()
         await manager.__aexit__(None, None, None)
+
+
+async def _next(upstream: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(upstream, None)
 
 
 def _parsed(frame: bytes) -> Parsed:

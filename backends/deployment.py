@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from backends.gate import Gate
 from backends.health import Health
 from backends.latency import LatencyTracker
 from backends.protocol import Backend
@@ -68,6 +69,7 @@ class Deployment:
     usual_total_ms: float | None = None
     health: Health = field(default_factory=Health)
     latency: LatencyTracker = field(default_factory=LatencyTracker)
+    gate: Gate = field(default_factory=Gate)
 
     def is_fault(self, attempt: Attempt, *, streamed: bool) -> bool:
         """Tell whether an attempt failed by the deployment's own fault.

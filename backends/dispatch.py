@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from backends.admission_queue import AdmissionQueue
 from backends.attempt import LiveAnswer
 from backends.hedging import Hedging, PlannedHedge
 from backends.protocol import AttemptError
@@ -36,12 +37,18 @@ class Dispatcher:
     """Opens deployments of the registry in the plan's order; keeps the budgets of rescue for all requests."""
 
     def __init__(
-        self, registry: Registry, clock: Clock, rules: RescueRules = NO_RESCUE, rng: random.Random | None = None
+        self,
+        registry: Registry,
+        clock: Clock,
+        rules: RescueRules = NO_RESCUE,
+        rng: random.Random | None = None,
+        queue: AdmissionQueue | None = None,
     ) -> None:
-        """Rescue within `rules`; waits before retries are drawn from `rng`."""
+        """Rescue within `rules`; waits before retries are drawn from `rng`; `queue` says who is served next."""
         self.registry = registry
         self.clock = clock
         self.rules = rules
+        self.queue = queue or AdmissionQueue(lambda name: registry[name].gate, clock)
         self.retries = ShareBudget(rules.retry_ratio)
         self.hedging = Hedging(registry, rules)
         self.rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
@@ -95,7 +102,7 @@ class _Race:
         Raises:
             HeadgateError: none did.
         """
-        step, kind = self._errand.plan.steps[0], AttemptKind.FIRST
+        step, kind = await self._admitted(), AttemptKind.FIRST
         while True:
             outcome = await self._attempt(step, kind)
             if isinstance(outcome, Try):
@@ -104,6 +111,19 @@ class _Race:
             if following is None:
                 raise self._dispatcher.translated(outcome, step) from outcome
             step, kind = following
+
+    async def _admitted(self) -> PlannedStep:
+        """Wait for a slot and return the step it is for: the planned tier's, or another's where the policy moves."""
+        errand, clock = self._errand, self._dispatcher.clock
+        steps = errand.plan.steps
+        own = [step.deployment for step in steps if step.tier == steps[0].tier]
+        others = [step.deployment for step in steps if step.tier != steps[0].tier]
+        began_s = clock.monotonic_s()
+        try:
+            name = await self._dispatcher.queue.enter(errand.claim, own, others)
+        finally:
+            errand.log.queued_s = clock.monotonic_s() - began_s
+        return next(step for step in steps if step.deployment == name)
 
     async def close(self) -> None:
         """End and record whatever is still under way."""
@@ -161,8 +181,10 @@ class _Race:
     async def _start_hedge(self, hedge: PlannedHedge) -> None:
         """Start a hedge when its budgets, and the tenant's, have room for it."""
         errand, dispatcher = self._errand, self._dispatcher
-        if dispatcher.hedging.may_start(hedge, dispatcher.clock.monotonic_s(), errand.deadline.end_at_s) and (
-            await errand.afford(hedge.step)
+        if (
+            dispatcher.hedging.may_start(hedge, dispatcher.clock.monotonic_s(), errand.deadline.end_at_s)
+            and (await errand.afford(hedge.step))
+            and dispatcher.queue.take(hedge.step.deployment)
         ):
             self._launch(self._new(hedge.step, AttemptKind.HEDGE))
 
@@ -173,10 +195,12 @@ class _Race:
             return None
         used = {attempt.step.deployment for attempt in self._tries}
         for step in self._errand.plan.steps:
-            if step.deployment not in used:
+            if step.deployment not in used and self._dispatcher.queue.take(step.deployment):
                 return step, AttemptKind.FALLBACK
         step = self._tries[-1].step
-        return (step, AttemptKind.RETRY) if await self._may_retry(failure, step, remaining_s) else None
+        if not await self._may_retry(failure, step, remaining_s) or not self._dispatcher.queue.take(step.deployment):
+            return None
+        return step, AttemptKind.RETRY
 
     async def _may_retry(self, failure: AttemptError, step: PlannedStep, remaining_s: float | None) -> bool:
         """Wait for the moment of a retry: at random, or as long as the deployment asked, inside all limits."""
@@ -199,7 +223,8 @@ class _Race:
 
     def _new(self, step: PlannedStep, kind: AttemptKind) -> Try:
         dispatcher = self._dispatcher
-        attempt = Try(dispatcher.registry, dispatcher.clock, self._errand, len(self._tries) + 1, step, kind)
+        registry, queue, n = dispatcher.registry, dispatcher.queue, len(self._tries) + 1
+        attempt = Try(registry, queue, dispatcher.clock, self._errand, n, step, kind)
         self._tries.append(attempt)
         self._open.append(attempt)
         return attempt
@@ -212,12 +237,12 @@ class _Race:
         running, self._running = self._running, {}
         if not running:
             return
-        for task in running:
+        for task, attempt in running.items():
+            if reason is not None:
+                attempt.answer.fail(reason)
             task.cancel()
         await asyncio.wait(running)
         for attempt in running.values():
-            if reason is not None:
-                attempt.answer.fail(reason)
             await self._close(attempt)
 
     async def _close(self, attempt: Try) -> None:

@@ -9,10 +9,11 @@ from backends.deployment import Deployment
 from backends.latency import Flight
 from backends.selection import ordered
 from core.clock import Clock
-from core.plan import DeploymentSnapshot, Readiness, RegistrySnapshot
+from core.plan import DeploymentSnapshot, LatencyForecast, Readiness, RegistrySnapshot
 from core.trace import Attempt, AttemptKind, AttemptOutcome
 
 POLL_S = 0.05
+OVERLOADED = frozenset({429, 503, 529})
 PROBE_EVERY_S = 1.0
 PROBE_BEFORE_S = 2.5
 
@@ -67,6 +68,10 @@ class Registry:
         readiness = deployment.readiness()
         return deployment.health.readiness(self._clock.monotonic_s()) if readiness is Readiness.READY else readiness
 
+    def forecast_of(self, name: str) -> LatencyForecast | None:
+        """Return what one more request may expect of a deployment now, None when too little was seen lately."""
+        return self._deployments[name].latency.forecast(self._clock.monotonic_s())
+
     def want(self, tier: str | None = None) -> None:
         """Wake what sleeps in a tier, or everywhere when a request found nothing that may answer."""
         for name in self._deployments if tier is None else self._tiers.get(tier, ()):
@@ -115,14 +120,19 @@ class Registry:
         deployment, now_s = self._deployments[attempt.deployment], self._clock.monotonic_s()
         if deployment.is_fault(attempt, streamed=streamed):
             is_trial = flight is not None and flight.is_trial
+            if attempt.outcome is AttemptOutcome.TIMED_OUT or attempt.http_status in OVERLOADED:
+                deployment.gate.too_much(now_s)
             if attempt.kind is not AttemptKind.RETRY or is_trial:
                 deployment.health.fail(now_s, may_eject=self._has_stand_in(attempt.deployment), is_trial=is_trial)
         elif attempt.outcome is AttemptOutcome.COMPLETE:
             deployment.health.succeed(now_s)
+            deployment.gate.succeeded()
             deployment.learn(attempt, streamed=streamed)
             if flight is not None and attempt.usage is not None:
                 deployment.latency.complete(flight, attempt.usage.output_tokens, now_s)
         elif flight is not None:
+            if attempt.http_status in OVERLOADED:
+                deployment.gate.too_much(now_s)
             if flight.is_trial:
                 deployment.health.undecided(now_s)
             if attempt.outcome is AttemptOutcome.OUTRUN:

@@ -4,10 +4,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from backends.admission_queue import AdmissionQueue, Claim
 from backends.attempt import LiveAnswer, opened
 from backends.latency import Flight
 from backends.protocol import AttemptError, UpstreamCall
 from backends.registry import Registry
+from backends.shielded import uninterrupted
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
@@ -19,6 +21,9 @@ Afford = Callable[[PlannedStep], Awaitable[bool]]
 """Holds the worst case of one more attempt beyond the plan's, or says that the budget has no room for it."""
 
 
+ANYONE = Claim()
+
+
 async def nothing_more(step: PlannedStep) -> bool:
     """Refuse whatever costs more than the plan."""
     return False
@@ -26,9 +31,13 @@ async def nothing_more(step: PlannedStep) -> bool:
 
 @dataclass(slots=True)
 class AttemptLog:
-    """Every finished attempt of one request, in order of their ends; what the request costs is their sum."""
+    """Every finished attempt of one request, in order of their ends, and how long it waited for a slot.
+
+    What the request costs is the sum over its attempts.
+    """
 
     attempts: list[Attempt] = field(default_factory=list)
+    queued_s: float = 0.0
 
     @property
     def cost_nano_usd(self) -> int:
@@ -43,10 +52,18 @@ class AttemptLog:
             by_tier[attempt.tier] = by_tier.get(attempt.tier, 0) + attempt.cost_nano_usd
         return by_tier
 
-    @property
-    def elapsed_s(self) -> float:
-        """Return the seconds spent waiting for these attempts."""
-        return sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts) / 1000
+    def waited_ms(self, open_since_ms: float | None = None, now_ms: float = 0.0) -> float:
+        """Return how long the request waited for a slot and for upstreams; attempts may overlap.
+
+        Args:
+            open_since_ms: when an attempt began that is not in the log yet, since the request was received.
+            now_ms: the present, which counts only with such an attempt.
+        """
+        begins = [attempt.started_ms for attempt in self.attempts]
+        ends = [attempt.ended_ms for attempt in self.attempts]
+        if open_since_ms is not None:
+            begins, ends = [*begins, open_since_ms], [*ends, now_ms]
+        return self.queued_s * 1000 + (max(ends) - min(begins) if begins else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,7 @@ class Errand:
         tenant: whose prefixes engines keep apart from those of others.
         afford: holds the cost of one more attempt.
         may_hedge: whether a second attempt may run beside the first.
+        claim: its place among others where deployments are busy.
     """
 
     plan: Plan
@@ -70,13 +88,24 @@ class Errand:
     tenant: str = ""
     afford: Afford = nothing_more
     may_hedge: bool = True
+    claim: Claim = ANYONE
 
 
 class Try:
-    """One attempt: `begin` reads until it answers, `close` ends and records it, once, however far it came."""
+    """One attempt: `begin` reads until it answers, `close` ends and records it, once, however far it came.
+
+    It holds a slot of its deployment, which was taken before and is given back to `queue` when it is closed.
+    """
 
     def __init__(
-        self, registry: Registry, clock: Clock, errand: Errand, n: int, step: PlannedStep, kind: AttemptKind
+        self,
+        registry: Registry,
+        queue: AdmissionQueue,
+        clock: Clock,
+        errand: Errand,
+        n: int,
+        step: PlannedStep,
+        kind: AttemptKind,
     ) -> None:
         self.step = step
         self.kind = kind
@@ -85,6 +114,8 @@ class Try:
             n, step, self.deployment, errand.request, errand.deadline, clock, errand.received_s, kind
         )
         self._registry = registry
+        self._queue = queue
+        self._began_s = clock.monotonic_s()
         self._clock = clock
         self._errand = errand
         self._stack = AsyncExitStack()
@@ -121,11 +152,14 @@ class Try:
     async def close(self) -> Attempt:
         """Release the connection, write the attempt down and learn from it."""
         try:
-            await self._stack.aclose()
+            if self.answer.is_worth_draining:
+                await uninterrupted(self.answer.drain())
         finally:
+            await self._stack.aclose()
             attempt = self.answer.record()
             self._errand.log.attempts.append(attempt)
             self._registry.learn(attempt, streamed=self._errand.request.stream, flight=self._flight)
+            self._queue.leave(self.step.deployment, self._clock.monotonic_s() - self._began_s)
         return attempt
 
     async def _wait(self) -> None:

@@ -99,6 +99,7 @@ class RequestTrace:
     overhead_ms: float
     sla_violated: bool
     traceparent: str | None = None
+    queued_ms: float = 0.0
     baseline_nano_usd: int | None = None
     shadow_price_per_usd: float | None = None
 

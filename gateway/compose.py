@@ -16,8 +16,10 @@ from pathlib import Path
 import msgspec
 from litestar import Litestar
 
+from backends.admission_queue import AdmissionQueue
 from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
+from backends.gate import Gate
 from backends.registry import Registry
 from backends.remote import RemoteBackend, http_transport
 from backends.rescue_budget import RescueRules
@@ -198,7 +200,11 @@ def build(settings: Settings) -> Gateway:
     sinks, close_sinks = _sinks(settings, metrics, request_log)
     owners = Owners()
     feedback = Feedback(owners, request_log.tenant_of, cache, (outcomes,), clock)
-    dispatcher = Dispatcher(registry, clock, RescueRules(**msgspec.structs.asdict(settings.rescue)))
+    queue = AdmissionQueue(
+        lambda name: registry[name].gate, clock, max_waiting=settings.max_waiting, on_shed=metrics.shed
+    )
+    rules = RescueRules(**msgspec.structs.asdict(settings.rescue))
+    dispatcher = Dispatcher(registry, clock, rules, queue=queue)
     asking = Asking(stores.ledger, dispatcher, sinks, clock, stores.is_away)
     cache.verification.shadow = Shadow(hit_check(asking), AnswerComparison(embedder))
     control_file = settings.beside("control").with_suffix(".json")
@@ -253,7 +259,7 @@ def build(settings: Settings) -> Gateway:
         hosting=hosting,
         decisions=Decisions(receipt_log, settings.beside("requests"), lambda: watcher.current, registry.snapshot),
         probe=lambda keys: stores.probe(keys, watcher),
-        exposition=lambda: exposition(metrics, api, stores),
+        exposition=lambda: exposition(metrics, api, stores, dispatcher),
     )
     return Gateway(
         settings=settings,
@@ -339,9 +345,13 @@ def load_admin_key(path: Path) -> str:
     return key
 
 
-def exposition(metrics: Metrics, api: PublicApi, stores: Stores) -> tuple[bytes, str]:
-    """Return `/metrics` with the present state of tiers and store."""
+def exposition(metrics: Metrics, api: PublicApi, stores: Stores, dispatcher: Dispatcher) -> tuple[bytes, str]:
+    """Return `/metrics` with the present state of tiers, deployments, queue and store."""
     metrics.store_away(stores.is_away())
+    metrics.queue_waiting(dispatcher.queue.waiting)
+    for one in dispatcher.registry:
+        is_ready = dispatcher.registry.readiness_of(one.name) is Readiness.READY
+        metrics.deployment(one.name, in_flight=one.latency.in_flight, ejections=one.health.ejections, ready=is_ready)
     for tier, state in api.readiness()[1].items():
         metrics.tier_ready(tier, state == Readiness.READY)
     return metrics.exposition()
@@ -380,6 +390,7 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
         backend=backend,
         probe=None if deployment.probe == "none" else partial(backend.answers, deployment.model, generates=generates),
         drain_s=deployment.drain_s,
+        gate=Gate(deployment.max_concurrency),
         context_tokens=deployment.context_tokens,
         max_output_tokens=deployment.max_output_tokens,
         ask_usage=deployment.ask_usage,

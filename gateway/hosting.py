@@ -14,6 +14,7 @@ from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.supervisor import Supervisor
+from backends.gate import Gate
 from backends.remote import RemoteBackend, http_transport
 from core.clock import Clock
 from core.plan import Readiness
@@ -70,6 +71,7 @@ class Hosting:
             context_tokens=recipe.spec.context_tokens,
             max_output_tokens=recipe.spec.max_output_tokens,
             local=True,
+            gate=Gate(hosted.max_concurrency),
             readiness=lambda: READINESS.get(supervisor.state, Readiness.DOWN),
             retry_after_s=lambda: supervisor.retry_after_s,
             wanted=supervisor.wake,

@@ -117,7 +117,9 @@ class Pipeline:
                         inputs = Inputs(facts, policy, complexity, standing, snapshot, session=state_of(session))
                         plan, reservation = await self._reserve(held, caller, inputs, draft)
                         try:
-                            async with self.dispatcher.open(errand_of(plan, policy, draft, further.afford)) as live:
+                            forecast = self.dispatcher.registry.forecast_of(plan.steps[0].deployment)
+                            errand = errand_of(plan, policy, draft, further.afford, forecast)
+                            async with self.dispatcher.open(errand) as live:
                                 relay = _Relay(caller, policy, plan, standing, live, place, slot.aclose)
                                 yield self._relayed(relay, draft)
                         finally:
@@ -230,7 +232,8 @@ class Pipeline:
     def _relayed(self, relay: "_Relay", draft: TraceDraft) -> Answer:
         live, plan = relay.live, relay.plan
         self._note_turn(draft, live.step)
-        waited_s = draft.attempts.elapsed_s + live.elapsed_s
+        now_ms = (self.clock.monotonic_s() - draft.received_s) * 1000
+        waited_s = draft.attempts.waited_ms(now_ms - live.elapsed_s * 1000, now_ms) / 1000
         headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
         headers += (*relay.standing.limit_headers.items(), *live.headers)
         degraded_from = draft.degraded_from = self._degraded_from(relay)

@@ -4,30 +4,68 @@ A batch tenant is promised no first token. An interactive one without limits for
 in all, where the tier can do that. The goal orders the queue and cuts nothing.
 """
 
+from backends.admission_queue import Claim
 from backends.tries import Afford, Errand
 from core.chat import ChatRequest
 from core.deadline import Deadline
 from core.identity import Caller
 from core.plan import LatencyForecast, Plan
-from core.rules import NO_SLA, EffectivePolicy, TenantPolicy
+from core.rules import NO_SLA, EffectivePolicy, Priority, TenantPolicy
 from gateway.trace_draft import TraceDraft
 
 INTERACTIVE_GOAL_MS = 500.0
 LONG_PREFIX_BYTES = 1_024
+EXPECTED_OUTPUT_TOKENS = 64
+"""What a plain answer is taken to need at least when it is asked whether there is time for it."""
+WEIGHTS: dict[Priority, float] = {"high": 64.0, "normal": 8.0, "low": 1.0}
 
 
-def errand_of(plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Afford) -> Errand:
-    """Return what dispatch is asked to do for one request; batch is never hedged."""
+def errand_of(
+    plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Afford, forecast: LatencyForecast | None
+) -> Errand:
+    """Return what dispatch is asked to do for one request; batch is never hedged.
+
+    Args:
+        plan: what to try.
+        policy: whose SLA holds.
+        draft: the request and when it arrived.
+        afford: holds the cost of one more attempt.
+        forecast: of the plan's first deployment.
+    """
+    deadline = promised(plan, policy, draft.request, draft.received_s)
     return Errand(
         plan=plan,
         request=draft.request,
-        deadline=promised(plan, policy, draft.request, draft.received_s),
+        deadline=deadline,
         log=draft.attempts,
         received_s=draft.received_s,
         traceparent=draft.traceparent,
         tenant=draft.caller.tenant,
         afford=afford,
         may_hedge=policy.tenant_policy.service_class != "batch",
+        claim=claim_of(deadline, plan, policy.tenant_policy, draft, forecast),
+    )
+
+
+def claim_of(
+    deadline: Deadline, plan: Plan, rules: TenantPolicy, draft: TraceDraft, forecast: LatencyForecast | None
+) -> Claim:
+    """Return the request's place among others; it must start early enough to be done in time as forecast."""
+    request, step = draft.request, plan.steps[0]
+    tokens = request.estimated_input_tokens()
+    limit_s, needed_ms = deadline.end_at_s, 0.0
+    if forecast is not None and limit_s is not None:
+        needed_ms = forecast.total_ms(tokens, min(step.max_tokens, EXPECTED_OUTPUT_TOKENS)) - forecast.queue_ms
+    if request.stream and deadline.first_token_at_s is not None:
+        limit_s = deadline.first_token_at_s
+        needed_ms = 0.0 if forecast is None else forecast.ttft_ms(tokens) - forecast.queue_ms
+    return Claim(
+        tenant=draft.caller.tenant,
+        weight=WEIGHTS[rules.priority],
+        is_batch=rules.service_class == "batch",
+        due_s=due_s(deadline, rules, forecast, tokens, draft.received_s),
+        start_by_s=None if limit_s is None else limit_s - needed_ms / 1000,
+        when_late=rules.sla.get(step.tier, NO_SLA).when_late,
     )
 
 

@@ -40,6 +40,7 @@ PATHS = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
 OWN_PATHS = ("/v1/models", "/v1/responses", "/v1/messages", "/v1/feedback")
 _ROUTE = re.compile(r"/v1(/[A-Za-z0-9][A-Za-z0-9_.-]*)+\Z")
 Seconds = Annotated[float, Meta(ge=0, le=120)]
+Waiting = Annotated[int, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Probe = Literal["models", "completion", "none"]
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -131,6 +132,7 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.field(default_factory=list)
     )
     alerts: Annotated[AlertsEntry | None, says("Where budget alerts are sent.")] = None
+    max_waiting: Annotated[Waiting, says("Requests that wait for busy deployments; more are answered 503.")] = 1_000
     rescue: Annotated[RescueEntry, says("Retries and hedges.")] = RescueEntry()
     router: Annotated[RouterEntry, says("The complexity router.")] = RouterEntry()
     telemetry: Annotated[TelemetryEntry, says("Logs and spans.")] = TelemetryEntry()
@@ -157,6 +159,7 @@ class HostedDeployment:
     name: str
     recipe: str
     price: Price | None
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,7 @@ class Settings:
     alert_webhook: AlertWebhook | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
     routes: Mapping[str, str] = field(default_factory=dict)
+    max_waiting: int = 1_000
     rescue: RescueEntry = field(default_factory=RescueEntry)
     edge: Edge = field(default_factory=Edge)
     heartbeat_s: float = HEARTBEAT_S
@@ -296,6 +300,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         alert_webhook=_webhook(written.alerts, file),
         cache=cache_settings(written.cache, file, base, state_file.parent),
         routes=checked_routes(written.routes, deployments, file),
+        max_waiting=written.max_waiting,
         rescue=written.rescue,
         edge=parse_edge(written.trusted_proxies, written.cors, file),
         heartbeat_s=written.heartbeat_s,
@@ -398,7 +403,10 @@ def _deployment(
         raise ConfigurationError(file, key, "needs exactly one of `recipe` and `backend`", "keep one of them")
     if entry.recipe is not None:
         return HostedDeployment(
-            name, entry.recipe, _hosted_price(entry.recipe, entry.price, file, key, table, state_dir)
+            name,
+            entry.recipe,
+            _hosted_price(entry.recipe, entry.price, file, key, table, state_dir),
+            entry.max_concurrency,
         )
     if entry.backend == "encoder":
         return EncoderDeployment(name, parse_price(entry.price, file, f"{key}.price", table=table))

@@ -15,7 +15,7 @@ from core.identity import Caller
 from core.money import Price, Usage
 from core.plan import Complexity, Plan
 from core.rules import NO_SLA, EffectivePolicy
-from core.trace import CacheOutcome, RequestTrace
+from core.trace import AttemptOutcome, CacheOutcome, RequestTrace
 from gateway.answer import AnswerHead
 from router.decision import Decision, Inputs
 from router.sessions import Session
@@ -57,7 +57,7 @@ class TraceDraft:
         """Return the finished record."""
         total_ms = (now_s - self.received_s) * 1000
         ttft_ms = None if self.first_sent_s is None else (self.first_sent_s - self.received_s) * 1000
-        upstream_ms = sum(attempt.ended_ms - attempt.started_ms for attempt in self.attempts.attempts)
+        upstream_ms = self.attempts.waited_ms()
         hit = self.found.entry if isinstance(self.found, ExactHit | SemanticHit) else None
         last = self.attempts.attempts[-1] if self.attempts.attempts else None
         usage = hit.answer.usage if hit else (last.usage if last else None)
@@ -93,6 +93,7 @@ class TraceDraft:
             overhead_ms=max(0.0, total_ms - upstream_ms),
             sla_violated=self._violated(ttft_ms, total_ms),
             traceparent=self.traceparent,
+            queued_ms=self.attempts.queued_s * 1000,
             baseline_nano_usd=None
             if usage is None or self.baseline_price is None
             else self.baseline_price.cost_nano_usd(usage),
@@ -108,8 +109,11 @@ class TraceDraft:
         if self.policy is None or self.plan is None:
             return False
         sla = self.policy.tenant_policy.sla.get(self.plan.tier, NO_SLA)
-        late_start = self.request.stream and sla.ttft_ms is not None and ttft_ms is not None and ttft_ms > sla.ttft_ms
-        return late_start or (sla.total_ms is not None and total_ms > sla.total_ms)
+        is_awaited = self.request.stream and self.policy.tenant_policy.service_class != "batch"
+        first_ms = total_ms if ttft_ms is None else ttft_ms
+        late_start = is_awaited and sla.ttft_ms is not None and first_ms > sla.ttft_ms
+        was_cut = any(attempt.outcome is AttemptOutcome.TIMED_OUT for attempt in self.attempts.attempts[-1:])
+        return late_start or was_cut or (sla.total_ms is not None and total_ms > sla.total_ms)
 
 
 def cache_outcome(found: Found | None) -> CacheOutcome:

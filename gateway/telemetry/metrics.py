@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from core.money import NANO_PER_USD
-from core.trace import SHADOW_PATH, RequestTrace
+from core.trace import SHADOW_PATH, AttemptKind, AttemptOutcome, RequestTrace
 
 TTFT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 TOTAL_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120)
@@ -37,10 +37,18 @@ class Metrics:
         self._routes = self._counter("route_decisions", "Plans by tier and binding reason.", ("tier", "reason"))
         self._attempts = self._counter("attempts", "Attempts by deployment and outcome.", ("deployment", "outcome"))
         self._other_model = self._counter("other_model", "Answers of another model than was asked.", ("deployment",))
+        self._rescues = self._counter("rescues", "Fallbacks, retries and hedges by outcome.", ("kind", "outcome"))
+        self._outrun_cost = self._counter("outrun_cost_usd", "Cost in USD of attempts that a hedge outran.", ("tier",))
+        self._sheds = self._counter("sheds", "Requests refused for want of capacity.", ("reason",))
         self._violations = self._counter("sla_violations", "Requests outside their SLA.", ("tenant", "tier"))
         self._ttft = self._histogram("ttft_seconds", "Request received to first token sent.", TTFT_BOUNDS_S, limits)
         self._total = self._histogram("request_seconds", "Request received to answer complete.", TOTAL_BOUNDS_S, limits)
         self._overhead = self._histogram("overhead_seconds", "Time in the gateway itself.", OVERHEAD_BOUNDS_S, ())
+        self._queued = self._histogram("queue_seconds", "Wait for a slot of a deployment.", TTFT_BOUNDS_S, ())
+        self._waiting = Gauge("headgate_queue_waiting", "Requests that wait for a slot.", registry=self._registry)
+        self._in_flight = self._gauge("in_flight", "Attempts under way.", ("deployment",))
+        self._ejections = self._gauge("ejections", "How often the breaker opened.", ("deployment",))
+        self._up = self._gauge("deployment_ready", "Whether a deployment is sent requests.", ("deployment",))
         self._alerts = self._counter("budget_alerts", "Budget alerts raised.", ("tenant", "percent"))
         price = "Gain in predicted quality that a USD must bring, as of the last plan."
         self._price = Gauge("headgate_shadow_price_per_usd", price, ("tenant",), registry=self._registry)
@@ -77,10 +85,30 @@ class Metrics:
             self._child(self._attempts, attempt.deployment, attempt.outcome.value).inc()
             if attempt.other_model is not None:
                 self._child(self._other_model, attempt.deployment).inc()
+            if attempt.kind is not AttemptKind.FIRST:
+                self._child(self._rescues, attempt.kind.value, attempt.outcome.value).inc()
+            if attempt.outcome is AttemptOutcome.OUTRUN:
+                self._child(self._outrun_cost, attempt.tier).inc(attempt.cost_nano_usd / NANO_PER_USD)
+        if trace.queued_ms:
+            self._child(self._queued, tier).observe(trace.queued_ms / 1000)
 
     def refused(self, code: str) -> None:
         """Count a request that never got a tenant or a readable body."""
         self._child(self._refusals, code).inc()
+
+    def shed(self, reason: str) -> None:
+        """Count a request that was refused for want of capacity."""
+        self._child(self._sheds, reason).inc()
+
+    def queue_waiting(self, requests: int) -> None:
+        """Set how many requests wait for a slot."""
+        self._waiting.set(requests)
+
+    def deployment(self, name: str, *, in_flight: int, ejections: int, ready: bool) -> None:
+        """Set a deployment's gauges."""
+        self._child(self._in_flight, name).set(in_flight)
+        self._child(self._ejections, name).set(ejections)
+        self._child(self._up, name).set(1 if ready else 0)
 
     def budget_alert(self, tenant: str, percent: int) -> None:
         """Count one alert of a budget."""
@@ -116,6 +144,9 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"headgate_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(f"headgate_{name}", text, labels, registry=self._registry)
 
     def _histogram(self, name: str, text: str, bounds: tuple[float, ...], limits: tuple[float, ...]) -> Histogram:
         merged = tuple(sorted({float(bound) for bound in (*bounds, *limits)}))

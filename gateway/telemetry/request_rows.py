@@ -90,6 +90,7 @@ class LoggedAttempt(msgspec.Struct, frozen=True, array_like=True):
     cost_nano_usd: int
     error: str | None = None
     other_model: str | None = None
+    kind: str = "first"
 
 
 _encoder = msgspec.json.Encoder()
@@ -150,4 +151,5 @@ def _logged(attempt: Attempt) -> LoggedAttempt:
         attempt.cost_nano_usd,
         attempt.error,
         attempt.other_model,
+        attempt.kind.value,
     )

@@ -30,6 +30,7 @@ COST_SAVED_USD = "headgate.cost.saved_usd"
 BUDGET_RESERVED_USD = "headgate.budget.reserved_usd"
 ATTEMPT_N = "headgate.attempt.n"
 ATTEMPT_OUTCOME = "headgate.attempt.outcome"
+ATTEMPT_KIND = "headgate.attempt.kind"
 
 CHAT = "chat"
 PROVIDER = "headgate"

@@ -68,7 +68,7 @@ class Spans:
             attributes=_attempt_attributes(attempt),
             start_time=_nanoseconds(trace.received_at, attempt.started_ms),
         )
-        if attempt.outcome not in (AttemptOutcome.COMPLETE, AttemptOutcome.CLIENT_GONE):
+        if attempt.outcome not in (AttemptOutcome.COMPLETE, AttemptOutcome.CLIENT_GONE, AttemptOutcome.OUTRUN):
             span.set_status(Status(StatusCode.ERROR))
         span.end(_nanoseconds(trace.received_at, attempt.ended_ms))
 
@@ -104,6 +104,7 @@ def _attempt_attributes(attempt: Attempt) -> Attributes:
         semconv.HTTP_STATUS: attempt.http_status,
         semconv.ATTEMPT_N: attempt.n,
         semconv.ATTEMPT_OUTCOME: attempt.outcome.value,
+        semconv.ATTEMPT_KIND: attempt.kind.value,
         semconv.COST_AMOUNT: attempt.cost_nano_usd / NANO_PER_USD,
         semconv.COST_CURRENCY: "USD",
         semconv.COST_SOURCE: "local",

@@ -366,3 +366,83 @@ async def test_a_stream_as_fast_as_promised_is_not_cut(upstream: RunningUpstream
     async with rescued(upstream, "n=60;gap=50") as caller:
         await caller.ask(replace(NEVER, min_output_tokens_per_s=10.0), stream=True)
         assert caller.story == [("d0", FIRST, COMPLETE)]
+
+
+# A client that leaves
+
+
+async def left(caller: Rescued, upstream: RunningUpstream, *, stream: bool) -> None:
+    """Ask, and leave once the answer is under way."""
+    asking = asyncio.create_task(caller.ask(stream=stream))
+    sightings: list[dict[str, Any]] = []
+    while not sightings or not sightings[-1]["bytes_sent"]:
+        sightings = await asyncio.to_thread(upstream.seen, 0.0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_upstream_is_cancelled_at_once_when_its_client_leaves(upstream: RunningUpstream, stream: bool) -> None:
+    async with rescued(upstream, "n=100;gap=50" if stream else "drip=4;drip_gap=50") as caller:
+        await left(caller, upstream, stream=stream)
+        (sighting,) = await seen(upstream)
+        assert sighting["disconnected"]
+        (attempt,) = caller.log.attempts
+        assert (attempt.outcome, attempt.usage_source) == (AttemptOutcome.CLIENT_GONE, "estimated")
+        assert caller.registry.readiness_of("d0") is Readiness.READY
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_provider_that_bills_anyway_is_read_to_its_usage(upstream: RunningUpstream, stream: bool) -> None:
+    async with rescued(upstream, "n=20;gap=20" if stream else "drip=16;drip_gap=10") as caller:
+        caller.deployments["d0"].drain_s = 5.0
+        await left(caller, upstream, stream=stream)
+        (sighting,) = await seen(upstream)
+        assert sighting["state"] == "complete"
+        (attempt,) = caller.log.attempts
+        assert (attempt.outcome, attempt.usage_source) == (AttemptOutcome.CLIENT_GONE, "reported")
+
+
+async def test_reading_on_without_a_client_has_a_bound(upstream: RunningUpstream) -> None:
+    async with rescued(upstream, "n=500;gap=50") as caller:
+        caller.deployments["d0"].drain_s = 0.3
+        await left(caller, upstream, stream=True)
+        (sighting,) = await seen(upstream)
+        assert sighting["disconnected"]
+        assert caller.log.attempts[0].outcome is AttemptOutcome.CLIENT_GONE
+
+
+async def test_the_loser_of_a_race_is_not_read_on(upstream: RunningUpstream) -> None:
+    async with rescued(upstream, "ttft=3000", "") as caller:
+        for deployment in caller.deployments.values():
+            deployment.drain_s = 5.0
+        await caller.ask(within(ttft_ms=400), stream=True)
+        assert caller.story == [("d0", FIRST, OUTRUN), ("d1", HEDGE, COMPLETE)]
+        assert {one["state"] for one in await seen(upstream)} == {"complete", "disconnected"}
+
+
+# Slots
+
+
+async def test_requests_wait_for_a_slot_and_the_wait_is_told(upstream: RunningUpstream) -> None:
+    async with rescued(upstream, "ttft=150") as caller:
+        caller.deployments["d0"].gate.max_concurrency = 1
+        await asyncio.gather(caller.ask(stream=True), caller.ask(stream=True))
+        assert caller.log.queued_s > 0.1
+        assert caller.deployments["d0"].gate.taken == 0
+        assert (
+            max(one["arrived_s"] for one in await seen(upstream))
+            - min(one["arrived_s"] for one in await seen(upstream))
+            > 0.1
+        )
+
+
+async def test_no_slot_is_lost_however_a_request_ends(upstream: RunningUpstream) -> None:
+    async with rescued(upstream, "status=500", "cut=1") as caller:
+        for deployment in caller.deployments.values():
+            deployment.gate.max_concurrency = 2
+        for _ in range(4):
+            with pytest.raises((AttemptError, HeadgateError)):
+                await caller.ask(stream=True)
+        assert [deployment.gate.taken for deployment in caller.deployments.values()] == [0, 0]
