@@ -1,7 +1,7 @@
 """How many requests a deployment takes at a time: what the operator says, or what its refusals teach.
 
-Without `max_concurrency` there is no limit until the deployment says that it has too much (429, 503, or a fault by
-lateness). Then the limit is 70 % of what was under way, grows by one per limit's worth of successes while it is used up
+Without `max_concurrency` there is no limit until the deployment says that it has too much (429, 503,
+529). Then the limit is 70 % of what was under way, grows by one per limit's worth of successes while it is used up
 (additive increase, multiplicative decrease; Jacobson 1988), and is forgotten after two quiet minutes.
 """
 

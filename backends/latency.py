@@ -28,6 +28,7 @@ PEAK_S = 10.0
 USUAL = 0.5
 SLOW = 0.95
 LOOKED_AT = 3
+OUTRUN_FACTOR = 4.0
 
 
 @dataclass(eq=False, slots=True)
@@ -135,9 +136,13 @@ class LatencyTracker:
             self._ms_per_token.add(took_ms / gaps, now_s)
 
     def outrun(self, flight: Flight, now_s: float) -> None:
-        """Learn from an attempt that was given up for a faster one: it would have taken at least as long as it had."""
-        if flight.first_byte_s is None and flight.slow_ms:
-            self._learn_excess((now_s - flight.started_s) * 1000 - flight.slow_ms, now_s)
+        """Learn from an attempt that was given up for a faster one, unless it was not late itself.
+
+        How long it would have taken is unknown; it is taken to be `OUTRUN_FACTOR` times as long as it had.
+        """
+        took_ms = (now_s - flight.started_s) * 1000
+        if flight.first_byte_s is None and 0 < flight.slow_ms < took_ms:
+            self._learn_excess(OUTRUN_FACTOR * took_ms - flight.slow_ms, now_s)
 
     def end(self, flight: Flight) -> None:
         """Say that a request is no longer under way, however it ended; called once."""

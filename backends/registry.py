@@ -118,10 +118,10 @@ class Registry:
         The retries of one request are no further faults, or two unlucky requests would open a breaker.
         """
         deployment, now_s = self._deployments[attempt.deployment], self._clock.monotonic_s()
+        if attempt.http_status in OVERLOADED:
+            deployment.gate.too_much(now_s)
         if deployment.is_fault(attempt, streamed=streamed):
             is_trial = flight is not None and flight.is_trial
-            if attempt.outcome is AttemptOutcome.TIMED_OUT or attempt.http_status in OVERLOADED:
-                deployment.gate.too_much(now_s)
             if attempt.kind is not AttemptKind.RETRY or is_trial:
                 deployment.health.fail(now_s, may_eject=self._has_stand_in(attempt.deployment), is_trial=is_trial)
         elif attempt.outcome is AttemptOutcome.COMPLETE:
@@ -131,8 +131,6 @@ class Registry:
             if flight is not None and attempt.usage is not None:
                 deployment.latency.complete(flight, attempt.usage.output_tokens, now_s)
         elif flight is not None:
-            if attempt.http_status in OVERLOADED:
-                deployment.gate.too_much(now_s)
             if flight.is_trial:
                 deployment.health.undecided(now_s)
             if attempt.outcome is AttemptOutcome.OUTRUN:
