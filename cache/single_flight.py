@@ -14,7 +14,7 @@ without a chunk one goes on alone. One answer is kept up to `max_bytes`; beyond 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -46,6 +46,7 @@ class _Flight(Generic[T]):
     waiting: "deque[asyncio.Future[_Flight[T]]]" = field(default_factory=deque)
     followers: int = 0
     is_handed_over: bool = False
+    on_follow: Callable[[], None] = lambda: None
 
     def wake(self) -> None:
         """Tell all who wait that this flight has changed."""
@@ -80,6 +81,12 @@ class Leader(Generic[T]):
     def followers(self) -> int:
         """Return how many follow now."""
         return self._flight.followers
+
+    def when_followed(self, call: Callable[[], None]) -> None:
+        """Call `call` whenever somebody begins to follow, and now when somebody does already."""
+        self._flight.on_follow = call
+        if self._flight.followers:
+            call()
 
     def publish(self, item: T, size_bytes: int = 0) -> None:
         """Hand one chunk to all followers; the first chunk may be the answer's head."""
@@ -158,6 +165,7 @@ class SingleFlight(Generic[T]):
                 self._end(key, flight)
         else:
             flight.followers += 1
+            flight.on_follow()
             try:
                 yield Follower(flight, limit_s)
             finally:

@@ -9,7 +9,7 @@ and the trace is recorded.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -36,6 +36,7 @@ from gateway.counterfactual import baseline_price
 from gateway.feedback import Owners
 from gateway.further_holds import FurtherHolds
 from gateway.promises import affinity_of, errand_of
+from gateway.read_ahead import ReadAhead
 from gateway.receipts import Receipts
 from gateway.replay import replay
 from gateway.trace_draft import TraceDraft
@@ -242,7 +243,7 @@ class Pipeline:
         if not draft.request.stream:
             cost_nano_usd = draft.attempts.cost_nano_usd + live.cost_nano_usd
             headers += (("x-headgate-cost-usd", usd_text(cost_nano_usd)),)
-        chunks = self._timed(self._finished(relay, draft), draft)
+        chunks = self._timed(self._led(relay, draft), draft)
         return Answer(draft.request.stream, headers, chunks, live.content_type)
 
     def _note_turn(self, draft: TraceDraft, step: PlannedStep) -> None:
@@ -288,7 +289,16 @@ class Pipeline:
             draft.error = UpstreamFailed("The answer was cut: the identical request that led it ended.")
             raise draft.error from failure
 
-    async def _finished(self, relay: "_Relay", draft: TraceDraft) -> AsyncIterator[bytes]:
+    def _led(self, relay: "_Relay", draft: TraceDraft) -> AsyncIterator[bytes]:
+        """Relay an answer at the pace of its client, unless others follow it."""
+        chunks = self._finished(relay, draft)
+        if not isinstance(relay.place, Leader):
+            return chunks
+        ahead = ReadAhead(chunks)
+        relay.place.when_followed(ahead.begin)
+        return ahead.chunks()
+
+    async def _finished(self, relay: "_Relay", draft: TraceDraft) -> AsyncGenerator[bytes, None]:
         """Relay an answer, to followers too; just before its last bytes leave, store it and give the slot back.
 
         So a client that asks again at once finds its answer and its slot. What another tier than the planned one gave
