@@ -36,7 +36,7 @@ admin: {{listen: 127.0.0.1:8081, key_file: var/admin.key}}
 state: sqlite:var/headgate.db
 policies: tenants
 router: {{pair: general}}
-tiers: {{small: [one, two]}}
+tiers: {tiers}
 deployments:
   one: {{backend: remote, base_url: {one}, model: m, price: {{input_usd_per_m: 1, output_usd_per_m: 2}}}}
   two: {{backend: remote, base_url: {two}, model: m, price: {{input_usd_per_m: 1, output_usd_per_m: 2}}}}
@@ -47,7 +47,7 @@ tenant: acme
 deployments: [one, two]
 cache: {{enabled: false}}
 fallback: {fallback}
-sla: {{small: {{ttft_ms: {ttft}}}}}
+sla: {{{sla}}}
 """
 NO_RESCUE = "rescue: {retry_ratio: 0, hedge_ratio: 0}"
 
@@ -63,14 +63,17 @@ class Arm:
     upstreams: tuple[RunningUpstream, RunningUpstream]
 
 
-def start(stack: ExitStack, name: str, models: tuple[str, ...], rescue: str) -> Arm:
-    """Start one gateway in front of two upstreams."""
+def start(stack: ExitStack, name: str, *, is_rescued: bool) -> Arm:
+    """Start one gateway in front of two upstreams; without rescue each is a tier by itself, with no other to turn to."""
     upstreams = (stack.enter_context(run_upstream(FAST)), stack.enter_context(run_upstream(FAST)))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    operator = OPERATOR.format(one=upstreams[0].base_url, two=upstreams[1].base_url, rescue=rescue)
-    write_configuration(folder, operator, {"acme": TENANT.format(ttft=TTFT_MS, fallback="false" if rescue else "true")})
+    tiers = "{small: [one, two]}" if is_rescued else "{small: [one], large: [two]}"
+    sla = ", ".join(f"{tier}: {{ttft_ms: {TTFT_MS}}}" for tier in (("small",) if is_rescued else ("small", "large")))
+    rescue = "" if is_rescued else NO_RESCUE
+    operator = OPERATOR.format(one=upstreams[0].base_url, two=upstreams[1].base_url, rescue=rescue, tiers=tiers)
+    write_configuration(folder, operator, {"acme": TENANT.format(sla=sla, fallback=str(is_rescued).lower())})
     gateway = stack.enter_context(run_gateway(folder))
-    return Arm(name, models, gateway, gateway.key("acme"), upstreams)
+    return Arm(name, ("small",) if is_rescued else ("one", "two"), gateway, gateway.key("acme"), upstreams)
 
 
 async def drive(arm: Arm, arrivals_s: list[float], text: str) -> list[Result]:
@@ -121,7 +124,7 @@ async def run(seconds: float, per_s: float, seed: int) -> list[dict[str, object]
         at_s += rng.expovariate(per_s)
         arrivals_s.append(at_s)
     with ExitStack() as stack:
-        arms = [start(stack, "even", ("one", "two"), NO_RESCUE), start(stack, "rescue", ("small",), "")]
+        arms = [start(stack, "even", is_rescued=False), start(stack, "rescue", is_rescued=True)]
         warm_up = [float(n) / per_s for n in range(20)]
         await asyncio.gather(*(drive(arm, warm_up, "warm up") for arm in arms))
         driving = asyncio.gather(*(drive(arm, arrivals_s, "hello there") for arm in arms))
