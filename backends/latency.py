@@ -91,6 +91,7 @@ class LatencyTracker:
     _fit: _Fit = field(default_factory=_Fit)
     _base_ms: DecayingQuantiles = field(default_factory=lambda: DecayingQuantiles(HALF_LIFE_S))
     _ms_per_token: DecayingQuantiles = field(default_factory=lambda: DecayingQuantiles(HALF_LIFE_S))
+    _output_tokens: DecayingQuantiles = field(default_factory=lambda: DecayingQuantiles(HALF_LIFE_S))
     _slopes: tuple[float, float] = (0.0, 0.0)
     _peak_ms: float = 0.0
     _peak_at_s: float = 0.0
@@ -125,6 +126,7 @@ class LatencyTracker:
         """Learn the pace of a complete answer."""
         if output_tokens <= 0:
             return
+        self._output_tokens.add(output_tokens, now_s)
         if flight.streamed and flight.first_byte_s is not None:
             took_ms, gaps = (now_s - flight.first_byte_s) * 1000, output_tokens - 1
         else:
@@ -162,6 +164,12 @@ class LatencyTracker:
             ms_per_input_token=per_token,
             ms_per_output_token=self._ms_per_token.quantile(USUAL) if knows_pace else 0.0,
         )
+
+    def usual_output_tokens(self, now_s: float) -> int:
+        """Return the median length of recent answers, 1 while nothing is known."""
+        if self._output_tokens.weight(now_s) < LEAST_WEIGHT:
+            return 1
+        return max(1, round(self._output_tokens.quantile(USUAL)))
 
     def slow_first_byte_ms(self, input_tokens: int, now_s: float) -> float | None:
         """Return the time within which 19 of 20 such requests begin to answer now, or None when unknown."""

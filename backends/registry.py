@@ -72,6 +72,10 @@ class Registry:
         """Return what one more request may expect of a deployment now, None when too little was seen lately."""
         return self._deployments[name].latency.forecast(self._clock.monotonic_s())
 
+    def usual_output_tokens(self, name: str) -> int:
+        """Return how long a deployment's answers usually are, in tokens; 1 while nothing is known."""
+        return self._deployments[name].latency.usual_output_tokens(self._clock.monotonic_s())
+
     def want(self, tier: str | None = None) -> None:
         """Wake what sleeps in a tier, or everywhere when a request found nothing that may answer."""
         for name in self._deployments if tier is None else self._tiers.get(tier, ()):

@@ -64,7 +64,7 @@ class Arm:
 
 
 def start(stack: ExitStack, name: str, *, is_rescued: bool) -> Arm:
-    """Start one gateway in front of two upstreams; without rescue each is a tier by itself, with no other to turn to."""
+    """Start one gateway in front of two upstreams; without rescue each is a tier by itself: nothing to turn to."""
     upstreams = (stack.enter_context(run_upstream(FAST)), stack.enter_context(run_upstream(FAST)))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     tiers = "{small: [one, two]}" if is_rescued else "{small: [one], large: [two]}"

@@ -118,8 +118,7 @@ class Pipeline:
                         inputs = Inputs(facts, policy, complexity, standing, snapshot, session=state_of(session))
                         plan, reservation = await self._reserve(held, caller, inputs, draft)
                         try:
-                            forecast = self.dispatcher.registry.forecast_of(plan.steps[0].deployment)
-                            errand = errand_of(plan, policy, draft, further.afford, forecast)
+                            errand = errand_of(plan, policy, draft, further.afford, self.dispatcher.registry)
                             async with self.dispatcher.open(errand) as live:
                                 relay = _Relay(caller, policy, plan, standing, live, place, slot.aclose)
                                 yield self._relayed(relay, draft)

@@ -5,6 +5,7 @@ in all, where the tier can do that. The goal orders the queue and cuts nothing.
 """
 
 from backends.admission_queue import Claim
+from backends.registry import Registry
 from backends.tries import Afford, Errand
 from core.chat import ChatRequest
 from core.deadline import Deadline
@@ -15,14 +16,10 @@ from gateway.trace_draft import TraceDraft
 
 INTERACTIVE_GOAL_MS = 500.0
 LONG_PREFIX_BYTES = 1_024
-EXPECTED_OUTPUT_TOKENS = 64
-"""What a plain answer is taken to need at least when it is asked whether there is time for it."""
 WEIGHTS: dict[Priority, float] = {"high": 64.0, "normal": 8.0, "low": 1.0}
 
 
-def errand_of(
-    plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Afford, forecast: LatencyForecast | None
-) -> Errand:
+def errand_of(plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Afford, registry: Registry) -> Errand:
     """Return what dispatch is asked to do for one request; batch is never hedged.
 
     Args:
@@ -30,7 +27,7 @@ def errand_of(
         policy: whose SLA holds.
         draft: the request and when it arrived.
         afford: holds the cost of one more attempt.
-        forecast: of the plan's first deployment.
+        registry: forecasts what the plan's first deployment needs.
     """
     deadline = promised(plan, policy, draft.request, draft.received_s)
     return Errand(
@@ -43,19 +40,18 @@ def errand_of(
         tenant=draft.caller.tenant,
         afford=afford,
         may_hedge=policy.tenant_policy.service_class != "batch",
-        claim=claim_of(deadline, plan, policy.tenant_policy, draft, forecast),
+        claim=claim_of(deadline, plan, policy.tenant_policy, draft, registry),
     )
 
 
-def claim_of(
-    deadline: Deadline, plan: Plan, rules: TenantPolicy, draft: TraceDraft, forecast: LatencyForecast | None
-) -> Claim:
+def claim_of(deadline: Deadline, plan: Plan, rules: TenantPolicy, draft: TraceDraft, registry: Registry) -> Claim:
     """Return the request's place among others; it must start early enough to be done in time as forecast."""
     request, step = draft.request, plan.steps[0]
-    tokens = request.estimated_input_tokens()
+    tokens, forecast = request.estimated_input_tokens(), registry.forecast_of(step.deployment)
     limit_s, needed_ms = deadline.end_at_s, 0.0
     if forecast is not None and limit_s is not None:
-        needed_ms = forecast.total_ms(tokens, min(step.max_tokens, EXPECTED_OUTPUT_TOKENS)) - forecast.queue_ms
+        output_tokens = min(step.max_tokens, registry.usual_output_tokens(step.deployment))
+        needed_ms = forecast.total_ms(tokens, output_tokens) - forecast.queue_ms
     if request.stream and deadline.first_token_at_s is not None:
         limit_s = deadline.first_token_at_s
         needed_ms = 0.0 if forecast is None else forecast.ttft_ms(tokens) - forecast.queue_ms
