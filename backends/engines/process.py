@@ -31,9 +31,15 @@ class EngineProcess:
         """Return the id of the process group, which is the engine's own pid."""
         return self._process.pid
 
-    def terminate(self) -> None:
-        """Ask the whole group to end."""
-        _signal_group(self.group, signal.SIGTERM)
+    def terminate(self, *, alone: bool) -> None:
+        """Ask the engine to end: `alone` when it drains and ends its children itself, else the whole group.
+
+        vLLM's children end at once on SIGTERM, and the streams that its server still drains with them.
+        """
+        if not alone:
+            _signal_group(self.group, signal.SIGTERM)
+        elif not self.exited.done():
+            os.kill(self.group, signal.SIGTERM)
 
     async def end(self) -> None:
         """Kill whatever is left of the group and wait until the engine is gone, and for a moment for its children."""

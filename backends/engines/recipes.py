@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -175,3 +175,14 @@ def _spec(path: Path, parsed: _RecipeFile) -> EngineSpec:
         devices=tuple(parsed.devices),
         options=parsed.options,
     )
+
+
+def recipe_keys() -> tuple[tuple[str, str], ...]:
+    """Return every key of a recipe with what it says, for the reference in docs/hosting.md."""
+    hints = get_type_hints(_RecipeFile, include_extras=True)
+    return tuple((name, _description(hints[name])) for name in _RecipeFile.__struct_fields__)
+
+
+def _description(hint: object) -> str:
+    meta = next(part for part in get_args(hint) if isinstance(part, msgspec.Meta))
+    return meta.description or ""

@@ -384,7 +384,7 @@ class Supervisor:
         self._enter(EngineState.DRAINING)
         began_s = self._clock.monotonic_s()
         await self.leases.wait_idle(self._spec.drain_timeout_s)
-        process.terminate()
+        process.terminate(alone=self._launcher.capabilities().drains_on_sigterm)
         left_s = self._spec.drain_timeout_s - (self._clock.monotonic_s() - began_s)
         await asyncio.wait((process.exited,), timeout=max(LEAST_GRACE_S, left_s))
 

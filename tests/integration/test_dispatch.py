@@ -84,7 +84,7 @@ class Caller:
     async def open(self, request: ChatRequest, deadline: Deadline = NEVER) -> AsyncIterator[LiveAnswer]:
         dispatcher = Dispatcher(self.registry, CLOCK)
         traceparent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
-        errand = Errand(self.plan, request, deadline, self.log, CLOCK.monotonic_s(), traceparent)
+        errand = Errand(self.plan, request, deadline, self.log, CLOCK.monotonic_s(), traceparent, "acme")
         async with dispatcher.open(errand) as self.live:
             yield self.live
 
@@ -207,6 +207,19 @@ async def test_a_plain_answer_is_relayed_byte_for_byte(upstream: RunningUpstream
         captured = caller.live.captured()
         assert captured is not None
         assert captured.content == ANSWER
+
+
+async def test_an_upstream_that_keeps_tenants_apart_gets_the_tenants_salt(
+    upstream: RunningUpstream,
+) -> None:
+    async with calling(upstream, "", "") as caller:
+        caller.deployments["d0"].salt = lambda tenant: f"salt of {tenant}"
+        await caller.ask(cache_salt="chosen by the client")
+        caller.deployments["d0"].salt = None
+        await caller.ask(cache_salt="chosen by the client")
+    salted, plain = await seen(upstream)
+    assert salted["body"]["cache_salt"] == "salt of acme"
+    assert "cache_salt" not in plain["body"]
 
 
 async def test_the_upstream_sees_our_key_our_name_and_the_request_id_alone(upstream: RunningUpstream) -> None:

@@ -259,6 +259,23 @@ async def test_other_paths_are_not_found(worker: httpx.AsyncClient) -> None:
     assert (await worker.get("/health")).json() == {"status": "ok"}
 
 
+@pytest.mark.parametrize("speculation", [{"draft_weights": "../small-int4"}, {"prompt_lookup": 2}], ids=str)
+async def test_guessing_ahead_changes_no_greedy_answer_and_takes_fewer_steps(
+    tmp_path: Path, speculation: dict[str, Any]
+) -> None:
+    """The model is its own draft here, so that every guess is right; its answers repeat what the prompt says."""
+    options = dict(spec().options) | speculation
+    words = [{"role": "user", "content": "Repeat: red green blue red green blue"}]
+    steps, answers = [], []
+    for number, chosen in enumerate((dict(spec().options), options)):
+        async with served(tmp_path / str(number), options=chosen) as supervisor, client_of(supervisor) as client:
+            before = await metric(client, "steps_total")
+            answers.append((await chat(client, messages=words, max_tokens=60, ignore_eos=True))["choices"])
+            steps.append(await metric(client, "steps_total") - before)
+    assert answers[0] == answers[1]
+    assert steps[1] < steps[0]
+
+
 async def test_a_stop_lets_a_running_stream_finish(tmp_path: Path) -> None:
     async with served(tmp_path) as supervisor, client_of(supervisor) as client:
         long = body(stream=True, max_tokens=300, ignore_eos=True)

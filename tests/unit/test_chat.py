@@ -32,6 +32,15 @@ def sent(request: ChatRequest, *, ask_usage: bool = True, max_tokens: int | None
     return decoded
 
 
+def test_a_tenants_cache_salt_replaces_the_clients_own() -> None:
+    raw = b'{"model":"m","messages":[{"role":"user","content":"x"}],"cache_salt":"mine","priority":9}'
+    request = parse_chat_request(raw, "req_1")
+    salted = json.loads(request.upstream_body("real", ask_usage=True, max_tokens=None, cache_salt="of the tenant"))
+    assert salted["cache_salt"] == "of the tenant"
+    plain = json.loads(request.upstream_body("real", ask_usage=True, max_tokens=None))
+    assert {"cache_salt", "priority"} & set(plain) == set()
+
+
 def test_the_least_request_gets_the_documented_defaults() -> None:
     request = parse()
     assert (request.model, request.last_user_text, request.stream, request.include_usage) == (
