@@ -173,6 +173,7 @@ def test_one_request_shows_its_attempts_and_its_exact_cost(browser: Browser, gat
         )
         expect(page.locator("section", has_text="Attempts").locator("tbody tr").first).to_contain_text("two")
         expect(page.locator(".summary")).to_contain_text("Answered by two")
+        expect(page.locator("section", has_text="Decision receipt").last).to_contain_text("byte-identical")
 
 
 def test_a_candidate_policy_is_compared_and_not_put_in_force(browser: Browser, gateway: RunningGateway) -> None:

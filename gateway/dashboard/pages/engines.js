@@ -1,26 +1,46 @@
-// The tiers' deployments and the engines that the gateway hosts: state, load and memory.
-import { html, useLoad, Loaded, Panel, Table, State, Empty, ms, count, percent, Money } from '/dashboard/lib/ui.js';
-import { get } from '/dashboard/lib/api.js';
-import { Ranges, REFRESH_MS } from '/dashboard/lib/range.js';
+// The deployments as the planner sees them, and the engines that the gateway hosts: state, load, memory, last words.
+import { html, useLoad, useState, Loaded, Panel, Table, State, Problem, ms, count, Money } from '/dashboard/lib/ui.js';
+import { get, post } from '/dashboard/lib/api.js';
+import { Ranges } from '/dashboard/lib/range.js';
 
-const bytes = (n) => (n === null || n === undefined ? '–' : n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : `${(n / 1e6).toFixed(0)} MB`);
-const seconds = (n) => (n === null || n === undefined ? '–' : n < 120 ? `${Math.round(n)} s` : n < 7200 ? `${Math.round(n / 60)} min` : `${(n / 3600).toFixed(1)} h`);
+const REFRESH_MS = 5000;
+const bytes = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : `${(n / 1e6).toFixed(0)} MB`);
 
-export function Engines({ values, go }) {
+function Engine({ engine, who }) {
+  const [lines, setLines] = useState(null);
+  const [error, setError] = useState(null);
+  const may = who.role !== 'viewer';
+  const does = (action) => async () => {
+    try { await action(); setError(null); } catch (problem) { setError(problem); }
+  };
+  const path = `/admin/engines/${encodeURIComponent(engine.name)}`;
+  const asleep = engine.state === 'sleeping';
+  return html`<${Panel} title=${engine.name} note=${`${engine.kind} · ${engine.precision}`}>
+    <${Problem} error=${error} />
+    <dl class="pairs">${[
+      ['State', html`<${State} value=${engine.state} />`], ['Model', engine.model], ['Recipe', html`<code>${engine.recipe}</code>`], ['Process group', engine.pid ?? '–'], ['Devices', engine.devices.join(', ')],
+      ['Memory declared', bytes(engine.memory_bytes)], ['Requests under way', count(engine.requests)], ['Restarts', count(engine.restarts)], ['Failures in a row', count(engine.failures)], ['Last problem', engine.last_error ?? 'none'],
+    ].map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+    ${may && html`<p><button onClick=${does(() => post(`${path}/${asleep ? 'wake' : 'sleep'}`))}>${asleep ? 'Wake' : 'Let sleep'}</button>
+      <button onClick=${does(async () => setLines(lines ? null : (await get(`${path}/logs`)).lines))}>${lines ? 'Hide log' : 'Show log'}</button></p>`}
+    ${lines && html`<pre tabindex="0" aria-label=${`Log of ${engine.name}`}>${lines.join('\n') || 'It has written nothing.'}</pre>`}<//>`;
+}
+
+export function Engines({ values, go, who }) {
   const range = values.range ?? '1h';
   const state = useLoad(async () => {
-    const [overview, deployments] = await Promise.all([get('/admin/overview', { range }), get('/admin/deployments')]);
-    return { overview, deployments: deployments.deployments };
-  }, [range], 5000);
+    const [overview, deployments, engines] = await Promise.all([get('/admin/overview', { range }), get('/admin/deployments'), get('/admin/engines')]);
+    return { overview, deployments: deployments.deployments, engines: engines.engines };
+  }, [range], REFRESH_MS);
   return html`
     <div class="title"><h1>Engines</h1><${Ranges} value=${range} onChange=${(next) => go('engines', { range: next })} /></div>
-    <${Loaded} state=${state}>${({ overview, deployments }) => {
+    <${Loaded} state=${state}>${({ overview, deployments, engines }) => {
       const sums = new Map(overview.tiers.map((group) => [group.labels[1], group]));
       return html`<div class="grid">
         <${Panel} title="Deployments" note="as the planner sees them now" wide>
           <${Table} label="Deployments" rows=${deployments} empty="No deployment is configured." columns=${[
             { name: 'Deployment', of: (one) => one.name }, { name: 'Tiers', of: (one) => one.tiers.join(', ') || '–' }, { name: 'Model', of: (one) => one.model },
-            { name: 'State', of: (one) => html`<${State} value=${one.readiness} />` }, { name: 'Hosted', of: (one) => (one.hosted ? 'here' : 'remote') },
+            { name: 'State', of: (one) => html`<${State} value=${one.readiness} />` }, { name: 'Where', of: (one) => (one.hosted ? 'here' : 'remote') },
             { name: 'Requests', number: true, of: (one) => count(sums.get(one.name)?.requests) },
             { name: 'Output tokens', number: true, of: (one) => count(sums.get(one.name)?.output_tokens) },
             { name: 'Cost', number: true, of: (one) => html`<${Money} nano=${sums.get(one.name)?.cost_nano_usd ?? 0} />` },
@@ -28,8 +48,6 @@ export function Engines({ values, go }) {
             { name: 'Next TTFT', number: true, of: (one) => (one.forecast ? ms(one.forecast.queue_ms + one.forecast.base_ms) : '–') },
             { name: 'Next TPOT', number: true, of: (one) => ms(one.forecast?.ms_per_output_token) },
           ]} /><//>
-        ${deployments.filter((one) => one.engine).map((one) => html`<${Panel} title=${one.name} note=${one.engine.kind}><dl class="pairs">
-          ${[['State', html`<${State} value=${one.engine.state} />`], ['Process', one.engine.pid ?? '–'], ['Up', seconds(one.engine.up_s)], ['Restarts', count(one.engine.restarts)], ['Memory', bytes(one.engine.resident_bytes)], ['Running', count(one.engine.running)], ['Waiting', count(one.engine.waiting)], ['Last problem', one.engine.problem ?? 'none']]
-            .map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl><//>`)}
+        ${engines.map((one) => html`<${Engine} key=${one.name} engine=${one} who=${who} />`)}
       </div>`; }}<//>`;
 }

@@ -37,10 +37,13 @@ function Costs({ columns, attempts }) {
 }
 
 export function OneRequest({ item }) {
-  const state = useLoad(() => get(`/admin/requests/${encodeURIComponent(item)}`), [item]);
+  const state = useLoad(async () => {
+    const [row, told] = await Promise.all([get(`/admin/requests/${encodeURIComponent(item)}`), get(`/admin/decisions/${encodeURIComponent(item)}`)]);
+    return { ...row, told };
+  }, [item]);
   return html`
     <div class="title"><h1><a href="#/requests">Requests</a> / <code>${item}</code></h1></div>
-    <${Loaded} state=${state}>${({ columns, attempts, decision }) => html`
+    <${Loaded} state=${state}>${({ columns, attempts, told }) => html`
       <p class="summary"><${StatusBadge} status=${columns.status} /> ${inWords(columns, attempts)}</p>
       <div class="grid">
         <${Panel} title="What happened when" note=${dateTimeOf(columns.received_at_ms)} wide><${Waterfall} columns=${columns} attempts=${attempts} /><//>
@@ -59,6 +62,6 @@ export function OneRequest({ item }) {
           ['P(small suffices)', columns.p_small_suffices === null ? '–' : percent(columns.p_small_suffices, 1)], ['Policy', html`<code>${columns.policy_version ?? '–'}</code>`],
           ['Gateway overhead', ms(columns.overhead_ms)], ['Within SLA', columns.sla_violated ? 'no' : 'yes'],
         ].map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl><//>
-        <${Panel} title="Decision receipt" wide>${decision ? html`<${Decision} decision=${decision} />` : html`<${Empty}>No receipt is kept for this request: it ended before a plan was made, came from the cache, or its receipt has been trimmed.<//>`}<//>
+        <${Panel} title="Decision receipt" wide>${told.decision ? html`<${Decision} told=${told} />` : html`<${Empty}>No receipt is kept for this request: it ended before a plan was made, came from the cache, or its receipt has been trimmed.<//>`}<//>
       </div>`}<//>`;
 }
