@@ -191,6 +191,14 @@ class Plan:
     weighing: Weighing | None = None
 
     @property
+    def gave_up_quality(self) -> bool:
+        """Tell whether latency or the budget's pace chose a deployment that is predicted to fall short of the floor."""
+        if self.weighing is None or self.reason not in (Reason.LATENCY, Reason.PACE):
+            return False
+        quality = self.weighing.of(self.steps[0].deployment).predicted_quality
+        return quality is not None and quality < self.weighing.floor
+
+    @property
     def worst_case_nano_usd(self) -> int:
         """Return what the plan can cost: the dearest step in full, and the input of every other step.
 

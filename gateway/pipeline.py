@@ -307,7 +307,7 @@ class Pipeline:
         leader = place if isinstance(place, Leader) else None
         if leader is not None:
             leader.publish(AnswerHead(live.step.tier, live.step.deployment, plan.reason.value))
-        is_planned = plan.degraded_from is None and plan.reason is not Reason.BUDGET and live.step.tier == plan.tier
+        is_planned = not has_given_way(plan) and live.step.tier == plan.tier
         is_open = True
         async for chunk in live.chunks():
             if is_open and live.complete:
@@ -363,6 +363,11 @@ def expected_tokens(request: ChatRequest, policy: EffectivePolicy) -> int:
     limits = [limit for limit in (request.max_tokens, policy.tenant_policy.max_output_tokens) if limit is not None]
     output = min([*limits, EXPECTED_OUTPUT_TOKENS])
     return request.estimated_input_tokens() + output * request.n
+
+
+def has_given_way(plan: Plan) -> bool:
+    """Tell whether the plan is less than what was wanted, for money, time or health; such an answer is not stored."""
+    return plan.degraded_from is not None or plan.reason is Reason.BUDGET or plan.gave_up_quality
 
 
 async def _following(items: AsyncIterator[Published]) -> AsyncIterator[bytes]:

@@ -12,15 +12,22 @@ tenant: acme
 cache: {enabled: false}
 routing: {max_large_share: 0.5}
 """
+QUESTIONS = (
+    "What is {n} plus 3?",
+    "Name town {n}.",
+    "Prove the {n}. identity.",
+    "Write a poem of {n} lines.",
+    "Hi {n}",
+)
 
 
 def asked(gateway: RunningGateway, n: int) -> list[tuple[str, str]]:
-    """Ask `n` questions of equal kind; return tier and reason of each."""
+    """Ask `n` questions of an even mix; return tier and reason of each."""
     headers = {"authorization": f"Bearer {gateway.key('acme')}"}
     answers = []
     with httpx.Client(base_url=gateway.base_url, headers=headers, timeout=30, trust_env=False) as client:
         for at in range(n):
-            question = [{"role": "user", "content": f"What is {at} plus {at + 1}?"}]
+            question = [{"role": "user", "content": QUESTIONS[at % len(QUESTIONS)].format(n=at * 37 % 100)}]
             answer = client.post("/chat/completions", json={"model": "auto", "messages": question}).raise_for_status()
             answers.append((answer.headers["x-headgate-tier"], answer.headers["x-headgate-reason"]))
     return answers

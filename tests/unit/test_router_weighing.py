@@ -88,6 +88,14 @@ def test_a_shadow_price_sends_a_hard_prompt_to_small() -> None:
     assert excluded(made) == {"s": "quality", "l": "cost"}
 
 
+def test_a_plan_tells_when_quality_gave_way() -> None:
+    assert plan(complexity=HARD, steering=DEAR).gave_up_quality
+    assert plan(policy(sla=SECOND), HARD, tiers(small=FAST, large=SLOW)).gave_up_quality
+    assert not plan(complexity=HARD).gave_up_quality
+    assert not plan(complexity=EASY, steering=DEAR).gave_up_quality
+    assert not plan(policy(TierTarget("small")), HARD).gave_up_quality
+
+
 def test_a_shadow_price_spares_the_hardest_longest() -> None:
     def tier(p_small: float, price_per_usd: float) -> str:
         return plan(complexity=Complexity(p_small, "model"), steering=Steering(shadow_price_per_usd=price_per_usd)).tier
