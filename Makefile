@@ -6,7 +6,9 @@ CONVERT := .venv-convert/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test check unit format models weights chaos-ledger clean
+CLIENTS := build/clients/.installed
+
+.PHONY: help run test check clients unit format models weights chaos-ledger clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -19,6 +21,9 @@ test: $(INSTALLED)  ## install and run every test
 
 unit: $(INSTALLED)  ## run the unit tests alone (seconds)
 	$(BIN)/pytest -q tests/unit
+
+clients: $(INSTALLED) $(CLIENTS)  ## install clients as published (Node, LangChain, LlamaIndex) into build/clients and try them
+	HEADGATE_KEEP_REPORT=benchmarks/results/compatcanary.json $(BIN)/pytest -q tests/clients $(PYTEST)
 
 check: $(INSTALLED)  ## lint, format, types and import contracts, as CI runs them
 	$(BIN)/ruff check .
@@ -45,6 +50,14 @@ weights: $(CONVERT) $(INSTALLED)  ## train the two bundled models and the router
 
 chaos-ledger: $(INSTALLED)  ## a million requests under kills, restarts and wrong clocks; judge the books (minutes)
 	$(BIN)/python -m benchmarks.chaos_ledger
+
+$(CLIENTS): tests/clients/package.json tests/clients/requirements.txt
+	mkdir -p build/clients
+	cp tests/clients/package.json build/clients/
+	cd build/clients && npm install --no-package-lock --no-audit --no-fund
+	$(PYTHON) -m venv build/clients/venv
+	build/clients/venv/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: -r tests/clients/requirements.txt
+	@touch $@
 
 clean:  ## remove the environments and local state
 	rm -rf .venv .venv-convert build var .mypy_cache .ruff_cache .pytest_cache
