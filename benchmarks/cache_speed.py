@@ -1,7 +1,7 @@
 """Measure how fast the cache answers, searches, stores and forgets, in one run on one core.
 
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/cache_speed.py [--json FILE] [--most 1000000]
-        [--gptcache PYTHON] [--redis] [--gpu]
+        [--gptcache PYTHON] [--redis] [--gpu] [--rounds 5] [--pairs 300] [--only CASE ...]
 
 Each case runs in a process of its own. Times are CPU time of the whole process per operation (so that a busy machine
 counts little), and wall time beside it; medians of five rounds, those of the cache and of GPTCache taken in turn.
@@ -35,8 +35,6 @@ from benchmarks.cache_speed_lookup import growth, lookup, replicas
 from benchmarks.cache_speed_timing import Case, medians
 from cache.faiss_gpu import gpu_count
 
-ROUNDS = 5
-
 
 def main() -> None:
     options = _options()
@@ -66,8 +64,11 @@ def _run_all(options: argparse.Namespace) -> dict[str, Case]:
     wanted += [("encoder", ""), ("together", "16"), ("growth", "")]
     wanted += [("partition", str(size)) for size in sizes] + [("flat", str(size)) for size in sizes]
     wanted += [("frontier", str(sizes[-1])), ("scopes", "100000")] + ([("replicas", "3")] if options.redis else [])
-    found = _in_turn(options)
+    chosen = options.only or ("in-turn", *_CASES)
+    found = _in_turn(options) if "in-turn" in chosen else {}
     for case, argument in wanted:
+        if case not in chosen:
+            continue
         found[f"{case} {argument}".strip()] = _ran(_command_of(options, case, argument))
     return found
 
@@ -77,8 +78,8 @@ def _in_turn(options: argparse.Namespace) -> dict[str, Case]:
     commands = {"lookup memory": _command_of(options, "lookup", "memory")}
     script = str(Path(__file__).with_name("cache_speed_gptcache.py"))
     for runtime in ("same", "reference") if options.gptcache else ():
-        commands[f"gptcache {runtime}"] = [str(options.gptcache), script, "300", runtime]
-    rounds = [{name: _ran(command) for name, command in commands.items()} for _ in range(ROUNDS)]
+        commands[f"gptcache {runtime}"] = [str(options.gptcache), script, str(options.pairs), runtime]
+    rounds = [{name: _ran(command) for name, command in commands.items()} for _ in range(options.rounds)]
     found: dict[str, Case] = {}
     for name in commands:
         of_name = [one[name] for one in rounds]
@@ -94,7 +95,8 @@ def _in_turn(options: argparse.Namespace) -> dict[str, Case]:
 
 def _command_of(options: argparse.Namespace, case: str, argument: str) -> list[str]:
     words = [sys.executable, __file__, "--case", case, "--argument", argument, "--folder", str(options.folder)]
-    return [*words, "--most", str(options.most), *(["--gpu"] if options.gpu else [])]
+    words += ["--most", str(options.most), "--rounds", str(options.rounds), "--pairs", str(options.pairs)]
+    return [*words, *(["--gpu"] if options.gpu else [])]
 
 
 def _show(cases: dict[str, Case]) -> None:
@@ -141,6 +143,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--gptcache", type=Path)
     parser.add_argument("--redis", action="store_true")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=300, help="questions, each with another wording")
+    parser.add_argument("--only", nargs="+", choices=sorted((*_CASES, "in-turn")), help="these cases only")
     parser.add_argument("--case", choices=sorted(_CASES), help=argparse.SUPPRESS)
     parser.add_argument("--argument", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -19,7 +19,6 @@ from core.cached import Found, SemanticHit
 TEXTS = 192
 REFERENCE_TEXTS = 48
 AT_ONCE = 16
-ROUNDS = 5
 
 
 def encoder(options: argparse.Namespace) -> Case:
@@ -36,7 +35,7 @@ def encoder(options: argparse.Namespace) -> Case:
     if has_openvino():
         ways["one_at_a_time_any_shape_ms"] = lambda: [_any_shape(fast, text) for text in texts]
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS + 1):
+    for _ in range(options.rounds + 1):
         for name, way in ways.items():
             started = time.process_time()
             way()
@@ -64,10 +63,10 @@ def together(options: argparse.Namespace) -> Case:
     """Time semantic hits one after another and sixteen at once, and the longest callback of the event loop."""
     callbacks: list[float] = []
     _watch(callbacks)
-    return asyncio.run(_together(int(options.argument), callbacks))
+    return asyncio.run(_together(int(options.argument), options.rounds, callbacks))
 
 
-async def _together(at_once: int, callbacks: list[float]) -> Case:
+async def _together(at_once: int, rounds: int, callbacks: list[float]) -> Case:
     embedder = unremembering()
     await ready(embedder)
     cache = cache_with(embedder)
@@ -79,7 +78,7 @@ async def _together(at_once: int, callbacks: list[float]) -> Case:
     await _concurrently(calls, 1)
     callbacks.clear()
     one, many = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         one.append(await _concurrently(calls, 1))
         many.append(await _concurrently(calls, at_once))
     longest = max(callbacks)

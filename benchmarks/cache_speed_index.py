@@ -18,7 +18,6 @@ from cache.faiss_partitions import lists_for, sample_size
 BASE = 20_000
 ASKED = 500
 ASKED_FOR_RECALL = 1_000
-ROUNDS = 5
 LOWEST_THRESHOLD = 0.6
 """The least similarity at which any kind of agreement is served; see `cache.guard`."""
 
@@ -38,7 +37,7 @@ def partition(options: argparse.Namespace) -> Case:
     build_s = {"cpu": round(time.process_time() - started, 2), "wall": round(time.perf_counter() - began, 2)}
     memory = (resident_bytes() - before) / size
     asked = queries(rows, base, ASKED)
-    search = rounds_of(lambda: timed_now([partial(index.search, "p", one, 4) for one in asked]), ROUNDS)
+    search = rounds_of(lambda: timed_now([partial(index.search, "p", one, 4) for one in asked]), options.rounds)
     recall = _recall(options, index, rows, base)
     extra = queries(rows, base, 500, seed=9)
     insert = timed_now([partial(index.add, "p", f"new{at}", one) for at, one in enumerate(extra)])
@@ -72,7 +71,7 @@ def scopes(options: argparse.Namespace) -> Case:
     asked = [rows[10 * at].astype(np.float32) for at in where]
     calls = [partial(index.search, f"{at:064x}", one, 4) for at, one in zip(where, asked, strict=True)]
     return {
-        "search_ms": rounds_of(lambda: timed_now(calls), ROUNDS),
+        "search_ms": rounds_of(lambda: timed_now(calls), options.rounds),
         "insert_ms": timed_now([partial(index.add, f"{at:064x}", f"n{at}", asked[0]) for at in range(ASKED)]),
         "evict_ms": timed_now([partial(index.remove, [f"n{at}"]) for at in range(ASKED)]),
         "build_s": {"cpu": round(build_s, 2)},

@@ -32,8 +32,6 @@ from core.rules import AutoTarget, CacheRules, EffectivePolicy, Limits, Routing,
 from policies.redis_wire import Wire
 
 ANSWER = CachedAnswer("An answer of one sentence.", "stop", "m", "small", "d", Usage(20, 8), 4_000)
-PAIRS = 300
-ROUNDS = 5
 
 
 def lookup(options: argparse.Namespace) -> Case:
@@ -47,7 +45,7 @@ async def _lookup(options: argparse.Namespace) -> Case:
         cache = cache_with(load_minilm(), store)
         stack.push_async_callback(cache.close)
         await ready(cache._embedder)
-        pairs = twenty_token_pairs(PAIRS)
+        pairs = twenty_token_pairs(options.pairs)
         inserts = await timed([partial(keep, cache, text) for text, _ in pairs])
         found: list[Found] = []
         semantic = await timed([partial(ask, cache, text, found) for _, text in pairs])
@@ -75,13 +73,13 @@ async def _growth(options: argparse.Namespace, sizes: list[int]) -> Case:
     await ready(embedder)
     rows = spread_kept(options.folder, encoded(options.folder, 20_000), sizes[-1])
     caches = {size: await _filled(embedder, rows[:size]) for size in sizes}
-    pairs, fresh = twenty_token_pairs(PAIRS), [text for text, _ in twenty_token_pairs(PAIRS, seed=11)]
+    pairs, fresh = twenty_token_pairs(options.pairs), [text for text, _ in twenty_token_pairs(options.pairs, seed=11)]
     for cache in caches.values():
         for text, _ in pairs:
             await keep(cache, text)
     asked = {"exact": [text for text, _ in pairs], "semantic": [text for _, text in pairs], "miss": fresh}
     taken: dict[str, dict[int, list[dict[str, float]]]] = {kind: {size: [] for size in sizes} for kind in asked}
-    for _ in range(ROUNDS):
+    for _ in range(options.rounds):
         for kind, texts in asked.items():
             for size, cache in caches.items():
                 taken[kind][size].append(summed(await timed([partial(ask, cache, text, []) for text in texts])))
