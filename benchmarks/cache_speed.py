@@ -28,9 +28,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cache_speed_data import encoded
 from benchmarks.cache_speed_encoder import encoder, together
-from benchmarks.cache_speed_index import BASE, flat, frontier, partition, scopes
+from benchmarks.cache_speed_index import flat, frontier, partition, scopes
 from benchmarks.cache_speed_lookup import growth, lookup, replicas
 from benchmarks.cache_speed_timing import Case, medians
 from cache.faiss_gpu import gpu_count
@@ -43,7 +42,6 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)
-        encoded(options.folder, BASE)
         report: Case = {"hardware": _hardware(), "command": _command(), "cases": _run_all(options)}
     _show(report["cases"])
     if options.json:
