@@ -14,18 +14,23 @@ def bundled_questions(split: Split, per_family: int, seed: int = 0) -> list[Ques
 
 
 def ask_bundled(questions: Sequence[Question], *, declared: bool = False) -> list[Outcome]:
-    """Return what both models get right, in order; the family is the group.
+    """Return what both models get right and in how many tokens, in order; the family is the group.
 
     With `declared`, a model counts as right on the families that it is meant for, without being asked.
     """
     able = {family.name: family for family in families()}
+    tokens: dict[str, list[int | None]] = {tier: [None] * len(questions) for tier in MODELS}
     right = {tier: [bool(getattr(able[one.family], tier)) for one in questions] for tier in MODELS}
     for tier, directory in ({} if declared else MODELS).items():
-        answers = Model(HERE / directory).answer([[{"role": "user", "content": one.prompt}] for one in questions])
+        model = Model(HERE / directory)
+        answers = model.answer([[{"role": "user", "content": one.prompt}] for one in questions])
+        tokens[tier] = [model.count_tokens(answer) for answer in answers]
         right[tier] = [grade(one, answer) for one, answer in zip(questions, answers, strict=True)]
     return [
-        Outcome(one.prompt, float(small), float(large), group=one.family)
-        for one, small, large in zip(questions, right["small"], right["large"], strict=True)
+        Outcome(one.prompt, float(small), float(large), one.family, None, *lengths)
+        for one, small, large, lengths in zip(
+            questions, right["small"], right["large"], zip(tokens["small"], tokens["large"], strict=True), strict=True
+        )
     ]
 
 

@@ -75,7 +75,8 @@ def collect_bundled(path: Path = BUNDLED_OUTCOMES, *, declared: bool = False) ->
 
 def _line(row: Outcome) -> bytes:
     known = {"query": row.query, "small_score": int(row.small_score), "large_score": int(row.large_score)}
-    return json.dumps(known | {"family": row.group}).encode() + b"\n"
+    lengths = {"small_tokens": row.small_tokens, "large_tokens": row.large_tokens}
+    return json.dumps(known | lengths | {"family": row.group}).encode() + b"\n"
 
 
 def _abilities(rows: Sequence[Outcome]) -> str:

@@ -58,6 +58,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome_log import OutcomeLog
 from gateway.telemetry.receipt_log import ReceiptLog
 from gateway.telemetry.request_log import RequestLog
+from gateway.tenant_calibrations import TenantCalibrations, calibrations_file
 from policies.access import Access, Authenticator
 from policies.failures import FailureLimiter
 from policies.keys import create_key
@@ -92,6 +93,7 @@ class Gateway:
     pepper: bytes
     clock: Clock
     watcher: PolicyWatcher
+    calibrations: TenantCalibrations
     tokens: TokenVerifier | None
     api: PublicApi
     asking: Asking
@@ -152,6 +154,7 @@ class Gateway:
         if not self.stores.fills_index:
             yield "load cache", self.cache.load()
         yield "watch policies", self.watcher.run()
+        yield "watch calibrations", self.calibrations.run()
         yield "probe deployments", self.registry.probe()
         yield "save evidence", self._save_evidence()
         if self.tokens is not None:
@@ -210,6 +213,7 @@ def build(settings: Settings) -> Gateway:
     control_file = settings.beside("control").with_suffix(".json")
     control = load_control(control_file, clock, settings.replicas)
     classifier = PairModel.load(settings.pair, embedder.fingerprint)
+    calibrations = TenantCalibrations(calibrations_file(settings), classifier.manifest)
     receipt_log = ReceiptLog(settings.beside("decisions"), classifier.version, program_version())
     pipeline = Pipeline(
         policies=lambda: watcher.current,
@@ -217,6 +221,7 @@ def build(settings: Settings) -> Gateway:
         ledger=stores.ledger,
         cache=cache,
         classifier=classifier,
+        calibrated=calibrations.applied,
         dispatcher=dispatcher,
         sink=sinks,
         clock=clock,
@@ -273,6 +278,7 @@ def build(settings: Settings) -> Gateway:
         pepper=pepper,
         clock=clock,
         watcher=watcher,
+        calibrations=calibrations,
         tokens=tokens,
         api=api,
         asking=asking,

@@ -14,6 +14,7 @@ from core.rules import AutoTarget
 from gateway.policy_report import catalogue, tenant_in_force
 from gateway.request_preview import meaning_of
 from gateway.settings import load_policy_set, load_settings
+from gateway.tenant_calibrations import TenantCalibrations, calibrations_file
 from router.complexity import PairModel
 from router.decision import Decision, Inputs, decide
 from router.facts import facts_of
@@ -45,8 +46,11 @@ def dry_run(config: Path, asked: Asked) -> Receipt:
     tenant_in_force(settings, policies, asked.tenant)
     policy, facts = meaning_of(policies, asked.tenant, asked.request), facts_of(asked.request, PATH)
     judge, router = offline_judge(settings.pair)
-    is_auto = isinstance(ruled(policy, facts).target, AutoTarget)
-    inputs = Inputs(facts, policy, judge(asked.request) if is_auto else None, asked.standing, registry)
+    judged = judge(asked.request) if isinstance(ruled(policy, facts).target, AutoTarget) else None
+    if judged is not None:
+        manifest = PairModel.load(settings.pair).manifest
+        judged = TenantCalibrations(calibrations_file(settings), manifest).applied(asked.tenant, judged)
+    inputs = Inputs(facts, policy, judged, asked.standing, registry)
     try:
         decided: Decision | HeadgateError = decide(inputs)
     except HeadgateError as refusal:

@@ -68,6 +68,7 @@ class Pipeline:
     ledger: BudgetLedger
     cache: SemanticCache
     classifier: Classifier
+    calibrated: Callable[[str, Complexity], Complexity]
     dispatcher: Dispatcher
     sink: TraceSink
     clock: Clock
@@ -158,7 +159,8 @@ class Pipeline:
         is_held = is_holding(state_of(session), facts, policy.tenant_policy.routing.sessions) is not None
         if is_held or not isinstance(policy.target, AutoTarget):
             return None
-        return await self.classifier.classify(request, found.vector)
+        judged = await self.classifier.classify(request, found.vector)
+        return self.calibrated(policy.tenant_policy.tenant, judged)
 
     async def _reserve(
         self, held: AsyncExitStack, caller: Caller, inputs: Inputs, draft: TraceDraft

@@ -29,11 +29,15 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """P(small suffices) in (0, 1), the trust that its distance earned, and the characters the cap left out."""
+    """P(small suffices) in (0, 1), the trust that its distance earned, and the characters the cap left out.
+
+    `output_tokens` are those expected of the small and the large model, where the weights know lengths.
+    """
 
     p_small_suffices: float
     trust: float
     cut_chars: int
+    output_tokens: tuple[int, int] | None = None
 
 
 class PairModel:
@@ -77,7 +81,7 @@ class PairModel:
             return Complexity(_probability(self._line.at(self._weights.prior)), "prior:no_text")
         score = self.score(text, vector)
         source = self._source + ("" if vector is not None else ";no_vector") + (";cut" if score.cut_chars else "")
-        return Complexity(score.p_small_suffices, source, cut_chars=score.cut_chars)
+        return Complexity(score.p_small_suffices, source, score.output_tokens, score.cut_chars)
 
     def score(self, text: str, vector: Vector | None) -> Score:
         """Score one text with its (d,) L2-normalised embedding, or without.
@@ -89,11 +93,12 @@ class PairModel:
         views = text_views(text)
         spoken, sense = weights.text.score(views), weights.text.sense(views)
         if vector is None:
-            return Score(_probability(self._line.at(weights.text_alone.at(spoken) + sense)), 1.0, views.cut_chars)
+            p = _probability(self._line.at(weights.text_alone.at(spoken) + sense))
+            return Score(p, 1.0, views.cut_chars, weights.output_tokens(views))
         log_odds = weights.both.at(weights.joined(spoken, weights.vector.score(vector)))
         trust = weights.reach.trust(vector)
         kept = weights.prior + trust * (log_odds - weights.prior) + sense
-        return Score(_probability(self._line.at(kept)), trust, views.cut_chars)
+        return Score(_probability(self._line.at(kept)), trust, views.cut_chars, weights.output_tokens(views))
 
 
 def _probability(log_odds: float) -> float:

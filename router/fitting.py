@@ -88,7 +88,7 @@ class Recipe:
     monotone: bool = True
     gain_share: float = 0.5
     part_share: float = 0.5
-    vector_limit: float = 0.8
+    vector_limit: float = 0.6
     stem_share: float = 0.5
     group_rows: int = 200
     centroids: int = 256
@@ -193,7 +193,7 @@ def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
         sense_coef=np.zeros(len(mean), np.float32),
         bias=0.0,
     )
-    design = sparse.vstack([_design(blank, view, rows, recipe) for view in table.views]).tocsr()
+    design = sparse.vstack([text_design(blank, view, rows, recipe) for view in table.views]).tocsr()
     shares = [1.0 - recipe.part_share, *[recipe.part_share / len(parts)] * len(parts)]
     weight = np.concatenate([table.weight[rows] * share for share in shares])
     bounds: Bounds = [(None, None)] * BUCKETS + [_bound(name, recipe) for name in LEXICAL_NAMES]
@@ -209,7 +209,8 @@ def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
     )
 
 
-def _design(head: TextHead, view: View, rows: Rows, recipe: Recipe) -> sparse.csr_matrix:
+def text_design(head: TextHead, view: View, rows: Rows, recipe: Recipe) -> sparse.csr_matrix:
+    """Return (n, BUCKETS + f): TF-IDF of length 1 and lexical counts, standardised and times `lexical_weight`."""
     lexical = _standardised(head, view.lexical[rows]) * recipe.lexical_weight
     return sparse.hstack([_weighted_terms(head, view.terms[rows]), sparse.csr_matrix(lexical)]).tocsr()
 

@@ -15,13 +15,18 @@ Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What both models achieved on one prompt, scores in [0, 1]; prompts of one `group` stay in one fold."""
+    """What both models achieved on one prompt, scores in [0, 1], and the tokens of their answers, where known.
+
+    Prompts of one `group` stay in one fold.
+    """
 
     query: str
     small_score: float
     large_score: float
     group: str = ""
     fold: int | None = None
+    small_tokens: int | None = None
+    large_tokens: int | None = None
 
 
 class _OutcomeLine(msgspec.Struct, frozen=True):
@@ -32,10 +37,12 @@ class _OutcomeLine(msgspec.Struct, frozen=True):
     large_score: Score
     group: str = ""
     fold: int | None = None
+    small_tokens: int | None = None
+    large_tokens: int | None = None
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """Read lines of `query`, `small_score`, `large_score` and, where known, `group` and `fold`.
+    """Read lines of `query`, `small_score`, `large_score` and, where known, `group`, `fold` and the answers' tokens.
 
     Raises:
         ConfigurationError: the file cannot be read, is empty, or a line is not an outcome; names the line.
@@ -47,7 +54,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
             line = decoder.decode(raw)
         except msgspec.DecodeError as problem:
             raise _bad_line(path, number, problem, "query, small_score and large_score (0 to 1)") from problem
-        rows.append(Outcome(line.query, line.small_score, line.large_score, line.group, line.fold))
+        rows.append(Outcome(**msgspec.structs.asdict(line)))
     if not rows:
         raise ConfigurationError(str(path), "", "holds no outcomes", "give one JSON object a line")
     return rows

@@ -70,7 +70,7 @@ def calibrate(
 ) -> Calibration:
     """Fit a calibration of `pair` to an outcomes file, write it to `out` and return it.
 
-    It changes nothing (slope 1, offset 0) unless the cross-validated Brier score improves.
+    It changes nothing (slope 1, offset 0) on fewer than `router.calibration.MIN_ROWS` outcomes.
 
     Raises:
         ConfigurationError: the outcomes or the weights cannot be used.

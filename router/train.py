@@ -15,7 +15,7 @@ Choices that the folds supported (benchmarks/results/router_quality.json):
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from router.calibration import fit_line
 from router.evaluate import Outcomes, measure
 from router.features import FEATURES_VERSION
 from router.fitting import Recipe, Table, build_table, fit_heads, sense_scores, sigmoid, text_scores
+from router.length_fitting import fit_lengths
 from router.outcomes import Outcome
 from router.scoring import Embed
 from router.weights import Line, Manifest, PairWeights, TextHead, VectorHead
@@ -66,6 +67,7 @@ def train_pair(
         raise ValueError("training needs prompts of at least two groups, and some that need the large model")
     with threadpool_limits(limits=1):  # the same sums on every machine, and cores left for whoever serves
         weights, held_out = fit_pair(table, recipe)
+        lengths = fit_lengths(weights.text, table, rows, recipe)
     manifest = Manifest(
         pair=pair,
         small=small,
@@ -78,9 +80,11 @@ def train_pair(
         base_rate=round(weights.base_rate, 6),
         data_sha256=data_sha256 or {},
         recipe={name: float(value) for name, value in asdict(recipe).items()},
-        metrics=_metrics(rows, held_out),
+        metrics=_metrics(rows, held_out) | ({} if lengths is None else lengths[1]),
         notes=notes,
     )
+    if lengths is not None:
+        weights = replace(weights, lengths=lengths[0])
     return Trained(weights, manifest, held_out)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from core.cached import Vector
 from core.errors import ConfigurationError
 from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, Floats, TextFeatures, TextViews
+from router.lengths import LengthHead
 
 LEXICAL_LIMIT = 3.0
 SENSE_LIMIT = 0.05
@@ -61,17 +62,21 @@ class TextHead:
 
     def score_view(self, features: TextFeatures) -> float:
         """Return the score of one view."""
+        words = float(self.tf_idf(features) @ self.word_coef[features.buckets])
+        return words + float(self.standardised(features) @ self.lexical_coef) + self.bias
+
+    def tf_idf(self, features: TextFeatures) -> Floats:
+        """Return (k,) the weights of the view's buckets, together of length 1."""
         weights = (1.0 + np.log(features.counts)) * self.idf[features.buckets]
-        norm = math.sqrt(float(weights @ weights)) or 1.0
-        lexical = self._standardised(features)
-        return float(weights @ self.word_coef[features.buckets]) / norm + float(lexical @ self.lexical_coef) + self.bias
+        return np.asarray(weights / (math.sqrt(float(weights @ weights)) or 1.0), np.float32)
 
     def sense(self, views: TextViews) -> float:
         """Return what length and marks of reasoning say by themselves (log-odds); the head adds SENSE_LIMIT at most."""
-        whole, body = (float(self._standardised(view) @ self.sense_coef) for view in (views.whole, views.body))
+        whole, body = (float(self.standardised(view) @ self.sense_coef) for view in (views.whole, views.body))
         return max(whole, body - SENSE_LIMIT)
 
-    def _standardised(self, features: TextFeatures) -> Floats:
+    def standardised(self, features: TextFeatures) -> Floats:
+        """Return the view's lexical counts in deviations from the training data's mean, clipped."""
         lexical = (features.lexical - self.lexical_mean) / self.lexical_scale
         return np.asarray(np.clip(lexical, -LEXICAL_LIMIT, LEXICAL_LIMIT), np.float32)
 
@@ -121,11 +126,19 @@ class PairWeights:
     both: Line
     text_alone: Line
     base_rate: float
+    lengths: LengthHead | None = None
 
     @property
     def prior(self) -> float:
         """Return the log-odds of the base rate."""
         return math.log(self.base_rate / (1.0 - self.base_rate))
+
+    def output_tokens(self, views: TextViews) -> tuple[int, int] | None:
+        """Return the tokens that the small and the large model's answers are expected to hold; None: unknown."""
+        if self.lengths is None:
+            return None
+        whole = views.whole
+        return self.lengths.tokens(whole.buckets, self.text.tf_idf(whole), self.text.standardised(whole))
 
     def joined(self, spoken: float, seen: float) -> float:
         """Return the mean of the text's and the vector's score, not further than `vector_limit` below the text's."""
@@ -152,7 +165,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def save_pair(weights: PairWeights, manifest: Manifest, directory: Path) -> Manifest:
     """Write `<pair>.npz` and `<pair>.json`; return the manifest with the digest filled in. Same weights, same bytes."""
-    arrays = _arrays(weights)
+    arrays = _arrays(weights) | ({} if weights.lengths is None else _length_arrays(weights.lengths))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     written = msgspec.structs.replace(manifest, weights_sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
@@ -235,6 +248,14 @@ def _arrays(weights: PairWeights) -> dict[str, NDArray[np.generic]]:
     }
 
 
+def _length_arrays(lengths: LengthHead) -> dict[str, NDArray[np.generic]]:
+    return {
+        "length_word_coef": lengths.word_coef,
+        "length_lexical_coef": lengths.lexical_coef,
+        "length_bias": lengths.bias,
+    }
+
+
 def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
     """Put the arrays back into their types; raises ValueError on a wrong shape and KeyError on a missing one."""
 
@@ -263,4 +284,11 @@ def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
         both=both,
         text_alone=text_alone,
         base_rate=float(arrays["base_rate"].astype(np.float64)),
+        lengths=LengthHead(
+            floats("length_word_coef", 2, BUCKETS),
+            floats("length_lexical_coef", 2, n_lexical),
+            floats("length_bias", 2),
+        )
+        if "length_bias" in arrays
+        else None,
     )

@@ -55,6 +55,10 @@ class Model:
             answers += [result.m_generation_ids[0] for result in results]
         return answers
 
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens an answer holds, the one that ends it included."""
+        return int(self._tokenizer.encode(text, add_special_tokens=False).input_ids.shape[1]) + 1
+
 
 def _conversation(question: Question, earlier: Question | None = None, *, system: bool = False) -> list[dict[str, str]]:
     messages = [{"role": "system", "content": SYSTEM_TEXT}] if system else []

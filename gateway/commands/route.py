@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gateway.commands.options import Subparsers, add_json
+from gateway.commands import route_calibrations
+from gateway.commands.options import Subparsers, add_config, add_json
 from gateway.commands.route_explain import add_explain
 
 OUTCOMES_HELP = "JSON lines with `query`, `small_score`, `large_score` (0 to 1)"
@@ -29,12 +30,18 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     calibrate = actions.add_parser(
         "calibrate",
         help="fit a weight set to outcomes of your own",
-        epilog="example: headgate route calibrate --pair general --outcomes mine.jsonl --out mine.json",
+        description="From a file, or with --tenant from what the tenant's users said (POST /v1/feedback) of the "
+        "cheapest tier's answers; the latter is put in force when held-back outcomes agree better with it.",
+        epilog="examples: headgate route calibrate --pair general --outcomes mine.jsonl --out mine.json; "
+        "headgate route calibrate --tenant acme",
     )
-    calibrate.add_argument("--outcomes", type=Path, required=True, metavar="FILE", help=OUTCOMES_HELP)
-    calibrate.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the calibration goes")
+    calibrate.add_argument("--outcomes", type=Path, metavar="FILE", help=OUTCOMES_HELP)
+    calibrate.add_argument("--out", type=Path, metavar="FILE", help="where the calibration goes")
+    calibrate.add_argument("--tenant", metavar="T", help="refit this tenant's own calibration instead")
     _add_pair(calibrate)
+    add_config(calibrate)
     calibrate.set_defaults(run=run_calibrate)
+    route_calibrations.add_parser(actions)
     evaluate = actions.add_parser(
         "eval",
         help="measure a weight set on outcomes",
@@ -77,11 +84,19 @@ def run_score(arguments: argparse.Namespace) -> int:
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Fit a calibration and say what it changes."""
+    from core.errors import ConfigurationError
+
+    if arguments.tenant is not None and arguments.outcomes is arguments.out is None:
+        return route_calibrations.run_refit(arguments)
+    if arguments.tenant is not None or arguments.outcomes is None or arguments.out is None:
+        mend = "give --outcomes and --out, or --tenant alone"
+        raise ConfigurationError("headgate route calibrate", "", "does not know what to fit to", mend)
     from gateway.offline import embed_texts, encoder_fingerprint
     from router.scoring import calibrate
 
     fitted = calibrate(arguments.pair, arguments.outcomes, arguments.out, embed_texts, encoder=encoder_fingerprint())
-    print(f"wrote {arguments.out}: slope {fitted.slope:.3f}, offset {fitted.offset:+.3f}")
+    verdict = f"Brier score {fitted.brier_before:.4f} before, {fitted.brier_after:.4f} on held-back outcomes"
+    print(f"wrote {arguments.out}: slope {fitted.slope:.3f}, offset {fitted.offset:+.3f}; {verdict}")
     return 0
 
 

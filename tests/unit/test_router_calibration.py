@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from core.errors import ConfigurationError
-from router.calibration import Calibration, fit_calibration, fit_line, read_calibration, write_calibration
+from router.calibration import (
+    Calibration,
+    fit_calibration,
+    fit_line,
+    log_odds,
+    probability,
+    read_calibration,
+    write_calibration,
+)
 from tests.weights import manifest
 
 RNG = np.random.default_rng(3)
@@ -24,14 +32,15 @@ def test_a_shifted_base_rate_is_learnt_from_two_hundred_outcomes() -> None:
     assert fitted.brier_after < fitted.brier_before
 
 
-def test_good_probabilities_are_left_alone_or_improved() -> None:
+def test_good_probabilities_are_hardly_changed() -> None:
+    changes = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        p = rng.uniform(0.05, 0.95, 60)
-        fitted = fit_calibration(manifest(), p, rng.random(60) < p)
-        assert fitted.brier_after <= fitted.brier_before
-        if fitted.brier_after == fitted.brier_before:
-            assert (fitted.slope, fitted.offset) == (1.0, 0.0)
+        p = rng.uniform(0.05, 0.95, 200)
+        fitted = fit_calibration(manifest(), p, rng.random(200) < p)
+        changes.append(abs(probability(fitted.slope * log_odds(p) + fitted.offset) - p).mean())
+        assert fitted.improves == (fitted.brier_after < fitted.brier_before)
+    assert np.mean(changes) < 0.04
 
 
 def test_a_handful_of_outcomes_changes_nothing() -> None:
@@ -41,7 +50,7 @@ def test_a_handful_of_outcomes_changes_nothing() -> None:
 
 def test_one_outcome_changes_little() -> None:
     line = fit_line(np.array([0.0]), np.array([True]))
-    assert abs(line.offset) < 0.3
+    assert abs(line.offset) < 0.5
 
 
 def test_a_router_worse_than_random_is_flattened_not_reversed() -> None:

@@ -45,3 +45,15 @@ def test_the_general_set_stays_near_its_base_rate() -> None:
         model.score(text, None).p_small_suffices for text in ("hi", "What is the capital of France?", "Solve x + 1 = 3")
     ]
     assert all(abs(one - model.manifest.base_rate) < 0.2 for one in p)
+
+
+def test_the_bundled_set_expects_longer_answers_to_longer_lists() -> None:
+    model = PairModel.load("bundled")
+    short, long = (model.score(text, None).output_tokens for text in ("Sort 3 1 2", "Sort 9 4 2 7 5 1 3 8 6 0"))
+    assert short is not None
+    assert long is not None
+    assert short[1] + 4 < long[1] < 40
+
+
+def test_the_general_set_knows_no_lengths() -> None:
+    assert PairModel.load("general").score("What is the capital of France?", None).output_tokens is None

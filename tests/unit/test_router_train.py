@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -76,6 +77,25 @@ def test_the_loaded_model_ranks_as_trained(directory: Path) -> None:
     easy, hard = score_texts(model, ["Say hello to birches 7", "Prove a theorem about birches number 7"], embed)
     assert easy > 0.7
     assert hard < 0.4
+
+
+def test_answers_lengths_are_learnt_and_survive_the_file(tmp_path: Path) -> None:
+    measured = [
+        replace(row, small_tokens=80 if "Prove" in row.query else 5, large_tokens=200 if "Prove" in row.query else 10)
+        for row in rows()
+    ]
+    made = train_pair(measured, embed, pair="long", small="s", large="l", encoder=ENCODER, recipe=Recipe(centroids=16))
+    save_pair(made.weights, made.manifest, tmp_path)
+    model = PairModel.load("long", ENCODER, directory=tmp_path)
+    proof = model.score("Prove a theorem about birches number 7", None).output_tokens
+    hello = model.score("Say hello to birches 7", None).output_tokens
+    assert proof == pytest.approx((80, 200), rel=0.3)
+    assert hello == pytest.approx((5, 10), rel=0.3)
+    assert made.manifest.metrics["held_out_small_tokens_factor"] < 1.3
+
+
+def test_without_lengths_none_are_expected(trained: Trained) -> None:
+    assert PairModel(trained.weights, trained.manifest).score("Say hello", None).output_tokens is None
 
 
 def test_training_needs_both_kinds_of_outcome() -> None:
