@@ -12,13 +12,17 @@ from core.trace import AttemptOutcome
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
-    """One request as an upstream will see it; `path` is relative to the backend's base URL."""
+    """One request as an upstream will see it; `path` is relative to the backend's base URL.
+
+    `tells_deadline` sends the milliseconds left along, so that an engine of ours stops by itself.
+    """
 
     path: str
     body: bytes
     request_id: str
     traceparent: str | None = None
     content_type: str = "application/json"
+    tells_deadline: bool = False
     headers: tuple[tuple[str, str], ...] = ()
 
 

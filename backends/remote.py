@@ -126,7 +126,7 @@ class RemoteBackend:
         base_url = self._base_url()
         if base_url is None:
             raise AttemptError(AttemptOutcome.FAILED, "the engine is not running")
-        response = await self._send_on_live(self._request(base_url, call), deadline)
+        response = await self._send_on_live(self._request(base_url, call, deadline), deadline)
         try:
             if response.status_code != httpx.codes.OK:
                 raise await self._refused(response, deadline)
@@ -166,11 +166,14 @@ class RemoteBackend:
         """Close the connections of the transport."""
         await self._transport.aclose()
 
-    def _request(self, base_url: str, call: UpstreamCall) -> httpx.Request:
+    def _request(self, base_url: str, call: UpstreamCall, deadline: Deadline) -> httpx.Request:
         headers = [*self._headers, ("content-type", call.content_type), ("x-request-id", call.request_id)]
         headers += [pair for pair in call.headers if pair[0] in self._passed.request]
         if call.traceparent is not None:
             headers.append(("traceparent", call.traceparent))
+        left_s = deadline.remaining_s(self._clock, first_token_sent=True) if call.tells_deadline else None
+        if left_s is not None:
+            headers.append(("x-headgate-deadline-ms", str(max(1, round(left_s * 1000)))))
         return httpx.Request(
             "POST",
             f"{base_url}{call.path}",

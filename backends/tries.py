@@ -144,6 +144,7 @@ class Try:
             request_id=errand.request.request_id,
             traceparent=errand.traceparent if self.deployment.local else None,
             content_type=errand.request.content_type,
+            tells_deadline=self.deployment.local,
             headers=errand.request.demands.passed,
         )
         await self._stack.enter_async_context(opened(self.answer, self.deployment, call, errand.deadline))

@@ -1,7 +1,7 @@
 """The OpenAI-compatible ASGI application of a worker: chat (streaming and not), models, health and metrics.
 
-A client that goes away cancels its generation, streaming or not. An engine failure before the first token is a 500
-error object, after it an SSE error event without `[DONE]`.
+A client that goes away cancels its generation, streaming or not, and so does the deadline that the gateway sends along.
+An engine failure before the first token is a 500 error object, after it an SSE error event without `[DONE]`.
 """
 
 import asyncio
@@ -25,6 +25,9 @@ Send = Callable[[Event], Awaitable[None]]
 MAX_BODY_BYTES = 8 << 20
 LONG_PROMPT_CHARS = 8_192
 STALLED_AFTER_S = 30.0
+DEADLINE_HEADER = b"x-headgate-deadline-ms"
+GRACE_S = 0.1
+TOO_LATE = "the deadline of the request passed"
 JSON = b"application/json"
 
 
@@ -51,7 +54,7 @@ class WorkerApp:
         """Route one HTTP request."""
         route = (scope["method"], scope["path"])
         if route == ("POST", "/v1/chat/completions"):
-            await self._chat(receive, send)
+            await self._chat(scope, receive, send)
         elif route == ("GET", "/v1/models"):
             await _reply(send, 200, self._models())
         elif route == ("GET", "/health"):
@@ -63,7 +66,7 @@ class WorkerApp:
             refusal = RequestRefused(f"There is no {route[0]} {route[1][:120]} here.", code="not_found", status=404)
             await _reply(send, 404, _error_body(refusal.message, "invalid_request_error", None, refusal.code))
 
-    async def _chat(self, receive: Receive, send: Send) -> None:
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             request = parse(await _read_body(receive), self._limits)
             self._admit(request.choices)
@@ -82,12 +85,15 @@ class WorkerApp:
         arrived: asyncio.Queue[Piece | None] = asyncio.Queue()
         tickets = [self._engine.submit(prompt, sampling, n, arrived.put_nowait) for n, sampling in enumerate(samplings)]
         watcher = asyncio.create_task(_watch(receive, arrived))
+        deadline = _deadline(scope, arrived)
         self._in_flight += request.choices
         try:
             outcome = await self._respond(send, request, len(prompt), choices, arrived)
         finally:
             self._in_flight -= request.choices
             watcher.cancel()
+            if deadline is not None:
+                deadline.cancel()
             for ticket, choice in zip(tickets, choices, strict=True):
                 if not choice.ended_by_engine:
                     self._engine.cancel(ticket)
@@ -131,7 +137,7 @@ class WorkerApp:
                     await send({"type": "http.response.body", "body": frames, "more_body": True})
         except _EngineFailed as problem:
             await self._tell_failure(send, str(problem), started=started)
-            return "failed"
+            return "cancelled" if str(problem) == TOO_LATE else "failed"
         except _ClientGone:
             return "cancelled"
         usage = usage_of(prompt_tokens, choices)
@@ -187,6 +193,15 @@ async def _watch(receive: Receive, arrived: "asyncio.Queue[Piece | None]") -> No
     while (await receive())["type"] != "http.disconnect":
         pass
     arrived.put_nowait(None)
+
+
+def _deadline(scope: Scope, arrived: "asyncio.Queue[Piece | None]") -> asyncio.TimerHandle | None:
+    """End the request a little after the milliseconds of its deadline, which the gateway itself enforces first."""
+    told = next((value for name, value in scope["headers"] if name == DEADLINE_HEADER), b"")
+    if not told.isdigit():
+        return None
+    late = Piece(0, (), error=TOO_LATE)
+    return asyncio.get_running_loop().call_later(int(told[:12]) / 1000 + GRACE_S, arrived.put_nowait, late)
 
 
 async def _read_body(receive: Receive) -> bytes:

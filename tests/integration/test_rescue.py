@@ -446,3 +446,22 @@ async def test_no_slot_is_lost_however_a_request_ends(upstream: RunningUpstream)
             with pytest.raises((AttemptError, HeadgateError)):
                 await caller.ask(stream=True)
         assert [deployment.gate.taken for deployment in caller.deployments.values()] == [0, 0]
+
+
+# What travels to our engines
+
+
+async def test_an_engine_of_ours_is_told_how_long_it_has(upstream: RunningUpstream) -> None:
+    async with rescued(upstream, "") as caller:
+        caller.deployments["d0"].local = True
+        await caller.ask(within(total_ms=5_000))
+        (sighting,) = await seen(upstream)
+        left_ms = int(sighting["headers"]["x-headgate-deadline-ms"])
+        assert 1_000 < left_ms <= 5_000
+
+
+async def test_a_provider_is_told_nothing_of_deadlines(upstream: RunningUpstream) -> None:
+    async with rescued(upstream, "") as caller:
+        await caller.ask(within(total_ms=5_000))
+        (sighting,) = await seen(upstream)
+        assert not any(name.startswith("x-headgate") for name in sighting["headers"])

@@ -13,6 +13,9 @@ from backends.engines.worker_request import Limits
 LIMITS = Limits(model="m", context_tokens=100, max_output_tokens=40, default_temperature=0)
 
 
+Headers = list[tuple[bytes, bytes]] | None
+
+
 class ScriptedEngine:
     """Hands out the given pieces at once, and remembers what was asked of it."""
 
@@ -47,11 +50,11 @@ class ScriptedEngine:
 class Exchange:
     """One HTTP exchange, driven by hand."""
 
-    def __init__(self, app: WorkerApp, path: str, body: bytes, method: str = "POST") -> None:
+    def __init__(self, app: WorkerApp, path: str, body: bytes, method: str = "POST", headers: Headers = None) -> None:
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._events.put_nowait({"type": "http.request", "body": body, "more_body": False})
         self.sent: list[dict[str, Any]] = []
-        scope = {"type": "http", "method": method, "path": path, "headers": []}
+        scope = {"type": "http", "method": method, "path": path, "headers": headers or []}
         self.done = asyncio.create_task(app(scope, self._events.get, self._send))  # type: ignore[arg-type]
 
     def leave(self) -> None:
@@ -209,3 +212,23 @@ async def test_metrics_count_tokens_and_outcomes() -> None:
     assert 'headgate_engine_generation_tokens_total{model="m"} 3' in lines
     assert 'headgate_engine_requests_total{model="m",outcome="completed"} 1' in lines
     assert 'headgate_engine_requests_total{model="m",outcome="refused"} 1' in lines
+
+
+async def test_the_deadline_that_the_gateway_sends_ends_the_generation() -> None:
+    engine = ScriptedEngine()
+    headers = [(b"x-headgate-deadline-ms", b"20")]
+    for stream in (False, True):
+        app = app_over(engine)
+        exchange = Exchange(app, "/v1/chat/completions", chat_body(stream=stream), headers=headers)
+        await exchange.done
+        assert json.loads(exchange.text)["error"]["message"].endswith("the deadline of the request passed")
+        assert 'outcome="cancelled"} 1' in (await get(app, "/metrics")).text
+    assert engine.cancelled == [100, 100]
+
+
+async def test_a_deadline_that_is_no_number_is_ignored() -> None:
+    engine = ScriptedEngine(text(0, "ok", finish_reason="stop"))
+    headers = [(b"x-headgate-deadline-ms", b"soon")]
+    exchange = Exchange(app_over(engine), "/v1/chat/completions", chat_body(), headers=headers)
+    await exchange.done
+    assert exchange.status == 200
