@@ -21,6 +21,8 @@ from core.errors import Unavailable
 MAX_WAITING = 1_000
 LONGEST_WAIT_S = 30.0
 LEAST_RETRY_S = 0.1
+ARRIVALS_S = 10.0
+LEAST_SHARE = 0.1
 LONGEST_RETRY_S = 60.0
 ShedReason = Literal["late", "full", "evicted", "waited", "policy"]
 
@@ -87,6 +89,21 @@ class _Line:
         return found
 
 
+@dataclass(slots=True)
+class _Arrivals:
+    """How many requests of one class and weight arrive in a second, over the last `ARRIVALS_S` or so."""
+
+    value: float = 0.0
+    at_s: float = 0.0
+
+    def add(self, now_s: float) -> None:
+        self.value = self.per_s(now_s) * ARRIVALS_S + 1.0
+        self.at_s = now_s
+
+    def per_s(self, now_s: float) -> float:
+        return self.value * math.exp((self.at_s - now_s) / ARRIVALS_S) / ARRIVALS_S
+
+
 class AdmissionQueue:
     """The slots of all deployments and who waits for them."""
 
@@ -104,6 +121,7 @@ class AdmissionQueue:
         self._max_waiting = max_waiting
         self._on_shed = on_shed
         self._lines: dict[tuple[bool, str], _Line] = {}
+        self._arrivals: dict[tuple[bool, float], _Arrivals] = {}
         self._order = count()
         self._virtual = 0.0
         self.waiting = 0
@@ -120,6 +138,7 @@ class AdmissionQueue:
             Unavailable: it could not be served in time; says when it might be.
         """
         now_s = self._clock.monotonic_s()
+        self._arrivals.setdefault((not claim.is_batch, claim.weight), _Arrivals()).add(now_s)
         free = next((name for name in own if self._is_free(name, claim, now_s)), None)
         if free is not None:
             return self._taken(free)
@@ -197,10 +216,16 @@ class AdmissionQueue:
         return longest if claim.start_by_s is None else min(longest, claim.start_by_s)
 
     def _expected_wait_s(self, claim: Claim, names: Sequence[str], now_s: float) -> float:
-        """Estimate the wait: who comes before, by weight, over the speed at which slots come free."""
+        """Estimate the wait: who comes before, by weight, over the speed at which slots come free.
+
+        Of that speed, what heavier tenants (and for batch all others) use as they arrive is not there for this one.
+        """
         per_s = sum(self._gates(name).per_s(now_s) for name in names)
         if per_s == 0.0 or math.isinf(per_s):
             return 0.0
+        mine_is = (not claim.is_batch, claim.weight)
+        before_per_s = sum(one.per_s(now_s) for key, one in self._arrivals.items() if key > mine_is)
+        per_s = max(LEAST_SHARE * per_s, per_s - before_per_s)
         own = self._lines.get((claim.is_batch, claim.tenant))
         due = math.inf if claim.due_s is None else claim.due_s
         mine = 1 if own is None else 1 + sum(not entry[2].is_over and entry[0] <= due for entry in own.heap)

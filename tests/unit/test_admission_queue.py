@@ -148,6 +148,18 @@ async def test_who_would_be_served_too_late_is_told_at_once_and_truthfully() -> 
     await line.close()
 
 
+async def test_what_heavier_tenants_use_as_they_arrive_is_not_there_for_others() -> None:
+    line = Line(a=10)
+    await line.occupied(hold_s=1.0)
+    for _ in range(80):
+        with pytest.raises(Unavailable):
+            await line.queue.enter(replace(HIGH, when_late="shed"), ("a",))
+    for claim, expected_s in ((HIGH, 0.1), (NORMAL, 0.5), (BATCH, 0.5)):
+        with pytest.raises(Unavailable) as refused:
+            await line.queue.enter(replace(claim, when_late="shed"), ("a",))
+        assert refused.value.retry_after_s == pytest.approx(expected_s, rel=0.2)
+
+
 async def test_who_still_makes_it_waits() -> None:
     line = Line(a=2)
     await line.occupied(hold_s=4.0)
