@@ -25,6 +25,7 @@ LEAST_WEIGHT = 0.5
 SEASONED_WEIGHT = 4.5
 """What is late can be told from what is usual only after some attempts."""
 PEAK_S = 10.0
+HELD_S = 60.0
 USUAL = 0.5
 SLOW = 0.95
 LOOKED_AT = 3
@@ -186,9 +187,16 @@ class LatencyTracker:
         return started_ms + self._ms_per_token.quantile(SLOW) * output_tokens
 
     def wait_ms(self, now_s: float) -> float:
-        """Return how late requests are now, beyond what is usual."""
-        peak_ms = self._peak_ms * math.exp((self._peak_at_s - now_s) / PEAK_S) if self._peak_ms else 0.0
-        return max(peak_ms, self._lateness_ms(now_s))
+        """Return how late requests are now, beyond what is usual.
+
+        When one is late again soon after a peak, it is as bad as it was: the peak counts in full.
+        """
+        late_ms = self._lateness_ms(now_s)
+        if not self._peak_ms:
+            return late_ms
+        age_s = now_s - self._peak_at_s
+        kept = 1.0 if late_ms and age_s < HELD_S else math.exp(-age_s / PEAK_S)
+        return max(self._peak_ms * kept, late_ms)
 
     def _lateness_ms(self, now_s: float) -> float:
         """Return the least lateness of those that have waited longest: one stuck request alone says little."""

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load_client import Result, ask, percentile
+from gateway.telemetry.request_rows import attempts_decoder
 from tests.e2e.gateway_process import RunningGateway, run_gateway, write_configuration
 from tests.upstream.process import RunningUpstream, run_upstream
 
@@ -97,9 +98,11 @@ async def turn_slow(arms: list[Arm], seconds: float) -> None:
 def row_of(arm: Arm, results: list[Result]) -> dict[str, object]:
     """Return an arm's figures; what did not answer is outside of the SLA."""
     times = [one.ttft_ms for one in results if one.status == 200 and one.ttft_ms is not None]
-    attempts = [tuple(one) for row in arm.gateway.request_rows(len(results)) for one in json.loads(row["attempts"])]
-    lost = sum(one[12] for one in attempts if one[7] == "outrun")
-    total = sum(one[12] for one in attempts)
+    attempts = [
+        one for row in arm.gateway.request_rows(len(results)) for one in attempts_decoder.decode(row["attempts"])
+    ]
+    lost = sum(one.cost_nano_usd for one in attempts if one.outcome == "outrun")
+    total = sum(one.cost_nano_usd for one in attempts)
     return {
         "arm": arm.name,
         "requests": len(results),
@@ -111,9 +114,9 @@ def row_of(arm: Arm, results: list[Result]) -> dict[str, object]:
         "ttft_p50_ms": percentile(times, 0.5),
         "ttft_p95_ms": percentile(times, 0.95),
         "ttft_p99_ms": percentile(times, 0.99),
-        "hedges": sum(one[14] == "hedge" for one in attempts),
+        "hedges": sum(one.kind == "hedge" for one in attempts),
         "extra_cost_ratio": round(lost / (total - lost), 4) if total > lost else 0.0,
-        "requests_at_slow_deployment_ratio": round(sum(one[1] == "two" for one in attempts) / len(attempts), 3),
+        "requests_at_slow_deployment_ratio": round(sum(one.deployment == "two" for one in attempts) / len(attempts), 3),
     }
 
 

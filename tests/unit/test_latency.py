@@ -163,3 +163,27 @@ def test_requests_under_way_are_counted_until_they_end(life: Life) -> None:
     life.tracker.end(first)
     life.tracker.end(second)
     assert life.tracker.in_flight == 0
+
+
+def test_who_is_late_again_soon_after_a_peak_is_as_late_as_it_was(life: Life) -> None:
+    for _ in range(20):
+        life.stream(50.0)
+    life.stream(2_000.0)
+    life.now_s += 2 * PEAK_S
+    faded_ms = life.forecast.queue_ms
+    flight = life.begin()
+    life.now_s += 0.1
+    assert faded_ms < 300.0
+    assert life.forecast.queue_ms > 1_900.0
+    life.tracker.end(flight)
+
+
+def test_an_attempt_that_was_outrun_counts_as_several_times_as_late(life: Life) -> None:
+    for _ in range(20):
+        life.stream(50.0)
+    slow, early = life.begin(), life.begin()
+    life.tracker.outrun(early, life.now_s + 0.01)
+    assert life.tracker.wait_ms(life.now_s + 0.01) == 0.0
+    life.now_s += 0.5
+    life.tracker.outrun(slow, life.now_s)
+    assert life.tracker.wait_ms(life.now_s) == pytest.approx(1_950.0, rel=0.05)
