@@ -10,7 +10,7 @@ from backends.protocol import Backend
 from backends.served_model import ModelCheck
 from core.endpoints import CHAT_ALONE
 from core.money import Price
-from core.plan import Readiness
+from core.plan import TEXT_ALONE, Abilities, Readiness
 from core.trace import Attempt, AttemptOutcome
 
 LEARNING_RATE = 0.1
@@ -56,6 +56,7 @@ class Deployment:
     local: bool = False
     ask_usage: bool = True
     serves: frozenset[str] = CHAT_ALONE
+    abilities: Abilities = TEXT_ALONE
     readiness: Callable[[], Readiness] = always_ready
     retry_after_s: Callable[[], float] = no_wait_s
     wanted: Callable[[], None] = nobody_sleeps

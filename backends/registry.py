@@ -183,6 +183,7 @@ class Registry:
             context_tokens=deployment.context_tokens,
             max_output_tokens=deployment.max_output_tokens,
             serves=deployment.serves,
+            abilities=deployment.abilities,
             expected_output_tokens=max(1, round(deployment.expected_output_tokens)),
             retry_after_s=max(deployment.retry_after_s(), deployment.health.retry_after_s(now_s)),
             forecast=deployment.latency.forecast(now_s),

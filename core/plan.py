@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.endpoints import CHAT_ALONE
+from core.facts import Script
 from core.money import Price
 from core.rules import WhenExhausted
 from core.weighing import Weighing
@@ -100,6 +101,27 @@ class LatencyForecast:
 
 
 @dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a deployment was measured on, or its operator vouches for; the dearest tier is never asked.
+
+    Attributes:
+        tools, json, media: whether it calls tools, keeps to a JSON format, takes images and audio.
+        scripts: the scripts of the languages that it was measured in.
+        measured_context_tokens: the longest prompt that it was measured on; None means its whole window.
+    """
+
+    tools: bool = False
+    json: bool = False
+    media: bool = False
+    scripts: tuple[Script, ...] = ("latin",)
+    measured_context_tokens: int | None = None
+
+
+TEXT_ALONE = Abilities()
+"""What is assumed of a deployment that nobody said anything of."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentSnapshot:
     """One deployment as the planner sees it; `forecast` is None until it has answered often enough to have one.
 
@@ -116,6 +138,7 @@ class DeploymentSnapshot:
     retry_after_s: float = 1.0
     forecast: LatencyForecast | None = None
     serves: frozenset[str] = CHAT_ALONE
+    abilities: Abilities = TEXT_ALONE
 
 
 @dataclass(frozen=True, slots=True)

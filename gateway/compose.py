@@ -399,6 +399,7 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
         gate=Gate(deployment.max_concurrency),
         context_tokens=deployment.context_tokens,
         max_output_tokens=deployment.max_output_tokens,
+        abilities=deployment.abilities,
         ask_usage=deployment.ask_usage,
         model_check=deployment.model_check,
         serves=deployment.serves.union(

@@ -70,6 +70,7 @@ class Hosting:
             ),
             context_tokens=recipe.spec.context_tokens,
             max_output_tokens=recipe.spec.max_output_tokens,
+            abilities=hosted.abilities,
             local=True,
             gate=Gate(hosted.max_concurrency),
             readiness=lambda: READINESS.get(supervisor.state, Readiness.DOWN),

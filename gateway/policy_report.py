@@ -13,7 +13,7 @@ from pathlib import Path
 from backends.engines.recipes import Recipe, load_recipe
 from core.errors import ConfigurationError
 from core.money import Price, Usage
-from core.plan import DeploymentSnapshot, Readiness, RegistrySnapshot
+from core.plan import TEXT_ALONE, DeploymentSnapshot, Readiness, RegistrySnapshot
 from core.rules import TenantPolicy
 from gateway.measurements import measured_deployments
 from gateway.policy_examples import rules_without_example
@@ -105,11 +105,13 @@ def _snapshot(settings: Settings, name: str) -> DeploymentSnapshot:
     if not isinstance(deployment, HostedDeployment):
         limits = (deployment.context_tokens, deployment.max_output_tokens)
         model, price, serves = deployment.model, deployment.price, deployment.serves
-        return DeploymentSnapshot(name, model, price, Readiness.READY, *limits, serves=serves)
+        abilities = deployment.abilities if isinstance(deployment, RemoteDeployment) else TEXT_ALONE
+        return DeploymentSnapshot(name, model, price, Readiness.READY, *limits, serves=serves, abilities=abilities)
     recipe = load_recipe(deployment.recipe, load_yaml)
     spec = recipe.spec
     price = deployment.price or recipe_price(recipe)
-    return DeploymentSnapshot(name, spec.model, price, Readiness.READY, spec.context_tokens, spec.max_output_tokens)
+    limits = (spec.context_tokens, spec.max_output_tokens)
+    return DeploymentSnapshot(name, spec.model, price, Readiness.READY, *limits, abilities=deployment.abilities)
 
 
 def recipe_price(recipe: Recipe) -> Price:

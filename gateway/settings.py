@@ -16,7 +16,9 @@ from backends.protocol import HeaderLists
 from backends.served_model import ModelCheck
 from core.endpoints import CHAT, CHAT_ALONE, COMPLETIONS, EMBEDDINGS
 from core.errors import ConfigurationError
+from core.facts import Script
 from core.money import Price
+from core.plan import TEXT_ALONE, Abilities
 from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_settings
 from gateway.listening import ADDRESS, Address, CorsEntry, Edge, TlsEntry, parse_address, parse_edge
 from gateway.measured_prices import measured_price
@@ -54,6 +56,18 @@ class AdminEntry(Struct, frozen=True, forbid_unknown_fields=True):
     key_file: Annotated[str, says("File of the admin key, made on first start.")] = "var/admin.key"
 
 
+class AbilitiesEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a deployment below the dearest tier may be asked for; it is ruled out for what is not said here."""
+
+    tools: Annotated[bool, says("It calls tools as it should.")] = False
+    json: Annotated[bool, says("It keeps to JSON formats.")] = False
+    media: Annotated[bool, says("It takes images and audio.")] = False
+    scripts: Annotated[tuple[Script, ...], says("The scripts of the languages that it was measured in.")] = ("latin",)
+    measured_context_tokens: Annotated[
+        Tokens | None, says("The longest prompt that it was measured on; its whole window if left out.")
+    ] = None
+
+
 class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One deployment: either a recipe that we host, or a remote server."""
 
@@ -83,6 +97,7 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, says("Remote: read on for so long when a client goes away, to learn what is billed; 0 cancels.")
     ] = 0
     max_concurrency: Annotated[Count | None, says("Requests at the same time; more wait in the queue.")] = None
+    abilities: Annotated[AbilitiesEntry, says("What it was measured on.")] = AbilitiesEntry()
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
     max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
 
@@ -160,6 +175,7 @@ class HostedDeployment:
     recipe: str
     price: Price | None
     max_concurrency: int | None = None
+    abilities: Abilities = TEXT_ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +196,7 @@ class RemoteDeployment:
     probe: Probe = "models"
     drain_s: float = 0.0
     max_concurrency: int | None = None
+    abilities: Abilities = TEXT_ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +424,7 @@ def _deployment(
             entry.recipe,
             _hosted_price(entry.recipe, entry.price, file, key, table, state_dir),
             entry.max_concurrency,
+            _abilities(entry.abilities),
         )
     if entry.backend == "encoder":
         return EncoderDeployment(name, parse_price(entry.price, file, f"{key}.price", table=table))
@@ -430,7 +448,12 @@ def _deployment(
         probe=entry.probe,
         drain_s=entry.drain_s,
         max_concurrency=entry.max_concurrency,
+        abilities=_abilities(entry.abilities),
     )
+
+
+def _abilities(entry: AbilitiesEntry) -> Abilities:
+    return Abilities(**msgspec.structs.asdict(entry))
 
 
 def _hosted_price(

@@ -7,7 +7,7 @@ from core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from core.errors import InvalidRequest, ModelNotFound
 from core.facts import RequestFacts
 from core.money import Usage
-from core.plan import DeploymentSnapshot, PlannedStep, Readiness, RegistrySnapshot
+from core.plan import DeploymentSnapshot, PlannedStep, Readiness, Reason, RegistrySnapshot
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, Target, TenantPolicy, TierTarget
 
 UNSTATED_OUTPUT_FACTOR = 4
@@ -15,11 +15,16 @@ UNSTATED_OUTPUT_FACTOR = 4
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One deployment as this request would use it; `fits` is false when its window is too small by estimate."""
+    """One deployment as this request would use it; `guard` is what it was not measured on, or does not hold."""
 
     step: PlannedStep
     deployment: DeploymentSnapshot
-    fits: bool
+    guard: Reason | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether no guard speaks against it."""
+        return self.guard is None
 
     @property
     def readiness(self) -> Readiness:
@@ -128,8 +133,16 @@ def _tier_rungs(
     if facts.endpoint == EMBEDDINGS and named is not None:
         granted = iter((named,))  # vectors of two models cannot be compared: nothing may stand in
     rungs = (_rung(facts, policy, registry, tier, registry.tiers[tier]) for tier in granted)
-    serving = tuple(rung for rung in rungs if rung.offers)
-    return serving[:1] if facts.endpoint == EMBEDDINGS else serving
+    serving = [rung for rung in rungs if rung.offers]
+    if serving:
+        serving[-1] = _unguarded(facts, serving[-1])
+    return tuple(serving[:1] if facts.endpoint == EMBEDDINGS else serving)
+
+
+def _unguarded(facts: RequestFacts, dearest: Rung) -> Rung:
+    """Return the dearest tier, which takes what no other was measured on, as long as its windows hold it."""
+    offers = (replace(offer, guard=_beyond(facts, offer.deployment)) for offer in dearest.offers)
+    return Rung(dearest.tier, tuple(offers))
 
 
 def _deployment_rungs(
@@ -148,7 +161,7 @@ def _deployment_rungs(
         raise _not_served(facts, policy)
     is_alone = facts.endpoint not in (CHAT, COMPLETIONS)
     own = _rung(facts, rules, registry, home, (named,) if is_alone else (named, *beside))
-    own = Rung(home, (replace(own.offers[0], fits=True), *own.offers[1:]))  # whether it fits is the upstream's to say
+    own = Rung(home, (replace(own.offers[0], guard=None), *own.offers[1:]))  # whether it fits is the upstream's to say
     if home not in registry.tiers or is_alone:
         return (own,)
     rungs = _tier_rungs(facts, rules, registry, named=home)
@@ -176,6 +189,29 @@ def _offer(facts: RequestFacts, policy: TenantPolicy, tier: str, deployment: Dep
         worst_case_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, cap * facts.n)),
         input_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, 0)),
     )
-    window = deployment.context_tokens
-    fits = window is None or input_tokens + (facts.max_tokens or 0) <= window
-    return Offer(step, deployment, fits)
+    return Offer(step, deployment, guard_of(facts, deployment))
+
+
+def guard_of(facts: RequestFacts, deployment: DeploymentSnapshot) -> Reason | None:
+    """Return the guard that rules a deployment out for these facts, None where it may take them.
+
+    The prompt must lie in the measured range, and with the output that was asked for in the window.
+    """
+    able = deployment.abilities
+    if facts.has_media and not able.media:
+        return Reason.GUARD_MEDIA
+    if facts.has_tools and not able.tools:
+        return Reason.GUARD_TOOLS
+    if facts.response_format != "text" and not able.json:
+        return Reason.GUARD_JSON
+    if facts.script not in able.scripts:
+        return Reason.GUARD_LANGUAGE
+    return _beyond(facts, deployment)
+
+
+def _beyond(facts: RequestFacts, deployment: DeploymentSnapshot) -> Reason | None:
+    measured, window = deployment.abilities.measured_context_tokens, deployment.context_tokens
+    is_long = measured is not None and facts.input_tokens > measured
+    if is_long or (window is not None and facts.input_tokens + (facts.max_tokens or 0) > window):
+        return Reason.GUARD_CONTEXT
+    return None

@@ -1,9 +1,8 @@
 """Decide which deployments answer a request, in which order, and why: pure, deterministic, first rule that binds wins.
 
 1. An explicit tier or deployment is kept (`requested`), and so is what a rule of the policy says (`rule`).
-2. Otherwise guards that hold without being written send a request to the large tier: media, tools, JSON and scripts
-   that the small tier was not measured on (`guard_*`); a context beyond a tier's window raises to the first that
-   holds it.
+2. Otherwise guards that hold without being written raise a request to the first tier with a deployment that was
+   measured on what it asks for: media, tools, JSON, its script, its length (`guard_*`). The dearest takes what is left.
    A session that holds its tier keeps it, unless a guard raises it (`session`).
 3. Otherwise the tiers from the guard upwards are weighed (`router.weighing`): the least expected cost whose predicted
    quality is at least the floor, whose cost is worth its shadow price and whose latency is within the SLA. The floor
@@ -105,7 +104,7 @@ def _wanted(
     steering: Steering,
     pin: Pin | None,
 ) -> Wanted:
-    guard, guard_reason = _guarded(facts, ladder)
+    guard, guard_reason = _guarded(ladder)
     if not isinstance(policy.target, AutoTarget):
         rung = _named_rung(policy.target, ladder)
         reason = Reason.RULE if isinstance(policy.target, RuledTarget) else Reason.REQUESTED
@@ -176,16 +175,11 @@ def _held_rung(pin: Pin | None, ladder: tuple[Rung, ...]) -> int | None:
     return next((index for index, rung in enumerate(ladder) if rung.tier == held_tier), None)
 
 
-def _guarded(facts: RequestFacts, ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:
-    """Return the lowest rung that may answer and the guard that says so (None when the cheapest may)."""
+def _guarded(ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:
+    """Return the lowest rung that may answer and the guard that says so (None when the cheapest may).
+
+    The dearest tier takes what no other may: nobody else is left to ask.
+    """
     top = len(ladder) - 1
-    if facts.has_media:
-        return top, Reason.GUARD_MEDIA
-    if facts.has_tools:
-        return top, Reason.GUARD_TOOLS
-    if facts.response_format != "text":
-        return top, Reason.GUARD_JSON
-    if facts.script != "latin":
-        return top, Reason.GUARD_LANGUAGE
-    roomy = next((index for index, rung in enumerate(ladder) if any(offer.fits for offer in rung.offers)), top)
-    return roomy, Reason.GUARD_CONTEXT if roomy > 0 else None
+    lowest = next((index for index, rung in enumerate(ladder) if any(offer.fits for offer in rung.offers)), top)
+    return lowest, ladder[lowest - 1].offers[0].guard if lowest else None

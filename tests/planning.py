@@ -8,7 +8,15 @@ import msgspec
 from core.chat import ChatRequest, parse_chat_request
 from core.facts import RequestFacts
 from core.money import Price
-from core.plan import Complexity, DeploymentSnapshot, LatencyForecast, Readiness, RegistrySnapshot
+from core.plan import (
+    TEXT_ALONE,
+    Abilities,
+    Complexity,
+    DeploymentSnapshot,
+    LatencyForecast,
+    Readiness,
+    RegistrySnapshot,
+)
 from core.rules import (
     DEFAULT_GIVE_WAY,
     AutoTarget,
@@ -47,6 +55,7 @@ def deployment(
     expected_output_tokens: int = 256,
     retry_after_s: float = 1.0,
     forecast: LatencyForecast | None = None,
+    abilities: Abilities = TEXT_ALONE,
 ) -> DeploymentSnapshot:
     return DeploymentSnapshot(
         name=name,
@@ -58,6 +67,7 @@ def deployment(
         expected_output_tokens=expected_output_tokens,
         retry_after_s=retry_after_s,
         forecast=forecast,
+        abilities=abilities,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from core.chat import ChatRequest
 from core.errors import BudgetExhausted, ModelNotFound, Unavailable
-from core.plan import Complexity, Plan, Readiness, Reason, RegistrySnapshot, Standing
+from core.plan import Abilities, Complexity, Plan, Readiness, Reason, RegistrySnapshot, Standing
 from core.rules import DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget, WhenExhausted
 from router.planner import make_plan
 from tests.planning import EASY, HARD, chat, declared, deployment, policy, registry, two_tiers
@@ -320,3 +320,35 @@ def test_deployments_of_a_rule_are_tried_in_its_order_whatever_their_tier() -> N
 def test_a_rule_of_deployments_that_are_all_gone_is_told() -> None:
     with pytest.raises(ModelNotFound):
         plan(rules=policy(RuledTarget("mail", ("gone",))))
+
+
+@pytest.mark.parametrize(
+    ("abilities", "request_"),
+    [
+        (Abilities(tools=True), chat(tools=[{"type": "function"}])),
+        (Abilities(json=True), chat(response_format={"type": "json_object"})),
+        (Abilities(scripts=("latin", "cyrillic")), chat("Какой город является столицей Франции?")),
+    ],
+)
+def test_a_small_tier_takes_what_it_was_measured_on(abilities: Abilities, request_: ChatRequest) -> None:
+    able = registry([deployment("s", 1_000, abilities=abilities)], [deployment("l", 10_000)])
+    assert plan(request_, tiers=able).tier == "small"
+    assert plan(request_).tier == "large"
+
+
+def test_a_tier_is_able_by_one_of_its_deployments_which_then_goes_first() -> None:
+    able = deployment("able", 1_000, abilities=Abilities(tools=True))
+    made = plan(chat(tools=[{"type": "function"}]), tiers=registry([deployment("s"), able], [deployment("l", 10_000)]))
+    assert (made.tier, names(made)[0]) == ("small", "able")
+
+
+def test_a_prompt_beyond_the_measured_range_goes_up_though_the_window_holds_it() -> None:
+    short = deployment("s", 1_000, context_tokens=8_000, abilities=Abilities(measured_context_tokens=100))
+    made = plan(chat("word " * 200), tiers=registry([short], [deployment("l", 10_000)]))
+    assert (made.tier, made.reason) == ("large", Reason.GUARD_CONTEXT)
+
+
+def test_the_dearest_tier_still_prefers_the_deployment_whose_window_holds_a_request_with_tools() -> None:
+    large = [deployment("narrow", 10_000, context_tokens=50), deployment("wide", 10_000)]
+    made = plan(chat("word " * 200, tools=[{"type": "function"}]), tiers=registry([deployment("s")], large))
+    assert (made.reason, names(made)) == (Reason.GUARD_TOOLS, ["wide"])
