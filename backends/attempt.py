@@ -95,6 +95,7 @@ class LiveAnswer:
         self.was_left = False
         self._failure: AttemptError | None = None
         self.complete = False
+        self.rejected: str | None = None
 
     async def begin(self, response: UpstreamResponse) -> None:
         """Read until the first content of a stream, or the whole body otherwise.
@@ -157,6 +158,11 @@ class LiveAnswer:
         self._failure = failure
 
     @property
+    def body(self) -> bytes | None:
+        """Return the whole body of a plain answer, None of a stream or before it has arrived."""
+        return None if self._body is None else self._ready[0]
+
+    @property
     def usage(self) -> Usage | None:
         """Return the reported token counts, else an estimate of what was produced, else None."""
         return self._priced_usage()[0]
@@ -192,7 +198,6 @@ class LiveAnswer:
     def record(self) -> Attempt:
         """Freeze what happened."""
         usage, source = self._priced_usage()
-        failure = self._failure
         return Attempt(
             n=self.n,
             deployment=self._deployment.name,
@@ -206,10 +211,15 @@ class LiveAnswer:
             usage=usage,
             usage_source=source,
             cost_nano_usd=self._cost_of(usage),
-            error=None if failure is None else failure.message,
+            error=self._error(),
             kind=self.kind,
             other_model=self._other_model,
         )
+
+    def _error(self) -> str | None:
+        if self._failure is not None:
+            return self._failure.message
+        return None if self.rejected is None else f"rejected: {self.rejected}"
 
     def _cost_of(self, usage: Usage | None) -> int:
         return 0 if usage is None else self._deployment.price.cost_nano_usd(usage)

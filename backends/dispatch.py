@@ -3,8 +3,9 @@
 After a failure the next deployment of the plan is tried (fallback); when none is left, the ones that may recover are
 tried again (retry) after a random wait, within a share of all requests. While an attempt keeps the client waiting and
 the deadline is in danger, a second one is started beside it (hedge); whoever answers first wins, and the other is
-cancelled and billed for what it used. All of it ends with the first byte for the client, stays inside the one deadline,
-and is not done when the request itself was at fault.
+cancelled and billed for what it used. Where the plan may escalate, a whole answer of its first step is verified, and
+when it will not do, a dearer step answers in its place (escalation). All of it ends with the first byte for the client,
+stays inside the one deadline, and is not done when the request itself was at fault.
 """
 
 import asyncio
@@ -106,7 +107,7 @@ class _Race:
         while True:
             outcome = await self._attempt(step, kind)
             if isinstance(outcome, Try):
-                return outcome
+                return await self._verified(outcome)
             following = await self._following(outcome)
             if following is None:
                 raise self._dispatcher.translated(outcome, step) from outcome
@@ -124,6 +125,27 @@ class _Race:
         finally:
             errand.log.queued_s = clock.monotonic_s() - began_s
         return next(step for step in steps if step.deployment == name)
+
+    async def _verified(self, attempt: Try) -> Try:
+        """Return the attempt, or the one that it escalates to when its answer will not do.
+
+        Both are billed. When the other one fails, or no time is left for it, the answer at hand is better than none.
+        """
+        plan, verify, body = self._errand.plan, self._errand.verify, attempt.answer.body
+        if plan.escalates_to is None or verify is None or body is None or attempt.step.tier != plan.tier:
+            return attempt
+        attempt.answer.rejected = verify(body)
+        remaining_s = self._errand.deadline.remaining_s(self._dispatcher.clock, first_token_sent=False)
+        if attempt.answer.rejected is None or remaining_s == 0.0:
+            return attempt
+        better = self._new(plan.steps[plan.escalates_to], AttemptKind.ESCALATION)
+        try:
+            await better.begin()
+        except AttemptError as failure:
+            await self._failed(better, failure)
+            return attempt
+        await self._close(attempt)
+        return better
 
     async def close(self) -> None:
         """End and record whatever is still under way."""

@@ -20,6 +20,8 @@ LONGEST_WAIT_S = 60.0
 Afford = Callable[[PlannedStep], Awaitable[bool]]
 """Holds the worst case of one more attempt beyond the plan's, or says that the budget has no room for it."""
 
+Verify = Callable[[bytes], str | None]
+
 
 ANYONE = Claim()
 
@@ -77,6 +79,7 @@ class Errand:
         afford: holds the cost of one more attempt.
         may_hedge: whether a second attempt may run beside the first.
         claim: its place among others where deployments are busy.
+        verify: says why the first step's answer will not do, where the plan may escalate.
     """
 
     plan: Plan
@@ -89,6 +92,7 @@ class Errand:
     afford: Afford = nothing_more
     may_hedge: bool = True
     claim: Claim = ANYONE
+    verify: Verify | None = None
 
 
 class Try:

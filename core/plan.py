@@ -170,6 +170,7 @@ class Reason(StrEnum):
     REQUESTED = "requested"
     RULE = "rule"
     SESSION = "session"
+    CASCADE = "cascade"
     SCORE = "score"
     SHARE = "share"
     COST = "cost"
@@ -205,13 +206,17 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Deployments in the order they are tried, why the first one is first, and what it was weighed against."""
+    """Deployments in the order they are tried, why the first one is first, and what it was weighed against.
+
+    `escalates_to` is the index of the step that answers when the first one's answer does not stand verification.
+    """
 
     steps: tuple[PlannedStep, ...]
     reason: Reason
     tier: str
     degraded_from: str | None = None
     weighing: Weighing | None = None
+    escalates_to: int | None = None
 
     @property
     def gave_up_quality(self) -> bool:
@@ -225,7 +230,12 @@ class Plan:
     def worst_case_nano_usd(self) -> int:
         """Return what the plan can cost: the dearest step in full, and the input of every other step.
 
-        A step that failed before its first byte is billed for its input at most.
+        A step that failed before its first byte is billed for its input at most. Of a plan that may escalate, both
+        the first step and the one that it escalates to may cost everything.
         """
+        if self.escalates_to is not None:
+            full = (self.steps[0], self.steps[self.escalates_to])
+            others = sum(step.input_nano_usd for step in self.steps if step not in full)
+            return sum(step.worst_case_nano_usd for step in full) + others
         dearest = max(self.steps, key=lambda step: step.worst_case_nano_usd - step.input_nano_usd)
         return dearest.worst_case_nano_usd + sum(step.input_nano_usd for step in self.steps if step is not dearest)

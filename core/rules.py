@@ -115,6 +115,24 @@ class SessionRules:
 
 
 @dataclass(frozen=True, slots=True)
+class CascadeRules:
+    """When the cheapest tier is tried first and its answer verified.
+
+    Attributes:
+        from_p, to_p: the band of P(small suffices) in which that is worth it: below, the small answer rarely will do;
+            above, it needs no verification.
+        max_cost_ratio: expected cost of the small step over that of the one above, beyond which trying costs too much.
+        min_margin: the least mean difference in probability between the two likeliest tokens.
+    """
+
+    enabled: bool = False
+    from_p: float = 0.3
+    to_p: float = 0.8
+    max_cost_ratio: float = 0.2
+    min_margin: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """How the choice of tier is steered: rules first, then at most one knob; without one, `quality` 0.5 applies.
 
@@ -129,6 +147,7 @@ class Routing:
     rules: tuple[RoutingRule, ...] = ()
     give_way: tuple[Wish, ...] = DEFAULT_GIVE_WAY
     sessions: SessionRules = SessionRules()
+    cascade: CascadeRules = CascadeRules()
 
 
 @dataclass(frozen=True, slots=True)

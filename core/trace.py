@@ -36,6 +36,7 @@ class AttemptKind(StrEnum):
     FALLBACK = "fallback"
     RETRY = "retry"
     HEDGE = "hedge"
+    ESCALATION = "escalation"
 
 
 @dataclass(frozen=True, slots=True)

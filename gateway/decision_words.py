@@ -15,6 +15,7 @@ REASONS = {
     "requested": "the caller named it",
     "rule": "the policy's rule {rule!r} says so",
     "session": "the conversation keeps its tier",
+    "cascade": "trying the cheapest tier first and verifying its answer is worth it",
     "score": "the cheapest tier whose predicted quality meets the floor",
     "prior": "nobody could judge the request; the base rate decided",
     "share": "the floor that keeps the share of large requests",

@@ -30,7 +30,7 @@ from core.identity import Caller
 from core.money import usd_text
 from core.plan import Complexity, Plan, PlannedStep, Reason
 from core.rules import AutoTarget, EffectivePolicy
-from core.trace import TraceSink
+from core.trace import AttemptKind, TraceSink
 from gateway.answer import Answer, AnswerHead, Headers, Published
 from gateway.counterfactual import baseline_price
 from gateway.feedback import Owners
@@ -309,7 +309,8 @@ class Pipeline:
         leader = place if isinstance(place, Leader) else None
         if leader is not None:
             leader.publish(AnswerHead(live.step.tier, live.step.deployment, plan.reason.value))
-        is_planned = not has_given_way(plan) and live.step.tier == plan.tier
+        is_meant = live.kind is AttemptKind.ESCALATION or (live.step.tier == plan.tier and live.rejected is None)
+        is_planned = not has_given_way(plan) and is_meant
         is_open = True
         async for chunk in live.chunks():
             if is_open and live.complete:

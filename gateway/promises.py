@@ -4,15 +4,18 @@ A batch tenant is promised no first token. An interactive one without limits for
 in all, where the tier can do that. The goal orders the queue and cuts nothing.
 """
 
+import msgspec
+
 from backends.admission_queue import Claim
 from backends.registry import Registry
-from backends.tries import Afford, Errand
+from backends.tries import Afford, Errand, Verify
 from core.chat import ChatRequest
 from core.deadline import Deadline
 from core.identity import Caller
 from core.plan import LatencyForecast, Plan
 from core.rules import NO_SLA, EffectivePolicy, Priority, TenantPolicy
 from gateway.trace_draft import TraceDraft
+from router.cascade import refused
 
 INTERACTIVE_GOAL_MS = 500.0
 LONG_PREFIX_BYTES = 1_024
@@ -39,6 +42,7 @@ def errand_of(plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Af
         traceparent=draft.traceparent,
         tenant=draft.caller.tenant,
         afford=afford,
+        verify=verification(draft.request, policy.tenant_policy) if plan.escalates_to is not None else None,
         may_hedge=policy.tenant_policy.service_class != "batch",
         claim=claim_of(deadline, plan, policy.tenant_policy, draft, registry),
     )
@@ -65,6 +69,19 @@ def claim_of(deadline: Deadline, plan: Plan, rules: TenantPolicy, draft: TraceDr
     )
 
 
+def verification(request: ChatRequest, policy: TenantPolicy) -> Verify:
+    """Return what judges a small tier's whole answer; one that cannot even be read will not do."""
+
+    def verify(body: bytes) -> str | None:
+        rules = policy.routing.cascade
+        try:
+            return refused(body, request.fields.get("response_format"), request.max_tokens, rules)
+        except (msgspec.DecodeError, IndexError):
+            return "unreadable"
+
+    return verify
+
+
 def affinity_of(caller: Caller, request: ChatRequest) -> bytes | None:
     """Return what requests that should meet the same engine have in common: the session, or the first long message.
 
@@ -83,7 +100,8 @@ def promised(plan: Plan, policy: EffectivePolicy, request: ChatRequest, received
     Only streams have a first token to await, gaps and a pace.
     """
     rules = policy.tenant_policy
-    sla = rules.sla.get(plan.tier, NO_SLA)
+    last_tier = plan.tier if plan.escalates_to is None else plan.steps[plan.escalates_to].tier
+    sla = rules.sla.get(last_tier, NO_SLA)
     is_awaited = request.stream and rules.service_class != "batch"
     base = Deadline.after(received_s, sla.ttft_ms if is_awaited else None, sla.total_ms)
     deadline = Deadline(

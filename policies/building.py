@@ -14,7 +14,17 @@ from msgspec import UNSET
 
 from core.errors import ConfigurationError
 from core.money import NANO_PER_USD, nano_usd
-from core.rules import DEFAULT_GIVE_WAY, Budget, CacheRules, Limits, Routing, SessionRules, Sla, TenantPolicy
+from core.rules import (
+    DEFAULT_GIVE_WAY,
+    Budget,
+    CacheRules,
+    CascadeRules,
+    Limits,
+    Routing,
+    SessionRules,
+    Sla,
+    TenantPolicy,
+)
 from policies.budgets import MAX_LIMIT_NANO_USD
 from policies.documents import ALTERNATIVES
 from policies.routing_rules import build_examples, build_rules
@@ -220,7 +230,10 @@ def _routing(entry: RoutingEntry, tiers: tuple[str, ...], known: Known, refuse: 
     if sorted(give_way) != sorted(DEFAULT_GIVE_WAY):
         refuse("routing.give_way", "not each of the three once", "write for example [quality, cost, latency]")
     sessions = SessionRules(**msgspec.structs.asdict(entry.sessions))
-    return Routing(entry.quality, entry.max_large_share, target_nano_usd, rules, give_way, sessions)
+    cascade = CascadeRules(**msgspec.structs.asdict(entry.cascade))
+    if cascade.from_p > cascade.to_p:
+        refuse("routing.cascade.from_p", "is above to_p", "lower it or raise to_p")
+    return Routing(entry.quality, entry.max_large_share, target_nano_usd, rules, give_way, sessions, cascade)
 
 
 def _with_version(rules: TenantPolicy) -> TenantPolicy:

@@ -116,6 +116,8 @@ def _routing(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
         yield ("routing", "quality"), "0.5" if routing.quality is None else _text("quality", routing.quality)
     for path, value in _fields("sessions", asdict(routing.sessions)):
         yield ("routing", *path), value
+    for path, value in _fields("cascade", asdict(routing.cascade)):
+        yield ("routing", *path), value
     for at, rule in enumerate(routing.rules):
         yield ("routing", "rules", at), rule_text(rule)
     yield ("routing", "give_way"), ", ".join(routing.give_way)

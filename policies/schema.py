@@ -144,6 +144,16 @@ class SessionsEntry(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 60
 
 
+class CascadeEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the cheapest tier is tried first and verified; defaults are those of `core.rules.CascadeRules`."""
+
+    enabled: Annotated[bool, says("Let the cheapest tier try plain requests, verify, escalate.")] = False
+    from_p: Annotated[Ratio, says("The least P(small suffices) at which that is tried.")] = 0.3
+    to_p: Annotated[Ratio, says("From this P(small suffices) on nothing is verified.")] = 0.8
+    max_cost_ratio: Annotated[Ratio, says("Cost of the small step over that of the one above, at most.")] = 0.2
+    min_margin: Annotated[Ratio, says("The least mean margin between the two likeliest tokens, where told.")] = 0.2
+
+
 class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """How the tier is chosen: rules, and at most one of `quality`, `max_large_share`, `target_cost_usd`."""
 
@@ -153,6 +163,7 @@ class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     target_cost_usd: Annotated[Decimal | None, says("What a request may cost on average, in USD.")] = None
     sessions: Annotated[SessionsEntry, says("How conversations keep their tier.")] = SessionsEntry()
+    cascade: Annotated[CascadeEntry, says("Try the cheapest tier first and verify its answer.")] = CascadeEntry()
     rules: Annotated[list[RuleEntry], says("Rules on declared facts; the first that fits decides.")] = msgspec.field(
         default_factory=list
     )

@@ -1,18 +1,21 @@
-"""One decision from its inputs, in the documented order: rules, session, score and planner. Pure and deterministic.
+"""One decision from its inputs, in the documented order: rules, session, score, cascade. Pure and deterministic.
 
 The gateway decides by `decide` and records the inputs, so that anyone can decide again and compare byte by byte.
 """
 
 from dataclasses import dataclass, replace
 
+from core.endpoints import CHAT
 from core.facts import RequestFacts
 from core.plan import Complexity, Plan, Reason, RegistrySnapshot, Standing
-from core.rules import AutoTarget, EffectivePolicy, RuledTarget
-from core.weighing import UNSTEERED, Pin, Steering
+from core.rules import AutoTarget, CascadeRules, EffectivePolicy, RuledTarget
+from core.weighing import UNSTEERED, Pin, Steering, Weighing
 from router.planner import make_plan
 from router.rules import ruled
 from router.sessions import Hold, SessionState, holding, may_go_down
 
+WEIGHED = frozenset({Reason.SCORE, Reason.SHARE, Reason.COST})
+"""Reasons of plans that a cascade may take the place of."""
 JUDGED = frozenset({Reason.SCORE, Reason.SHARE, Reason.COST, Reason.PACE, Reason.LATENCY, Reason.PRIOR})
 """Reasons that tell how easy a turn was; guards, budgets and outages say nothing about that."""
 
@@ -71,8 +74,10 @@ def decide(inputs: Inputs) -> Decision:
         arguments = (inputs.facts, policy, inputs.complexity, inputs.standing, inputs.registry, inputs.steering)
         return make_plan(*arguments, where)
 
-    if state is None or not isinstance(policy.target, AutoTarget):
+    if not isinstance(policy.target, AutoTarget):
         return Decision(planned(), rule)
+    if state is None:
+        return Decision(cascaded(inputs, policy, planned()))
     sessions = policy.tenant_policy.routing.sessions
     hold = holding(state, inputs.facts, sessions)
     if hold is not None:
@@ -84,4 +89,42 @@ def decide(inputs: Inputs) -> Decision:
     was_easy = rank(free.tier) < rank(state.tier)
     if was_easy and not may_go_down(state, sessions):
         return Decision(planned(state.tier), hold="easy_turns", was_easy=True)
-    return Decision(free, was_easy=was_easy)
+    return Decision(cascaded(inputs, policy, free), was_easy=was_easy)
+
+
+def cascaded(inputs: Inputs, policy: EffectivePolicy, plan: Plan) -> Plan:
+    """Return a plan that tries the cheapest tier first and escalates, where the policy wants that and it is worth it.
+
+    Plain chat requests for one answer only: of a stream the first byte would be out before anything is verified.
+    """
+    rules, facts, judged = policy.tenant_policy.routing.cascade, inputs.facts, inputs.complexity
+    is_plain = facts.endpoint == CHAT and facts.n == 1 and not facts.stream
+    if not rules.enabled or judged is None or not is_plain or plan.reason not in WEIGHED or plan.weighing is None:
+        return plan
+    if not rules.from_p <= judged.p_small_suffices < rules.to_p:
+        return plan
+    lowest = replace(inputs.steering, floor=0.0, shadow_price_per_usd=0.0)
+    tried = make_plan(facts, policy, judged, inputs.standing, inputs.registry, lowest)
+    rank = list(inputs.registry.tiers).index
+    above = (at for at, step in enumerate(tried.steps) if rank(step.tier) > rank(tried.tier))
+    escalates_to = next(above, None)
+    if (
+        escalates_to is None
+        or tried.reason is not Reason.SCORE
+        or not _is_cheap(plan.weighing, tried, escalates_to, rules)
+    ):
+        return plan
+    both = replace(tried, reason=Reason.CASCADE, weighing=plan.weighing, escalates_to=escalates_to)
+    return both if _fits(both, inputs.standing) else plan
+
+
+def _is_cheap(weighing: Weighing, plan: Plan, escalates_to: int, rules: CascadeRules) -> bool:
+    small = weighing.of(plan.steps[0].deployment).expected_nano_usd
+    large = weighing.of(plan.steps[escalates_to].deployment).expected_nano_usd
+    return small <= rules.max_cost_ratio * large
+
+
+def _fits(plan: Plan, standing: Standing) -> bool:
+    """Tell whether every budget that the plan touches has room for both answers."""
+    limits = [standing.free_nano_usd, *(standing.free_by_tier.get(step.tier) for step in plan.steps)]
+    return all(limit is None or plan.worst_case_nano_usd <= limit for limit in limits)

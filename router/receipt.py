@@ -75,6 +75,7 @@ class Outcome:
         tier: of the first step; `degraded_from` is the tier that was wanted in place of a lesser one.
         rule: the policy's rule that decided.
         hold: why the session's tier was kept.
+        escalates_to: the step that answers when the first one's answer does not stand verification.
         weighing: every candidate with predicted quality, times and cost, what excluded it, and the scale.
     """
 
@@ -86,6 +87,7 @@ class Outcome:
     steps: tuple[PlannedStep, ...] = ()
     worst_case_nano_usd: int = 0
     weighing: Weighing | None = None
+    escalates_to: int | None = None
     refusal: str | None = None
 
 
@@ -223,6 +225,7 @@ def _outcome(decided: Decision | HeadgateError) -> Outcome:
         steps=plan.steps,
         worst_case_nano_usd=plan.worst_case_nano_usd,
         weighing=plan.weighing,
+        escalates_to=plan.escalates_to,
     )
 
 
@@ -250,7 +253,7 @@ def _recorded(inputs: Inputs, decided: Decision | HeadgateError) -> RecordedInpu
         ),
         complexity=inputs.complexity,
         standing=_plain(inputs.standing),
-        tiers=tuple((tier, listed) for tier, listed in tiers if listed),
+        tiers=tuple(tiers),
         deployments=tuple(one for name, one in registry.deployments.items() if name in names),
         steering=inputs.steering,
         session=inputs.session,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from core.chat import ChatRequest
 from core.errors import HeadgateError
 from core.plan import Complexity, RegistrySnapshot, Standing
-from core.rules import EffectivePolicy, RoutingRule, RuleCondition
+from core.rules import CascadeRules, EffectivePolicy, RoutingRule, RuleCondition
 from core.weighing import Steering
 from router.decision import Decision, Inputs, decide
 from router.receipt import Decided, decode_receipt, encode_receipt, examine, receipt_of
@@ -17,6 +17,7 @@ from router.sessions import SessionState
 from tests.planning import declared
 from tests.property.test_planner import BUDGETS, COMPLEXITIES, MODES, REQUESTS, policies, registries
 
+CASCADE = CascadeRules(enabled=True, from_p=0.2, max_cost_ratio=1.0)
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 STATES = st.one_of(
     st.none(), st.builds(SessionState, st.sampled_from(["small", "large"]), st.sampled_from(["0-0", "1-0"]), BUDGETS)
@@ -45,7 +46,9 @@ def test_a_record_decided_again_is_the_same_to_the_byte(
 ) -> None:
     tenant = rules.tenant_policy
     state = None if state is None or state.tier not in tenant.tiers else state
-    policy = replace(rules, tenant_policy=replace(tenant, routing=replace(tenant.routing, rules=routing_rules)))
+    policy = replace(
+        rules, tenant_policy=replace(tenant, routing=replace(tenant.routing, rules=routing_rules, cascade=CASCADE))
+    )
     standing = Standing(free, mode)  # type: ignore[arg-type]
     facts = replace(declared(request), user="eve")
     inputs = Inputs(facts, policy, complexity, standing, snapshot, Steering(floor, "share", 3.0), state)
