@@ -32,7 +32,7 @@ CLOCK = SystemClock()
 NEVER = Deadline(None, None)
 RULES = RescueRules()
 HEALTHY = "scripted"
-FIRST, FALLBACK, RETRY, HEDGE = AttemptKind
+FIRST, FALLBACK, RETRY, HEDGE, _ = AttemptKind
 COMPLETE, OUTRUN, REFUSED = AttemptOutcome.COMPLETE, AttemptOutcome.OUTRUN, AttemptOutcome.REFUSED
 
 
