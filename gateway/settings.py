@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from backends.protocol import HeaderLists
 from backends.served_model import ModelCheck
-from core.endpoints import CHAT, CHAT_ALONE, COMPLETIONS, EMBEDDINGS
+from core.endpoints import CHAT_ALONE, EMBEDDINGS
 from core.errors import ConfigurationError
 from core.facts import Script
 from core.money import Price
@@ -23,6 +23,7 @@ from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_setting
 from gateway.listening import ADDRESS, Address, CorsEntry, Edge, TlsEntry, parse_address, parse_edge
 from gateway.measured_prices import measured_price
 from gateway.passed_headers import checked_headers
+from gateway.route_map import PATHS, checked_routes
 from policies.loading import Known, PolicySet, load_policies
 from policies.price_table import load_price_table
 from policies.prices import MEASURED, TABLE, parse_price
@@ -38,9 +39,6 @@ Heartbeat = Annotated[float, Meta(ge=0, le=3_600)]
 HEARTBEAT_S = 15.0
 DEFAULT_STATE = "sqlite:var/headgate.db"
 Tokens = Annotated[int, Meta(ge=1)]
-PATHS = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS}
-OWN_PATHS = ("/v1/models", "/v1/responses", "/v1/messages", "/v1/feedback")
-_ROUTE = re.compile(r"/v1(/[A-Za-z0-9][A-Za-z0-9_.-]*)+\Z")
 Seconds = Annotated[float, Meta(ge=0, le=120)]
 Waiting = Annotated[int, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -316,7 +314,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         environment=MappingProxyType(variables),
         alert_webhook=_webhook(written.alerts, file),
         cache=cache_settings(written.cache, file, base, state_file.parent),
-        routes=checked_routes(written.routes, deployments, file),
+        routes=checked_routes(written.routes, remote_prices(deployments), file),
         max_waiting=written.max_waiting,
         rescue=written.rescue,
         edge=parse_edge(written.trusted_proxies, written.cors, file),
@@ -481,29 +479,6 @@ def _base_url(value: str | None, file: str, key: str) -> str:
     return value.rstrip("/")
 
 
-def checked_routes(
-    routes: Mapping[str, str], deployments: Mapping[str, DeploymentSettings], file: str
-) -> Mapping[str, str]:
-    """Return the mapped routes once each names a remote deployment with a flat price, and no path of our own.
-
-    Raises:
-        ConfigurationError: a path or a deployment that cannot be used.
-    """
-    for path, name in routes.items():
-        key, own = f"routes.{path[:80]}", (*OWN_PATHS, *(f"/v1{one}" for one in PATHS.values()))
-        if not _ROUTE.match(path) or any(path == one or path.startswith(f"{one}/") for one in own):
-            mend = "write a path such as /v1/rerank that the gateway does not serve itself"
-            raise ConfigurationError(file, key, "not a path that can be mapped", mend)
-        deployment = deployments.get(name)
-        if not isinstance(deployment, RemoteDeployment):
-            mend = f"define {name[:80]!r} with `backend: remote`"
-            raise ConfigurationError(file, key, f"{name[:80]!r} is no remote deployment", mend)
-        if deployment.price.input_pico_usd or deployment.price.output_pico_usd:
-            mend = 'write input_usd_per_m: 0, output_usd_per_m: 0 and usd_per_request: "..."'
-            raise ConfigurationError(file, f"deployments.{name}.price", "a mapped route needs a flat price", mend)
-    return routes
-
-
 def _state_path(value: str, file: str) -> str:
     """Return where the files of this replica lie: with Redis, what is not shared stays beside the default path."""
     if _is_redis(value):
@@ -513,6 +488,11 @@ def _state_path(value: str, file: str) -> str:
         mend = "write sqlite:PATH or redis://HOST:PORT/DB"
         raise ConfigurationError(file, "state", f"{value[:80]!r} is not a store", mend)
     return path
+
+
+def remote_prices(deployments: Mapping[str, DeploymentSettings]) -> Mapping[str, Price]:
+    """Return the prices of the remote deployments, which alone can answer mapped routes."""
+    return {name: one.price for name, one in deployments.items() if isinstance(one, RemoteDeployment)}
 
 
 def _is_redis(state: str) -> bool:

@@ -18,23 +18,41 @@ class Function(msgspec.Struct):
 class ToolCall(msgspec.Struct):
     """One tool call, or a piece of the one with this index."""
 
-    index: int = 0
+    index: int | None = None
     id: str | None = None
-    function: Function = msgspec.field(default_factory=Function)
+    function: Function | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the function's name, empty in later pieces."""
+        return "" if self.function is None else self.function.name or ""
+
+    @property
+    def arguments(self) -> str:
+        """Return the arguments, or this piece of them."""
+        return "" if self.function is None else self.function.arguments or ""
 
 
 class Said(msgspec.Struct):
-    """A message or a delta."""
+    """A message or a delta; some servers send the content as parts."""
 
-    content: str | None = None
+    content: str | list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+
+    @property
+    def text(self) -> str:
+        """Return the text of the content."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        parts = [part.get("text") for part in self.content if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
 
 
 class Choice(msgspec.Struct):
     """One choice; `stop_reason` is the matched stop sequence where the server tells it (vLLM does)."""
 
-    index: int = 0
+    index: int | None = 0
     message: Said | None = None
     delta: Said | None = None
     finish_reason: str | None = None
@@ -78,13 +96,17 @@ class Usage(msgspec.Struct):
 class ChatAnswer(msgspec.Struct):
     """A completion or a chunk."""
 
-    id: str = ""
-    created: int = 0
-    model: str = ""
-    choices: list[Choice] = []
+    id: str | None = None
+    created: float | None = None
+    model: str | None = None
+    choices: list[Choice] | None = None
     usage: Usage | None = None
     system_fingerprint: str | None = None
     headgate: dict[str, Any] | None = None
+
+    def first(self) -> Choice | None:
+        """Return the first choice, where this says something of it."""
+        return next((choice for choice in self.choices or [] if not choice.index), None)
 
 
 _decoder = msgspec.json.Decoder(ChatAnswer)

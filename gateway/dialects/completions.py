@@ -64,8 +64,8 @@ class _CompletionTranslator:
     def whole(self, body: bytes) -> bytes:
         """Translate a whole answer."""
         answer = read_answer(body)
-        texts = [(choice, self._echo + (choice.message.content or "" if choice.message else ""))
-                 for choice in answer.choices]  # fmt: skip
+        texts = [(choice, self._echo + (choice.message.text if choice.message else ""))
+                 for choice in answer.choices or []]  # fmt: skip
         return msgspec.json.encode(self._body(answer, texts))
 
     def frame(self, frame: bytes) -> bytes:
@@ -75,27 +75,27 @@ class _CompletionTranslator:
         answer = read_frame(frame)
         if answer is None:
             return b""
-        texts = [(choice, self._text(choice)) for choice in answer.choices]
+        texts = [(choice, self._text(choice)) for choice in answer.choices or []]
         said = [(choice, text) for choice, text in texts if text or choice.finish_reason]
         if not said and answer.usage is None:
             return b""
         return b"data: " + msgspec.json.encode(self._body(answer, said)) + b"\n\n"
 
     def _text(self, choice: Choice) -> str:
-        text = (choice.delta.content or "") if choice.delta else ""
-        if self._echo and choice.index not in self._echoed and (text or choice.finish_reason):
-            self._echoed.add(choice.index)
+        text = choice.delta.text if choice.delta else ""
+        if self._echo and (choice.index or 0) not in self._echoed and (text or choice.finish_reason):
+            self._echoed.add(choice.index or 0)
             return self._echo + text
         return text
 
     def _body(self, answer: ChatAnswer, texts: list[tuple[Choice, str]]) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "id": "cmpl-" + answer.id.removeprefix("chatcmpl-"),
+            "id": "cmpl-" + (answer.id or "").removeprefix("chatcmpl-"),
             "object": "text_completion",
-            "created": answer.created,
-            "model": answer.model,
+            "created": int(answer.created or 0),
+            "model": answer.model or "",
             "choices": [
-                {"text": text, "index": choice.index, "logprobs": None, "finish_reason": choice.finish_reason}
+                {"text": text, "index": choice.index or 0, "logprobs": None, "finish_reason": choice.finish_reason}
                 for choice, text in texts
             ],
         }

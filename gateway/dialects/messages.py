@@ -82,10 +82,10 @@ class MessagesTranslator:
     def whole(self, body: bytes) -> bytes:
         """Translate a whole answer."""
         answer = read_answer(body)
-        choice = answer.choices[0] if answer.choices else Choice()
+        choice = answer.first() or Choice()
         content: list[Json] = []
         if (said := choice.message) is not None:
-            content += [{"type": "text", "text": text} for text in (said.content, said.refusal) if text]
+            content += [{"type": "text", "text": text} for text in (said.text, said.refusal) if text]
             content += [_tool_use(call, self._call_id(call, at)) for at, call in enumerate(said.tool_calls or [])]
         reason, sequence = self._stop_of(choice)
         message = self._message(answer, content, answer.usage or Usage())
@@ -100,9 +100,8 @@ class MessagesTranslator:
             return b""
         events = [] if self._has_begun else self._opening(answer)
         self._usage, self._headgate = answer.usage or self._usage, answer.headgate or self._headgate
-        for choice in answer.choices:
-            if choice.index == 0:
-                events += self._taken(choice)
+        if (choice := answer.first()) is not None:
+            events += self._taken(choice)
         return b"".join(events)
 
     def _opening(self, answer: ChatAnswer) -> list[bytes]:
@@ -117,15 +116,15 @@ class MessagesTranslator:
         said = choice.delta
         if said is None:
             return events
-        for text in (said.content, said.refusal):
+        for text in (said.text, said.refusal):
             if text:
                 events += self._block("text", {"type": "text", "text": ""})
                 events.append(self._delta({"type": "text_delta", "text": text}))
         for call in said.tool_calls or []:
-            head = {"type": "tool_use", "id": self._call_id(call, call.index), "name": call.function.name or ""}
-            events += self._block(call.index, head | {"input": {}})
-            if call.function.arguments:
-                events.append(self._delta({"type": "input_json_delta", "partial_json": call.function.arguments}))
+            head = {"type": "tool_use", "id": self._call_id(call, call.index or 0), "name": call.name}
+            events += self._block(call.index or 0, head | {"input": {}})
+            if call.arguments:
+                events.append(self._delta({"type": "input_json_delta", "partial_json": call.arguments}))
         return events
 
     def _block(self, key: int | str, start: Json) -> list[bytes]:
@@ -171,7 +170,7 @@ class MessagesTranslator:
             "id": self._id,
             "type": "message",
             "role": "assistant",
-            "model": answer.model,
+            "model": answer.model or "",
             "content": content,
             "usage": _usage(usage),
         }
@@ -184,12 +183,12 @@ def _tool_use(call: ToolCall, call_id: str) -> Json:
         UpstreamFailed: its arguments are no JSON object, which this wire cannot carry.
     """
     try:
-        arguments: Any = msgspec.json.decode(call.function.arguments or "{}")
+        arguments: Any = msgspec.json.decode(call.arguments or "{}")
     except msgspec.DecodeError as problem:
         raise UpstreamFailed("The model called a tool with arguments that are not JSON.") from problem
     if not isinstance(arguments, dict):
         raise UpstreamFailed("The model called a tool with arguments that are no JSON object.")
-    return {"type": "tool_use", "id": call_id, "name": call.function.name or "", "input": arguments}
+    return {"type": "tool_use", "id": call_id, "name": call.name, "input": arguments}
 
 
 def _usage(usage: Usage) -> Json:

@@ -33,6 +33,7 @@ class _Shape(msgspec.Struct):
     model: str
     messages: list[Json]
     tools: list[Json] | None = None
+    stop_sequences: list[str] | None = None
     metadata: _Metadata | None = None
     output_config: _OutputConfig | None = None
     output_format: _Format | None = None

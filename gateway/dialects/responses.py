@@ -60,17 +60,17 @@ class ResponsesTranslator(OpenAiVoice):
     def whole(self, body: bytes) -> bytes:
         """Translate a whole answer."""
         answer = self._head = read_answer(body)
-        choice = answer.choices[0] if answer.choices else Choice()
+        choice = answer.first() or Choice()
         self._finish = choice.finish_reason
         if (said := choice.message) is not None:
-            for kind, text in (("output_text", said.content), ("refusal", said.refusal)):
+            for kind, text in (("output_text", said.text), ("refusal", said.refusal)):
                 if text:
                     item = _Text(len(self._items), self._suffix, kind)
                     item.add(text, choice.logprobs)
                     self._items.append(item)
             for call in said.tool_calls or []:
                 self._items.append(_Call(len(self._items), self._suffix, call))
-                self._items[-1].add(call.function.arguments or "", None)
+                self._items[-1].add(call.arguments, None)
         return msgspec.json.encode(self._response(self._status(), answer.usage))
 
     def frame(self, frame: bytes) -> bytes:
@@ -83,9 +83,8 @@ class ResponsesTranslator(OpenAiVoice):
         events = [] if self._number >= 0 else self._opening(answer)
         self._head.usage = answer.usage or self._head.usage
         self._head.headgate = answer.headgate or self._head.headgate
-        for choice in answer.choices:
-            if choice.index == 0:
-                events += self._taken(choice)
+        if (choice := answer.first()) is not None:
+            events += self._taken(choice)
         return b"".join(events)
 
     def error_event(self, error: HeadgateError) -> bytes:
@@ -101,7 +100,7 @@ class ResponsesTranslator(OpenAiVoice):
         self._finish = choice.finish_reason or self._finish
         if said is None:
             return events
-        for kind, text in (("output_text", said.content), ("refusal", said.refusal)):
+        for kind, text in (("output_text", said.text), ("refusal", said.refusal)):
             if text:
                 events += self._text_taken(kind, text, choice.logprobs)
         for call in said.tool_calls or []:
@@ -134,15 +133,15 @@ class ResponsesTranslator(OpenAiVoice):
 
     def _call_taken(self, piece: ToolCall) -> list[bytes]:
         events: list[bytes] = []
-        call = self._calls.get(piece.index)
+        call = self._calls.get(piece.index or 0)
         if call is None:
             events += self._text_closed()
-            call = self._calls[piece.index] = _Call(len(self._items), self._suffix, piece)
+            call = self._calls[piece.index or 0] = _Call(len(self._items), self._suffix, piece)
             self._items.append(call)
             events.append(self._item("response.output_item.added", call, "in_progress"))
-        if piece.function.arguments:
-            call.add(piece.function.arguments, None)
-            where = {"item_id": call.id, "output_index": call.at, "delta": piece.function.arguments}
+        if piece.arguments:
+            call.add(piece.arguments, None)
+            where = {"item_id": call.id, "output_index": call.at, "delta": piece.arguments}
             events.append(self._event("response.function_call_arguments.delta", **where))
         return events
 
@@ -171,12 +170,12 @@ class ResponsesTranslator(OpenAiVoice):
         return {
             "id": f"resp_{self._suffix}",
             "object": "response",
-            "created_at": self._head.created,
+            "created_at": int(self._head.created or 0),
             "status": status,
             "background": False,
             "error": None,
             "incomplete_details": {"reason": reason} if status == "incomplete" else None,
-            "model": self._head.model,
+            "model": self._head.model or "",
             "output": [item.body(ended) for item in self._items],
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
@@ -237,7 +236,7 @@ class _Call:
         self.at = at
         self.id = f"fc_{suffix}_{at}"
         self.call_id = call.id or f"call_{suffix}_{at}"
-        self.name = call.function.name or ""
+        self.name = call.name
         self.text = ""
 
     def add(self, text: str, logprobs: Json | None) -> None:
