@@ -373,13 +373,13 @@ def _registry(settings: Settings, hosting: Hosting, embedder: Embedder, clock: C
             case HostedDeployment():
                 deployments[name] = hosting.deployment(deployment, salt)
             case RemoteDeployment():
-                deployments[name] = _remote(deployment, settings, clock)
+                deployments[name] = _remote(deployment, settings, clock, salt)
             case EncoderDeployment():
                 deployments[name] = encoder_deployment(deployment, embedder)
     return Registry(deployments, settings.tiers, clock)
 
 
-def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> Deployment:
+def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock, salt: Callable[[str], str]) -> Deployment:
     api_key = None
     if deployment.api_key_env is not None:
         api_key = os.environ.get(deployment.api_key_env)
@@ -401,6 +401,7 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock) -> D
         max_output_tokens=deployment.max_output_tokens,
         abilities=deployment.abilities,
         ask_usage=deployment.ask_usage,
+        salt=salt if deployment.cache_salt else None,
         model_check=deployment.model_check,
         serves=deployment.serves.union(
             path.removeprefix("/v1") for path, name in settings.routes.items() if name == deployment.name

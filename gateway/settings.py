@@ -80,6 +80,7 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     price: Annotated[object, says("Figures, `table`, {table: NAME}, or `measured` with a recipe.")] = None
     region: Annotated[str | None, says("A note for people.")] = None
     ask_usage: Annotated[bool, says("Ask streams for usage; false where `stream_options` is refused.")] = True
+    cache_salt: Annotated[bool, says("Send `cache_salt`, by which vLLM keeps tenants' prefixes apart.")] = False
     serves: Annotated[
         list[Literal["chat", "completions", "embeddings"]] | None,
         says("What a remote server answers: chat (the default), completions, embeddings."),
@@ -188,6 +189,7 @@ class RemoteDeployment:
     context_tokens: int | None
     max_output_tokens: int | None
     ask_usage: bool = True
+    cache_salt: bool = False
     passed: HeaderLists = field(default_factory=HeaderLists)
     model_check: ModelCheck = field(default_factory=ModelCheck)
     serves: frozenset[str] = CHAT_ALONE
@@ -437,6 +439,7 @@ def _deployment(
         context_tokens=entry.context_tokens,
         max_output_tokens=entry.max_output_tokens,
         ask_usage=entry.ask_usage,
+        cache_salt=entry.cache_salt,
         passed=HeaderLists(
             checked_headers(entry.request_headers, file, f"{key}.request_headers"),
             checked_headers(entry.response_headers, file, f"{key}.response_headers"),

@@ -151,7 +151,7 @@ class Supervisor:
             case EngineState.SLEEPING:
                 return max(1.0, self._expected_start_s)
             case EngineState.DRAINING | EngineState.STOPPED:
-                return self._timings.restart_limit_s
+                return self._timings.restart_limit_s if self._stop.is_set() else max(1.0, self._expected_start_s)
 
     def logs(self) -> tuple[str, ...]:
         """Return the last lines that the engine wrote, oldest first."""
@@ -210,7 +210,6 @@ class Supervisor:
                     await self._rest()
                     continue
                 except RestartAsked:
-                    self._again = False
                     self.wake()
                     continue
                 except Ended:
@@ -229,6 +228,7 @@ class Supervisor:
     async def _live(self) -> None:
         """Lead one process from its start to its end; always raises."""
         self._began_s = self._clock.monotonic_s()
+        self._again = False
         self._enter(EngineState.STARTING)
         self._log.begin()
         async with AsyncExitStack() as claimed, AsyncExitStack() as turn:

@@ -1,6 +1,7 @@
 """What a worker makes of a request body."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,19 @@ LIMITS = Limits(model="m", context_tokens=100, max_output_tokens=40, default_tem
 def parsed(limits: Limits = LIMITS, **fields: Any) -> WorkerRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | fields
     return parse(json.dumps(body).encode(), limits)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("presence_penalty", 1), ("frequency_penalty", -0.5), ("response_format", {"type": "json_object"})],
+)
+def test_what_an_engine_would_silently_leave_out_is_refused(field: str, value: Any) -> None:
+    few = replace(LIMITS, has_all_controls=False)
+    with pytest.raises(RequestRefused) as refusal:
+        parsed(few, **{field: value})
+    assert (refusal.value.status, refusal.value.param) == (400, field)
+    assert parsed(few, presence_penalty=0, response_format={"type": "text"}).choices == 1
+    assert parsed(**{field: value}).choices == 1
 
 
 def test_absent_and_null_fields_take_the_defaults() -> None:
