@@ -11,13 +11,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from types import FrameType
 from typing import ClassVar
 
 from backends.engines.launcher import EngineSpec
-from backends.engines.worker_launcher import INHERITED
+from backends.engines.worker_launcher import INHERITED, worker_environment
 
 POLL_S = 1.0
+RUNTIME_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST")
 MARGIN_S = 2.0
 """The runtime kills what has not ended in time; the supervisor waits this much longer."""
 
@@ -39,9 +41,8 @@ class Container:
             name: value for name, value in environment.items() if name not in (*INHERITED, "CUDA_VISIBLE_DEVICES")
         }
         gpus = [device.partition(":")[2] or "0" for device in spec.devices if device != "cpu"]
-        name = f"headgate-{spec.name}"
         run = (
-            *("--rm", "--init", f"--name={name}", f"--publish=127.0.0.1:{port}:{port}", "--ipc=host"),
+            *("--rm", "--init", f"--publish=127.0.0.1:{port}:{port}", "--ipc=host"),
             *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
             *((f'--gpus="device={",".join(gpus)}"',) if gpus else ()),
             *(f"--env={key}={value}" for key, value in passed.items()),
@@ -49,8 +50,12 @@ class Container:
             self.image,
             *arguments,
         )
-        own = (f"--runtime={self.runtime}", f"--name={name}", f"--stop-s={stop_s}", f"--parent-pid={os.getpid()}")
+        own = (f"--runtime={self.runtime}", f"--stop-s={stop_s}", f"--parent-pid={os.getpid()}")
         return (sys.executable, "-m", "backends.engines.container", *own, "--", *run)
+
+    def environment(self) -> dict[str, str]:
+        """Return what the holding process needs, which reaches the runtime's service as its user does."""
+        return worker_environment() | {name: os.environ[name] for name in RUNTIME_VARIABLES if name in os.environ}
 
 
 class _Asked(Exception):
@@ -61,16 +66,16 @@ def main() -> None:
     """Run the container until it ends, a signal arrives, or the gateway is gone; exit with its status."""
     parser = argparse.ArgumentParser(prog="container", description=__doc__)
     parser.add_argument("--runtime", required=True, help="docker or podman")
-    parser.add_argument("--name", required=True, help="the container's name")
     parser.add_argument("--stop-s", type=int, required=True, help="seconds to end after SIGTERM")
     parser.add_argument("--parent-pid", type=int, required=True, help="stop when this process is gone")
     parser.add_argument("run", nargs="+", help="arguments of the runtime's `run`")
     options = parser.parse_args()
-    remove = (options.runtime, "rm", "--force", options.name)
+    name = container_name(os.getcwd())
+    remove = (options.runtime, "rm", "--force", name)
     signal.signal(signal.SIGTERM, _raise)
     try:
         _run(remove)
-        running = subprocess.Popen((options.runtime, "run", *options.run))  # noqa: S603 - an argument list, no shell
+        running = subprocess.Popen((options.runtime, "run", f"--name={name}", *options.run))  # noqa: S603 - an argument list, no shell
     except FileNotFoundError:
         problem = f"{options.runtime} is not installed; install it, or run the engine from its own environment"
         print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - the supervisor reads this line
@@ -79,10 +84,15 @@ def main() -> None:
         raise SystemExit(_wait(running, options.parent_pid))
     except _Asked:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _run((options.runtime, "stop", f"--time={options.stop_s}", options.name))
+        _run((options.runtime, "stop", "-t", str(options.stop_s), name))
         running.wait()
     finally:
         _run(remove)
+
+
+def container_name(working_directory: str) -> str:
+    """Return a name that is the same at each start of one engine, and another's for every other gateway and engine."""
+    return f"headgate-{blake2b(working_directory.encode(), digest_size=8).hexdigest()}"
 
 
 def _run(command: tuple[str, ...]) -> None:

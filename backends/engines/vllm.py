@@ -110,10 +110,16 @@ class VllmLauncher:
                 raise self._error("options.executable", f"{options.executable} is not there", mend)
             return (program, "serve", str(spec.model_dir), *self._arguments("127.0.0.1", port))
         container = Container(options.container, options.container_runtime, spec)
-        return container.command(port, self.environment(), (container.MODEL, *self._arguments("0.0.0.0", port)))  # noqa: S104
+        return container.command(port, self._own_environment(), (container.MODEL, *self._arguments("0.0.0.0", port)))  # noqa: S104
 
     def environment(self) -> dict[str, str]:
         """Return an environment without secrets and telemetry, in which only the recipe's devices are seen."""
+        options = self._options
+        if options.container is not None:
+            return Container(options.container, options.container_runtime, self._spec).environment()
+        return self._own_environment()
+
+    def _own_environment(self) -> dict[str, str]:
         options, spec = self._options, self._spec
         more = {"VLLM_SERVER_DEV_MODE": "1"} if options.sleep_mode else {}
         if options.ray_address is not None:
@@ -204,6 +210,9 @@ class VllmLauncher:
         model = wanted.get("model")
         if not isinstance(model, str):
             return wanted
+        if self._options.container is not None:
+            mend = "run vLLM from its own environment, or use a method without a model"
+            raise self._error("options.speculative", "names a model that is not inside the container", mend)
         return {**wanted, "model": str(resolve_weights(model, self._spec.model_dir))}
 
     def _check_weights(self) -> None:

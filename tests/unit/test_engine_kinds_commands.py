@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from backends.engines.command import CommandLauncher
+from backends.engines.container import container_name
 from backends.engines.devices import memory_ratio, parse_gpus
 from backends.engines.launcher import EngineSpec
 from backends.engines.llama_server import LlamaServerLauncher
@@ -172,7 +173,7 @@ def test_a_container_is_removed_before_and_stopped_after(tmp_path: Path) -> None
     script = f'#!/bin/sh\necho "$1 $2 $3" >> {notes}\n'
     script += f'[ "$1" = stop ] && touch {stop}\n[ "$1" = run ] && while [ ! -e {stop} ]; do sleep 0.05; done\nexit 0\n'
     runtime = program(tmp_path, "docker", script)
-    own = (f"--runtime={runtime}", "--name=headgate-lab", "--stop-s=5", f"--parent-pid={os.getpid()}")
+    own = (f"--runtime={runtime}", "--stop-s=5", f"--parent-pid={os.getpid()}")
     command = (sys.executable, "-m", "backends.engines.container", *own, "--", "--rm", "image")
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE_ROOT)}
     with subprocess.Popen(command, env=environment, cwd=tmp_path) as process:
@@ -180,9 +181,10 @@ def test_a_container_is_removed_before_and_stopped_after(tmp_path: Path) -> None
             assert process.poll() is None
         process.terminate()
         process.wait(30)
+    name = container_name(str(tmp_path))
     assert notes.read_text().splitlines() == [
-        "rm --force headgate-lab",
-        "run --rm image",
-        "stop --time=5 headgate-lab",
-        "rm --force headgate-lab",
+        f"rm --force {name}",
+        f"run --name={name} --rm",
+        "stop -t 5",
+        f"rm --force {name}",
     ]

@@ -119,6 +119,9 @@ def test_a_container_gets_its_weights_read_only_and_its_port_on_loopback(tmp_pat
     image = command.index("vllm/vllm-openai:v0.32.0")
     assert command[image + 1 : image + 3] == ("/weights", "--host=0.0.0.0")
     assert not any(part.startswith("--env=PATH") for part in command)
+    environment = launcher(tmp_path, options={"container": "vllm/vllm-openai:v0.32.0"}).environment()
+    assert "PYTHONPATH" in environment, "the process that holds the container is a module of ours"
+    assert "VLLM_NO_USAGE_STATS" not in environment
 
 
 @pytest.mark.parametrize(
