@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from backends.deployment import Deployment
-from backends.engines.devices import device_bytes
+from backends.engines.devices import CPU, device_bytes
 from backends.engines.engine_state import EngineState
 from backends.engines.hosted_backend import HostedBackend
 from backends.engines.kinds import launcher_of
@@ -24,6 +24,8 @@ from policies.safe_yaml import load_yaml
 
 logger = logging.getLogger("headgate.hosting")
 TENANTS_POLL_S = 1.0
+GATEWAY_BYTES = 512 << 20
+"""Kept free for the gateway itself: 400 MB resident with the encoder loaded and two tiers ready, a small index beside."""
 READINESS = {
     EngineState.READY: Readiness.READY,
     EngineState.STARTING: Readiness.LOADING,
@@ -115,7 +117,7 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
     """
     hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
     recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
-    memory = MemoryBudget(device_bytes)
+    memory = MemoryBudget(device_bytes, {CPU: GATEWAY_BYTES})
     supervisors = {
         name: Supervisor(
             launcher_of(recipe, device_bytes, single_tenant=single_tenant),
