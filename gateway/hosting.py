@@ -25,7 +25,7 @@ from policies.safe_yaml import load_yaml
 logger = logging.getLogger("headgate.hosting")
 TENANTS_POLL_S = 1.0
 GATEWAY_BYTES = 512 << 20
-"""Kept free for the gateway itself: 400 MB resident with the encoder loaded and two tiers ready, a small index beside."""
+"""Kept free for the gateway itself: 400 MB resident with the encoder loaded and two tiers ready, and a small index."""
 READINESS = {
     EngineState.READY: Readiness.READY,
     EngineState.STARTING: Readiness.LOADING,
