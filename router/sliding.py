@@ -21,6 +21,8 @@ WINDOW = 500
 """Requests; a mix that shifts has left the window after as many (benchmarks/results/router_control.json)."""
 GAIN = 0.02
 """Of the share, per request of debt: the debt settles within some 50 requests and moves the rank by 5 points."""
+FIRST_GAIN = 4.0
+"""GAIN times requests while few were seen: their quantile says little yet, so the debt leads."""
 MAX_DEBT = 1.0 / GAIN
 
 
@@ -51,14 +53,15 @@ class Slider:
         """Return the least score that stays at the cheapest tier; None before anything was seen."""
         if not self._ranked:
             return None
-        share = GAIN * self.debt
+        share = max(GAIN, FIRST_GAIN / len(self._window)) * self.debt
         if self._extra:
             share += (target * len(self._window) - self._base) / self._extra
         at = math.floor(share * len(self._ranked))
         if at <= 0:
             return 0.0
         if at >= len(self._ranked):
-            return math.nextafter(self._ranked[-1], math.inf)
+            highest = self._ranked[-1]
+            return max(math.nextafter(highest, math.inf), highest + (1.0 - highest) * min(1.0, share - 1.0))
         return self._ranked[at]
 
     def note(self, seen: Seen, used: int, target: int | float, *, may_owe: bool = True) -> None:

@@ -45,6 +45,11 @@ def test_equal_scores_are_sent_up_in_turns() -> None:
     assert sum(sent_up[500:]) / 1_500 == pytest.approx(0.3, abs=0.01)
 
 
+def test_the_first_requests_keep_the_share_even_when_each_is_easier_than_the_one_before() -> None:
+    sent_up = run(Slider(), [0.5 + n / 1_000 for n in range(80)], 0.4)
+    assert 18 <= sum(sent_up) <= 40
+
+
 def test_the_hardest_go_up() -> None:
     slider = Slider()
     scores = drawn(2_000, 0.0, 1.0)
