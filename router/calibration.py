@@ -3,7 +3,7 @@
 Two numbers are fitted (Platt scaling of the log-odds), drawn towards "no change" by a prior worth PRIOR_ROWS outcomes,
 so that a few hundred outcomes suffice and a handful changes little. The cross-validated Brier score tells whether it
 helps; on 200 outcomes that comparison is itself uncertain, and fitting always came out with the lower calibration
-error on sets never seen (.034 against .038 when it had to pass; benchmarks/results/router_calibration.json).
+error on sets never seen (.035 against .040 when it had to pass; benchmarks/results/router_calibration.json).
 """
 
 import math
