@@ -1,5 +1,6 @@
 """Embeddings from the gateway's own encoder, as a deployment like any other: same pipeline, price and budget."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,13 +14,14 @@ from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
 from cache.embedder import Embedder, EncoderUnavailable
 from core.cached import Vector
 from core.deadline import Deadline
-from core.plan import Readiness
 from core.trace import AttemptOutcome
 from gateway.settings import EncoderDeployment
 
 DIMENSIONS = 384
 BATCH = 64
 BYTES_PER_TOKEN = 4
+POLL_S = 0.05
+LONGEST_LOADING_POLLS = 200
 
 
 class _Body(msgspec.Struct):
@@ -48,10 +50,18 @@ class EncoderBackend:
 
     async def _answer(self, asked: "_Body") -> AsyncIterator[bytes]:
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        await self._loaded()
         vectors: list[Vector] = []
         for start in range(0, len(texts), BATCH):
             vectors += await self._embedded(texts[start : start + BATCH], start)
         yield _rendered(self._model, vectors, texts, is_base64=asked.encoding_format == "base64")
+
+    async def _loaded(self) -> None:
+        """Wait for the encoder, which needs a few seconds after the start; what is missing then is told by itself."""
+        for _ in range(LONGEST_LOADING_POLLS):
+            if self._embedder.is_ready():
+                return
+            await asyncio.sleep(POLL_S)
 
     async def _embedded(self, texts: Sequence[str], start: int) -> list[Vector]:
         try:
@@ -75,7 +85,6 @@ def encoder_deployment(settings: EncoderDeployment, embedder: Embedder) -> Deplo
         backend=EncoderBackend(settings.model, embedder),
         local=True,
         serves=settings.serves,
-        readiness=lambda: Readiness.READY if embedder.is_ready() else Readiness.LOADING,
     )
 
 
