@@ -28,7 +28,7 @@ PEAK_S = 10.0
 HELD_S = 60.0
 USUAL = 0.5
 SLOW = 0.95
-LOOKED_AT = 3
+LOOKED_AT = 64
 OUTRUN_FACTOR = 4.0
 
 
@@ -97,6 +97,7 @@ class LatencyTracker:
     _peak_ms: float = 0.0
     _peak_at_s: float = 0.0
     _waiting: dict[Flight, None] = field(default_factory=dict)
+    _answered_s: float = -math.inf
     in_flight: int = 0
 
     def begin(self, input_tokens: int, *, streamed: bool, now_s: float) -> Flight:
@@ -115,6 +116,7 @@ class LatencyTracker:
         flight.first_byte_s = now_s
         if not flight.streamed:
             return
+        self._answered_s = max(self._answered_s, flight.started_s)
         took_ms = (now_s - flight.started_s) * 1000
         self._fit.add(flight.input_tokens, flight.others, took_ms, now_s)
         self._slopes = self._fit.slopes()
@@ -199,13 +201,11 @@ class LatencyTracker:
         return max(self._peak_ms * kept, late_ms)
 
     def _lateness_ms(self, now_s: float) -> float:
-        """Return the least lateness of those that have waited longest: one stuck request alone says little."""
-        late_ms = [
-            (now_s - flight.started_s) * 1000 - flight.slow_ms
-            for flight in islice(self._waiting, LOOKED_AT)
-            if flight.slow_ms
-        ]
-        return max(0.0, min(late_ms)) if late_ms else 0.0
+        """Return the lateness of the one that has waited longest, unless a later one was answered: then it is alone."""
+        for flight in islice(self._waiting, LOOKED_AT):
+            if flight.slow_ms and flight.started_s >= self._answered_s:
+                return max(0.0, (now_s - flight.started_s) * 1000 - flight.slow_ms)
+        return 0.0
 
     def _learn_excess(self, excess_ms: float, now_s: float) -> None:
         """Follow a rise at once and a fall slowly."""

@@ -117,8 +117,18 @@ def test_one_stuck_request_among_others_says_little(life: Life) -> None:
         life.stream(50.0)
     life.begin()
     life.now_s += 30.0
-    life.begin()
+    life.stream(50.0)
     assert life.forecast.queue_ms == 0.0
+
+
+def test_requests_that_just_came_do_not_hide_one_that_waits_too_long(life: Life) -> None:
+    for _ in range(20):
+        life.stream(50.0)
+    life.begin()
+    life.now_s += 0.4
+    for _ in range(5):
+        life.begin()
+    assert life.forecast.queue_ms == pytest.approx(350.0, rel=0.05)
 
 
 def test_a_plain_answer_teaches_the_pace_and_no_first_token(life: Life) -> None:
