@@ -40,7 +40,7 @@ async def ask(
         key: the API key.
         model: the alias.
         text: the user's message.
-        pause_s: how long to read nothing after the first frame.
+        pause_s: how long to read nothing after the first frame, and then leave.
         max_tokens: sent along when given.
     """
     url = urlsplit(base_url)
@@ -82,6 +82,7 @@ async def _read(reader: asyncio.StreamReader, result: Result, pause_s: float) ->
             result.frames_s.append(time.monotonic())
             if pause_s and len(result.frames_s) == 1:
                 await asyncio.sleep(pause_s)
+                return
 
 
 def percentile(values: Sequence[float], q: float) -> float | None:

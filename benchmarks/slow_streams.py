@@ -119,7 +119,7 @@ def main() -> None:
     """Run, print a table and write the JSON."""
     parser = argparse.ArgumentParser(prog="slow_streams", description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, default=1_000)
-    parser.add_argument("--frames", type=int, default=30, help="frames of each stream, one a second")
+    parser.add_argument("--frames", type=int, default=20, help="frames of each stream, one a second")
     parser.add_argument("--slow-readers", type=int, default=20)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -372,10 +372,19 @@ async def test_a_stream_as_fast_as_promised_is_not_cut(upstream: RunningUpstream
 
 
 async def left(caller: Rescued, upstream: RunningUpstream, *, stream: bool) -> None:
-    """Ask, and leave once the answer is under way."""
-    asking = asyncio.create_task(caller.ask(stream=stream))
+    """Ask, and leave once the answer is under way: some of a stream was received, or some of a body sent."""
+    has_begun = asyncio.Event()
+
+    async def ask() -> None:
+        async with caller.open(stream=stream) as live:
+            async for _ in live.chunks():
+                has_begun.set()
+
+    asking = asyncio.create_task(ask())
     sightings: list[dict[str, Any]] = []
-    while not sightings or not sightings[-1]["bytes_sent"]:
+    if stream:
+        await has_begun.wait()
+    while not sightings or sightings[-1]["bytes_sent"] < 100:
         sightings = await asyncio.to_thread(upstream.seen, 0.0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -395,7 +404,7 @@ async def test_an_upstream_is_cancelled_at_once_when_its_client_leaves(upstream:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_provider_that_bills_anyway_is_read_to_its_usage(upstream: RunningUpstream, stream: bool) -> None:
-    async with rescued(upstream, "n=20;gap=20" if stream else "drip=16;drip_gap=10") as caller:
+    async with rescued(upstream, "n=20;gap=20" if stream else "drip=8;drip_gap=30") as caller:
         caller.deployments["d0"].drain_s = 5.0
         await left(caller, upstream, stream=stream)
         (sighting,) = await seen(upstream)
