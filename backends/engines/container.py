@@ -72,7 +72,8 @@ def main() -> None:
     options = parser.parse_args()
     name = container_name(os.getcwd())
     remove = (options.runtime, "rm", "--force", name)
-    signal.signal(signal.SIGTERM, _raise)
+    early: list[int] = []  # raised while the runtime is being started, the exception would lose it
+    signal.signal(signal.SIGTERM, lambda number, frame: early.append(number))
     try:
         _run(remove)
         running = subprocess.Popen((options.runtime, "run", f"--name={name}", *options.run))  # noqa: S603 - an argument list, no shell
@@ -81,6 +82,9 @@ def main() -> None:
         print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - the supervisor reads this line
         raise SystemExit(2) from None
     try:
+        signal.signal(signal.SIGTERM, _raise)
+        if early:
+            raise _Asked
         raise SystemExit(_wait(running, options.parent_pid))
     except _Asked:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
