@@ -5,9 +5,8 @@ loaded: ready in about a second instead of seven. It computes in bfloat16 where 
 both agree with the reference to a cosine of .9999 (tested), far finer than any threshold, so they share a fingerprint.
 
 One graph takes batches of any shape. A graph of changing shape prepares itself anew at each call, which costs a short
-text a third of its time, so single texts of `SINGLE_PIECES` and less go to graphs of fixed shape, padded: 1.9 ms of CPU
-for 23 word pieces instead of 2.7 (one thread with AVX-512 BF16; benchmarks/results/cache_speed.json, encoder). Each
-costs 31 MB. Tried and left out: eight-bit weights and activations, a quarter faster alone and no faster in a batch, at
+text a third of its time, so single texts of `SINGLE_PIECES` and less go to graphs of fixed shape, padded
+(benchmarks/results/cache_speed.json, encoder: 23 word pieces on one thread with AVX-512 BF16). Each costs 31 MB. Tried and left out: eight-bit weights and activations, a quarter faster alone and no faster in a batch, at
 a cosine of .998; one matrix for query, key and value, no faster.
 """
 
@@ -32,7 +31,7 @@ _WINDOW = 256
 SINGLE_PIECES = (16, 24, 32)
 """Lengths, in word pieces, for which a single text has a graph of its own."""
 _LEAST_TOGETHER = 4
-"""Fewer short texts are faster one by one: 2 x 1.9 ms against 4.4 in the graph of any shape (measured)."""
+"""Fewer short texts are faster one by one than together in the graph of any shape."""
 _CONFIGURATION = {
     "PERFORMANCE_HINT": "LATENCY",
     "INFERENCE_NUM_THREADS": 1,
