@@ -5,8 +5,8 @@ requests, as counted on labelled requests with every score at or above it served
 Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika 26, 1934).
 Thresholds are tried from the strictest on and the first that fails ends the search, so trying several needs no
 correction. The rate is promised with 95 %: half of the remaining 5 % is for the counted requests, the other half for
-the requests to come, whose false hits bunch too (at 95 % and a rate of 0.3 %, 7 % of halves exceeded it; at 97.5 %, 3 %;
-benchmarks/results/cache_bound.json).
+the requests to come, whose false hits bunch too (at 95 % and a rate of 0.3 %, 7 % of halves exceeded it; at 97.5 %,
+3 %; benchmarks/results/cache_bound.json).
 """
 
 import math

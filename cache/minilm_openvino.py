@@ -5,9 +5,10 @@ loaded: ready in about a second instead of seven. It computes in bfloat16 where 
 both agree with the reference to a cosine of .9999 (tested), far finer than any threshold, so they share a fingerprint.
 
 One graph takes batches of any shape. A graph of changing shape prepares itself anew at each call, which costs a short
-text a third of its time, so single texts of `SINGLE_PIECES` and less go to graphs of fixed shape, padded
-(benchmarks/results/cache_speed.json, encoder: 23 word pieces on one thread with AVX-512 BF16). Each costs 31 MB. Tried and left out: eight-bit weights and activations, a quarter faster alone and no faster in a batch, at
-a cosine of .998; one matrix for query, key and value, no faster.
+text a third of its time, so single texts of `SINGLE_PIECES` and less go to graphs of fixed shape, padded, of 31 MB each
+(benchmarks/results/cache_speed.json, encoder: 23 word pieces on one thread with AVX-512 BF16). Tried and left out:
+eight-bit weights and activations, a quarter faster alone and no faster in a batch, at a cosine of .998; one matrix for
+query, key and value, no faster.
 """
 
 import sys
