@@ -73,5 +73,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --upgrade -c constraints.txt pip
 	$(PIP) -c constraints.txt torch
-	$(PIP) -c constraints.txt -e '.[cpu,engine,dev]'
+	$(PIP) -c constraints.txt -e '.[cpu,engine,grpc,dev]'
 	@touch $@

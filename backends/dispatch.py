@@ -25,6 +25,7 @@ from core.clock import Clock
 from core.errors import DeadlineExceeded, HeadgateError, InvalidRequest, Unavailable, UpstreamFailed
 from core.plan import PlannedStep, Readiness
 from core.trace import AttemptKind, AttemptOutcome
+from core.trace_context import PASS_ON, Propagation
 
 BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 2.0
@@ -44,11 +45,16 @@ class Dispatcher:
         rules: RescueRules = NO_RESCUE,
         rng: random.Random | None = None,
         queue: AdmissionQueue | None = None,
+        propagation: Propagation = PASS_ON,
     ) -> None:
-        """Rescue within `rules`; waits before retries are drawn from `rng`; `queue` says who is served next."""
+        """Rescue within `rules`; waits before retries are drawn from `rng`; `queue` says who is served next.
+
+        `propagation` is what engines of ours are told of a request's trace.
+        """
         self.registry = registry
         self.clock = clock
         self.rules = rules
+        self.propagation = propagation
         self.queue = queue or AdmissionQueue(lambda name: registry[name].gate, clock)
         self.retries = ShareBudget(rules.retry_ratio)
         self.hedging = Hedging(registry, rules)
@@ -246,7 +252,7 @@ class _Race:
     def _new(self, step: PlannedStep, kind: AttemptKind) -> Try:
         dispatcher = self._dispatcher
         registry, queue, n = dispatcher.registry, dispatcher.queue, len(self._tries) + 1
-        attempt = Try(registry, queue, dispatcher.clock, self._errand, n, step, kind)
+        attempt = Try(registry, queue, dispatcher.clock, self._errand, n, step, kind, dispatcher.propagation)
         self._tries.append(attempt)
         self._open.append(attempt)
         return attempt

@@ -11,9 +11,11 @@ Who comes back gets its share gradually, over `RAMP_S`.
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from core.plan import Readiness
 
+BreakerState = Literal["closed", "open", "trial", "cooling"]
 FAILURES_TO_OPEN = 5
 OPEN_S = 10.0
 LONGEST_OPEN_S = 120.0
@@ -61,6 +63,12 @@ class Health:
         """Return DOWN while the breaker is open or the deployment cools down."""
         is_open = self.open_until_s is not None and now_s < self.open_until_s
         return Readiness.DOWN if is_open or now_s < self.cool_until_s else Readiness.READY
+
+    def breaker(self, now_s: float) -> BreakerState:
+        """Return the breaker's state: `trial` lets one request at a time through, `cooling` was asked for."""
+        if self.open_until_s is not None:
+            return "open" if now_s < self.open_until_s else "trial"
+        return "cooling" if now_s < self.cool_until_s else "closed"
 
     def retry_after_s(self, now_s: float) -> float:
         """Return the seconds until a request may be let through, 0 or less when it may now."""

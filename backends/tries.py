@@ -15,6 +15,7 @@ from core.clock import Clock
 from core.deadline import Deadline
 from core.plan import Plan, PlannedStep, Readiness
 from core.trace import Attempt, AttemptKind, AttemptOutcome
+from core.trace_context import PASS_ON, Propagation
 
 LONGEST_WAIT_S = 60.0
 Afford = Callable[[PlannedStep], Awaitable[bool]]
@@ -74,7 +75,7 @@ class Errand:
 
     Attributes:
         received_s: the monotonic moment the request arrived; attempts are timed from it.
-        traceparent: passed on to engines of ours.
+        traceparent: the caller's trace context, as it came.
         tenant: whose prefixes engines keep apart from those of others.
         afford: holds the cost of one more attempt.
         may_hedge: whether a second attempt may run beside the first.
@@ -110,6 +111,7 @@ class Try:
         n: int,
         step: PlannedStep,
         kind: AttemptKind,
+        propagation: Propagation = PASS_ON,
     ) -> None:
         self.step = step
         self.kind = kind
@@ -122,6 +124,7 @@ class Try:
         self._began_s = clock.monotonic_s()
         self._clock = clock
         self._errand = errand
+        self._propagation = propagation
         self._stack = AsyncExitStack()
         self._flight: Flight | None = None
 
@@ -146,7 +149,7 @@ class Try:
                 cache_salt=None if self.deployment.salt is None else self.deployment.salt(errand.tenant),
             ),
             request_id=errand.request.request_id,
-            traceparent=errand.traceparent if self.deployment.local else None,
+            traceparent=self._traceparent(),
             content_type=errand.request.content_type,
             tells_deadline=self.deployment.local,
             headers=errand.request.demands.passed,
@@ -166,6 +169,13 @@ class Try:
             self._registry.learn(attempt, streamed=self._errand.request.stream, flight=self._flight)
             self._queue.leave(self.step.deployment, self._clock.monotonic_s() - self._began_s)
         return attempt
+
+    def _traceparent(self) -> str | None:
+        """Return what an engine of ours is told, so that its spans lie below this attempt's; nobody else is told."""
+        if not self.deployment.local:
+            return None
+        errand = self._errand
+        return self._propagation.traceparent(errand.request.request_id, errand.traceparent, self.answer.n)
 
     async def _wait(self) -> None:
         limit_s = self._errand.deadline.remaining_s(self._clock, first_token_sent=False)

@@ -80,6 +80,9 @@ _SECRET = re.compile(
     r"|(?<![\d.,-])(?:\d{4}[ -]){3}\d{1,4}(?![\d.,-])|(?<![\d.,-])\d{15,16}(?![\d.,-])"
 )
 
+_WHOLE_SECRET = re.compile(rf"(?:{_SECRET.pattern})[^\s\"',;]*")
+_KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+
 
 def is_time_dependent(text: str) -> bool:
     """Whether the answer changes with the moment of asking, within hours or days."""
@@ -102,3 +105,8 @@ def is_personal(text: str) -> bool:
 def has_secret(text: str) -> bool:
     """Whether the text shows a credential or a payment card number."""
     return _SECRET.search(text) is not None
+
+
+def redacted(text: str) -> str:
+    """Return the text with what `has_secret` looks for taken out; the rest of a private key's block goes with it."""
+    return _WHOLE_SECRET.sub("[redacted]", _KEY_BLOCK.sub("[redacted]", text))

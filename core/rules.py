@@ -185,7 +185,8 @@ class TenantPolicy:
 
     `models` maps names that apps send to a target: `auto`, a tier or a deployment.
     `tiers` and `deployments` list what the tenant may name directly. `limits` are the tenant's, `key_limits` those of
-    each key. `examples` test the policy and change nothing, so they are no part of its version.
+    each key. `examples` test the policy and change nothing, so they are no part of its version. `record_content` lets
+    messages and answers into traces, where they are asked for.
     """
 
     tenant: str
@@ -206,6 +207,7 @@ class TenantPolicy:
     key_limits: Limits = Limits()
     priority: Priority = "normal"
     examples: tuple[PolicyExample, ...] = ()
+    record_content: bool = False
 
 
 @dataclass(frozen=True, slots=True)

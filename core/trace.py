@@ -1,6 +1,6 @@
 """The frozen record of one request, from which every log line, metric, span and request-log row is made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -64,11 +64,26 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What was said, where the tenant's policy lets it be recorded: the raw JSON of the messages, and the answer.
+
+    Both are as they came; whoever shows them redacts and bounds them. `answer` is None where it is not plain text.
+    """
+
+    messages: bytes
+    answer: str | None
+    finish_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """Everything worth telling about one request; no prompt, no completion, no key.
+    """Everything worth telling about one request; no key, and no text unless the tenant's policy asks for it.
 
     `baseline_nano_usd` is what the same tokens cost at the dearest tier without a cache, None where nobody knows.
     `shadow_price_per_usd` is the gain in predicted quality that a USD had to bring, None where nothing was weighed.
+    `sla_ttft_ms` and `sla_total_ms` are the limits that the request was held to, None where there was none.
+    `free_nano_usd` is what the tightest budget left when the plan was made, None without a budget or a plan.
+    `candidates` are the deployments that were weighed; `session_id` is the keyed digest of the conversation.
     """
 
     request_id: str
@@ -103,6 +118,19 @@ class RequestTrace:
     queued_ms: float = 0.0
     baseline_nano_usd: int | None = None
     shadow_price_per_usd: float | None = None
+    sla_ttft_ms: float | None = None
+    sla_total_ms: float | None = None
+    free_nano_usd: int | None = None
+    candidates: tuple[str, ...] = ()
+    session_id: str | None = None
+    cache_age_s: float | None = None
+    max_tokens: int | None = None
+    content: Content | None = field(default=None, repr=False)
+
+    @property
+    def is_sla_judged(self) -> bool:
+        """Whether there was a limit that the request could miss."""
+        return self.sla_ttft_ms is not None or self.sla_total_ms is not None
 
     @property
     def is_shadow(self) -> bool:

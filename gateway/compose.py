@@ -35,8 +35,6 @@ from cache.shadow import AnswerComparison, Shadow
 from cache.single_flight import SingleFlight
 from core.clock import Clock, SystemClock
 from core.errors import ConfigurationError, HeadgateError
-from core.plan import Readiness
-from core.trace import TraceSink
 from gateway.admin.building import build_admin
 from gateway.alerts import Alerts
 from gateway.asking import Asking, hit_check
@@ -46,15 +44,12 @@ from gateway.decisions import Decisions, program_version
 from gateway.feedback import Feedback, Owners
 from gateway.hosting import Hosting, build_hosting
 from gateway.local_encoder import encoder_deployment
+from gateway.monitoring import Monitoring, build_metrics, build_monitoring, build_sinks, propagation
 from gateway.pipeline import Pipeline
 from gateway.public_api import PublicApi, public_app
 from gateway.receipts import Receipts
 from gateway.settings import EncoderDeployment, HostedDeployment, RemoteDeployment, Settings
 from gateway.stores import Stores, open_stores
-from gateway.telemetry.engine_metrics import EngineMetrics
-from gateway.telemetry.fan_out import FanOut
-from gateway.telemetry.log_line import LogLine
-from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome_log import OutcomeLog
 from gateway.telemetry.receipt_log import ReceiptLog
 from gateway.telemetry.request_log import RequestLog
@@ -97,6 +92,7 @@ class Gateway:
     tokens: TokenVerifier | None
     api: PublicApi
     asking: Asking
+    monitoring: Monitoring
     save_evidence: Callable[[], None]
     closers: tuple[Callable[[], None], ...]
 
@@ -157,6 +153,7 @@ class Gateway:
         yield "watch calibrations", self.calibrations.run()
         yield "probe deployments", self.registry.probe()
         yield "save evidence", self._save_evidence()
+        yield "monitor", self.monitoring.run()
         if self.tokens is not None:
             yield "follow identity provider", self.tokens.run()
 
@@ -194,21 +191,20 @@ def build(settings: Settings) -> Gateway:
     pepper = load_pepper(settings.pepper_file)
     registry = _registry(settings, hosting, embedder, clock, pepper)
     failures = FailureLimiter(clock)
-    metrics = _metrics(watcher)
-    metrics.include(EngineMetrics(lambda: hosting.supervisors))
+    metrics = build_metrics(watcher)
     stores = open_stores(settings, clock, placed.index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
     cache, keep_evidence = _cache(settings, pepper, stores, placed.index, embedder, clock)
     request_log = RequestLog(settings.beside("requests"))
     outcomes = OutcomeLog(settings.beside("requests"))
-    sinks, close_sinks = _sinks(settings, metrics, request_log)
+    sinks = build_sinks(settings.telemetry, metrics, request_log)
     owners = Owners()
     feedback = Feedback(owners, request_log.tenant_of, cache, (outcomes,), clock)
     queue = AdmissionQueue(
         lambda name: registry[name].gate, clock, max_waiting=settings.max_waiting, on_shed=metrics.shed
     )
     rules = RescueRules(**msgspec.structs.asdict(settings.rescue))
-    dispatcher = Dispatcher(registry, clock, rules, queue=queue)
-    asking = Asking(stores.ledger, dispatcher, sinks, clock, stores.is_away)
+    dispatcher = Dispatcher(registry, clock, rules, queue=queue, propagation=propagation(settings.telemetry))
+    asking = Asking(stores.ledger, dispatcher, sinks.all, clock, stores.is_away)
     cache.verification.shadow = Shadow(hit_check(asking), AnswerComparison(embedder))
     control_file = settings.beside("control").with_suffix(".json")
     control = load_control(control_file, clock, settings.replicas)
@@ -223,7 +219,7 @@ def build(settings: Settings) -> Gateway:
         classifier=classifier,
         calibrated=calibrations.applied,
         dispatcher=dispatcher,
-        sink=sinks,
+        sink=sinks.all,
         clock=clock,
         tiers=tuple(settings.tiers),
         store_is_away=stores.is_away,
@@ -248,6 +244,19 @@ def build(settings: Settings) -> Gateway:
         heartbeat_s=settings.heartbeat_s,
         passed=settings.passed_request_headers,
     )
+    monitoring = build_monitoring(
+        settings,
+        metrics=metrics,
+        watcher=watcher,
+        registry=registry,
+        hosting=hosting,
+        stores=stores,
+        queue=queue,
+        clock=clock,
+        sinks=sinks,
+        receipts=receipt_log,
+        readiness=lambda: api.readiness()[1],
+    )
     admin = build_admin(
         settings,
         owner_key=load_admin_key(settings.admin_key_file),
@@ -264,7 +273,7 @@ def build(settings: Settings) -> Gateway:
         hosting=hosting,
         decisions=Decisions(receipt_log, settings.beside("requests"), lambda: watcher.current, registry.snapshot),
         probe=lambda keys: stores.probe(keys, watcher),
-        exposition=lambda: exposition(metrics, api, stores, dispatcher),
+        exposition=monitoring.exposition,
     )
     return Gateway(
         settings=settings,
@@ -282,8 +291,9 @@ def build(settings: Settings) -> Gateway:
         tokens=tokens,
         api=api,
         asking=asking,
+        monitoring=monitoring,
         save_evidence=partial(_in_turn, keep_evidence, partial(save_control, control_file, control)),
-        closers=(outcomes.close, close_sinks, receipt_log.close, admin.close),
+        closers=(outcomes.close, sinks.close, receipt_log.close, admin.close),
     )
 
 
@@ -351,18 +361,6 @@ def load_admin_key(path: Path) -> str:
     return key
 
 
-def exposition(metrics: Metrics, api: PublicApi, stores: Stores, dispatcher: Dispatcher) -> tuple[bytes, str]:
-    """Return `/metrics` with the present state of tiers, deployments, queue and store."""
-    metrics.store_away(stores.is_away())
-    metrics.queue_waiting(dispatcher.queue.waiting)
-    for one in dispatcher.registry:
-        is_ready = dispatcher.registry.readiness_of(one.name) is Readiness.READY
-        metrics.deployment(one.name, in_flight=one.latency.in_flight, ejections=one.health.ejections, ready=is_ready)
-    for tier, state in api.readiness()[1].items():
-        metrics.tier_ready(tier, state == Readiness.READY)
-    return metrics.exposition()
-
-
 def _registry(settings: Settings, hosting: Hosting, embedder: Embedder, clock: Clock, pepper: bytes) -> Registry:
     def salt(tenant: str) -> str:
         return blake2b(tenant.encode(), key=pepper, digest_size=16, person=b"prefixes").hexdigest()
@@ -407,32 +405,6 @@ def _remote(deployment: RemoteDeployment, settings: Settings, clock: Clock, salt
             path.removeprefix("/v1") for path, name in settings.routes.items() if name == deployment.name
         ),
     )
-
-
-def _metrics(watcher: PolicyWatcher) -> Metrics:
-    slas = [sla for policy in watcher.current.policies.values() for sla in policy.sla.values()]
-    bounds_s = {limit / 1000 for sla in slas for limit in (sla.ttft_ms, sla.total_ms) if limit is not None}
-    return Metrics(lambda tenant: watcher.current.get(tenant) is not None, bounds_s)
-
-
-def _sinks(settings: Settings, metrics: Metrics, request_log: RequestLog) -> tuple[FanOut, Callable[[], None]]:
-    """Return the sinks joined, and what closes them."""
-    sinks: list[TraceSink] = [metrics, request_log, LogLine()]
-    closers = [request_log.close]
-    if settings.otlp_endpoint is not None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-        from gateway.telemetry.spans import Spans
-
-        spans = Spans(OTLPSpanExporter(endpoint=settings.otlp_endpoint))
-        sinks.append(spans)
-        closers.append(spans.close)
-
-    def close() -> None:
-        for closer in closers:
-            closer()
-
-    return FanOut(sinks), close
 
 
 def _installed(distribution: str) -> bool:

@@ -233,6 +233,7 @@ class Pipeline:
 
     def _relayed(self, relay: "_Relay", draft: TraceDraft) -> Answer:
         live, plan = relay.live, relay.plan
+        draft.live = live
         self._note_turn(draft, live.step)
         now_ms = (self.clock.monotonic_s() - draft.received_s) * 1000
         waited_s = draft.attempts.waited_ms(now_ms - live.elapsed_s * 1000, now_ms) / 1000

@@ -87,7 +87,7 @@ def serve(settings: Settings, *, demo: bool) -> int:
         ConfigurationError: an address is taken, or the configuration cannot be used.
     """
     os.umask(0o077)
-    configure_logging("warning" if demo else settings.log_level)
+    configure_logging("warning" if demo else settings.telemetry.log_level)
     with (
         _bound(settings.listen, settings, "listen") as public,
         _bound(settings.admin_listen, settings, "admin.listen") as admin,

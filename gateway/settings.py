@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +23,8 @@ from gateway.listening import ADDRESS, Address, CorsEntry, Edge, TlsEntry, parse
 from gateway.measured_prices import measured_price
 from gateway.passed_headers import checked_headers
 from gateway.route_map import PATHS, checked_routes
+from gateway.telemetry_settings import TelemetryEntry, TelemetrySettings, telemetry_settings
+from gateway.urls import plain_url
 from policies.loading import Known, PolicySet, load_policies
 from policies.price_table import load_price_table
 from policies.prices import MEASURED, TABLE, parse_price
@@ -114,13 +115,6 @@ class RouterEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """Which pair of models the complexity weights belong to."""
 
     pair: Annotated[str, says("Weight set of the complexity router.")] = "bundled"
-
-
-class TelemetryEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where spans go; without an endpoint none are made."""
-
-    otlp_endpoint: Annotated[str | None, says("OTLP over HTTP; without one no spans are made.")] = None
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], says("The least level that is logged.")] = "info"
 
 
 class AlertsEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -235,8 +229,7 @@ class Settings:
     tiers: Mapping[str, tuple[str, ...]]
     deployments: Mapping[str, DeploymentSettings]
     pair: str
-    otlp_endpoint: str | None
-    log_level: str
+    telemetry: TelemetrySettings
     max_body_bytes: int
     oidc: OidcEntry | None = None
     redis_url: str | None = field(default=None, repr=False)
@@ -308,8 +301,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         tiers=_tiers(written, file),
         deployments=deployments,
         pair=written.router.pair,
-        otlp_endpoint=written.telemetry.otlp_endpoint,
-        log_level=written.telemetry.log_level,
+        telemetry=telemetry_settings(written.telemetry, file, environ),
         max_body_bytes=written.max_body_bytes,
         oidc=written.oidc,
         prices_file=prices_file,
@@ -407,7 +399,7 @@ def _price_table(written: OperatorFile, prices_file: Path | None) -> Mapping[str
 def _webhook(entry: AlertsEntry | None, file: str) -> AlertWebhook | None:
     if entry is None:
         return None
-    return AlertWebhook(_base_url(entry.webhook_url, file, "alerts.webhook_url"), entry.webhook_key_env)
+    return AlertWebhook(plain_url(entry.webhook_url, file, "alerts.webhook_url"), entry.webhook_key_env)
 
 
 def _deployment(
@@ -432,7 +424,7 @@ def _deployment(
         raise ConfigurationError(file, f"{key}.model", "the key is missing", "name the model as the upstream knows it")
     return RemoteDeployment(
         name=name,
-        base_url=_base_url(entry.base_url, file, f"{key}.base_url"),
+        base_url=plain_url(entry.base_url, file, f"{key}.base_url"),
         model=entry.model,
         api_key_env=entry.api_key_env,
         price=parse_price(entry.price, file, f"{key}.price", table=table, model=entry.model),
@@ -466,20 +458,6 @@ def _hosted_price(
     if raw == MEASURED:
         return measured_price(recipe, state_dir, file, f"{key}.price")
     return parse_price(raw, file, f"{key}.price", table=table)
-
-
-def _base_url(value: str | None, file: str, key: str) -> str:
-    """Accept an http(s) URL without credentials, query or fragment."""
-    if value is None:
-        raise ConfigurationError(file, key, "the key is missing", "write the URL up to and with /v1")
-    try:
-        url = urlsplit(value)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or url.query or url.fragment or url.username or url.password:
-        raise ConfigurationError(file, key, f"{value[:80]!r} is not a plain http(s) URL", "write https://host/v1")
-    return value.rstrip("/")
 
 
 def _state_path(value: str, file: str) -> str:

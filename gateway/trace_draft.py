@@ -6,6 +6,7 @@ Stages never read it; it exists so that a refusal at any stage leaves as complet
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from backends.attempt import LiveAnswer
 from backends.tries import AttemptLog
 from core.cached import Bypass, ExactHit, Found, NearHit, SemanticHit
 from core.chat import ChatRequest
@@ -15,12 +16,15 @@ from core.identity import Caller
 from core.money import Price, Usage
 from core.plan import Complexity, Plan
 from core.rules import NO_SLA, EffectivePolicy
-from core.trace import AttemptOutcome, CacheOutcome, RequestTrace
+from core.trace import AttemptOutcome, CacheOutcome, Content, RequestTrace
+from core.weighing import Weighing
 from gateway.answer import AnswerHead
 from router.decision import Decision, Inputs
 from router.sessions import Session
 
 OK = 200
+MAX_CONTENT_BYTES = 32 * 1024
+"""Longer conversations are not recorded, and longer answers are cut."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class TraceDraft:
     joined: AnswerHead | None = None
     error: HeadgateError | None = None
     baseline_price: Price | None = None
+    live: LiveAnswer | None = None
 
     @property
     def cache(self) -> CacheOutcome:
@@ -61,6 +66,8 @@ class TraceDraft:
         hit = self.found.entry if isinstance(self.found, ExactHit | SemanticHit) else None
         last = self.attempts.attempts[-1] if self.attempts.attempts else None
         usage = hit.answer.usage if hit else (last.usage if last else None)
+        by = self.joined or (hit.answer if hit else last)
+        sla_ttft_ms, sla_total_ms = self._limits_ms()
         return RequestTrace(
             request_id=self.request.request_id,
             received_at=self.received_at,
@@ -74,10 +81,8 @@ class TraceDraft:
             cache=self.cache,
             cache_detail=cache_detail(self.found),
             similarity=self.found.similarity if isinstance(self.found, SemanticHit | NearHit) else None,
-            tier=self.joined.tier if self.joined else hit.answer.tier if hit else (last.tier if last else None),
-            deployment=self.joined.deployment
-            if self.joined
-            else (hit.answer.deployment if hit else (last.deployment if last else None)),
+            tier=None if by is None else by.tier,
+            deployment=None if by is None else by.deployment,
             reason="cache" if hit or self.joined else (None if self.plan is None else self.plan.reason.value),
             degraded_from=self.degraded_from or (None if self.plan is None else self.plan.degraded_from),
             p_small_suffices=None if self.complexity is None else self.complexity.p_small_suffices,
@@ -92,28 +97,56 @@ class TraceDraft:
             total_ms=total_ms,
             overhead_ms=max(0.0, total_ms - upstream_ms),
             sla_violated=self._violated(ttft_ms, total_ms),
+            sla_ttft_ms=sla_ttft_ms,
+            sla_total_ms=sla_total_ms,
             traceparent=self.traceparent,
             queued_ms=self.attempts.queued_s * 1000,
-            baseline_nano_usd=None
-            if usage is None or self.baseline_price is None
-            else self.baseline_price.cost_nano_usd(usage),
-            shadow_price_per_usd=None
-            if self.plan is None or self.plan.weighing is None
-            else self.plan.weighing.shadow_price_per_usd,
+            baseline_nano_usd=self._baseline(usage),
+            shadow_price_per_usd=None if self._weighing is None else self._weighing.shadow_price_per_usd,
+            candidates=() if self._weighing is None else tuple(one.deployment for one in self._weighing.candidates),
+            free_nano_usd=None if self.inputs is None else self.inputs.standing.free_nano_usd,
+            session_id=None if self.session is None else self.session.id,
+            cache_age_s=self.found.age_s if isinstance(self.found, ExactHit | SemanticHit) else None,
+            max_tokens=self.request.max_tokens,
+            content=self._content(),
         )
 
     def _baseline(self, usage: Usage | None) -> int | None:
         return None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage)
 
-    def _violated(self, ttft_ms: float | None, total_ms: float) -> bool:
+    @property
+    def _weighing(self) -> Weighing | None:
+        return None if self.plan is None else self.plan.weighing
+
+    def _limits_ms(self) -> tuple[float | None, float | None]:
+        """Return the SLA that the plan was held to: the first token of streams that somebody awaits, and the whole."""
         if self.policy is None or self.plan is None:
-            return False
+            return None, None
         sla = self.policy.tenant_policy.sla.get(self.plan.tier, NO_SLA)
         is_awaited = self.request.stream and self.policy.tenant_policy.service_class != "batch"
-        first_ms = total_ms if ttft_ms is None else ttft_ms
-        late_start = is_awaited and sla.ttft_ms is not None and first_ms > sla.ttft_ms
+        return sla.ttft_ms if is_awaited else None, sla.total_ms
+
+    def _violated(self, ttft_ms: float | None, total_ms: float) -> bool:
+        if self.plan is None:
+            return False
+        limit_ttft_ms, limit_total_ms = self._limits_ms()
+        late_start = limit_ttft_ms is not None and (total_ms if ttft_ms is None else ttft_ms) > limit_ttft_ms
         was_cut = any(attempt.outcome is AttemptOutcome.TIMED_OUT for attempt in self.attempts.attempts[-1:])
-        return late_start or was_cut or (sla.total_ms is not None and total_ms > sla.total_ms)
+        return late_start or was_cut or (limit_total_ms is not None and total_ms > limit_total_ms)
+
+    def _content(self) -> Content | None:
+        """Return what was said, where the tenant's policy lets it be recorded."""
+        if self.policy is None or not self.policy.tenant_policy.record_content or "messages" not in self.request.fields:
+            return None
+        messages = bytes(self.request.fields["messages"])
+        messages = messages if len(messages) <= MAX_CONTENT_BYTES else b""
+        if isinstance(self.found, ExactHit | SemanticHit):
+            answer = self.found.entry.answer
+            return Content(messages, answer.content[:MAX_CONTENT_BYTES], answer.finish_reason)
+        captured = None if self.live is None else self.live.captured()
+        if captured is None or not captured.plain:
+            return Content(messages, None, None)
+        return Content(messages, captured.content[:MAX_CONTENT_BYTES], captured.finish_reason)
 
 
 def cache_outcome(found: Found | None) -> CacheOutcome:

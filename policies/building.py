@@ -31,7 +31,7 @@ from policies.routing_rules import build_examples, build_rules
 from policies.schema import BudgetEntry, RoutingEntry, SlaEntry, TenantFile, key_below, nearest
 
 AUTO = "auto"
-NOT_VERSIONED = frozenset({"version", "examples"})
+NOT_VERSIONED = frozenset({"version", "examples", "record_content"})
 MAX_ALERT = 10
 """Alerts go up to ten times the limit, which a soft budget can reach."""
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -95,6 +95,7 @@ def build_policy(written: TenantFile, known: Known, file: str) -> TenantPolicy:
         on_store_outage=written.on_store_outage,
         when_loading=written.when_loading,
         fallback=written.fallback,
+        record_content=written.record_content,
         examples=build_examples(written.examples, routing.rules, known.tiers, refuse),
     )
     return _with_version(rules)

@@ -59,6 +59,7 @@ def values(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
     yield ("on_store_outage",), policy.on_store_outage
     yield ("when_loading",), policy.when_loading
     yield ("fallback",), _text("fallback", policy.fallback)
+    yield ("record_content",), _text("record_content", policy.record_content)
 
 
 def budget_text(budget: Budget) -> str:

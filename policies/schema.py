@@ -221,6 +221,9 @@ class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
         WhenLoading, says("A tier that is still loading: `small` stands in, `wait`, or `refuse` with 503.")
     ] = "small"
     fallback: Annotated[bool, says("Whether another tier may stand in for one that is down.")] = True
+    record_content: Annotated[
+        bool, says("Put messages and answers, bounded and without secrets, into the spans of traces.")
+    ] = False
     examples: Annotated[list[ExampleEntry], says("Requests that test this policy; they change nothing.")] = (
         msgspec.field(default_factory=list)
     )

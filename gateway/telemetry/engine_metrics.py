@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from backends.engines.engine_state import EngineState
 from backends.engines.supervisor import Supervisor
+from gateway.telemetry.families import Family
 
-LABELS = ("engine",)
+STATE = Family("gauge", "engine_state", "1 for the state an engine is in.", ("engine", "state"))
+FAILURES = Family("gauge", "engine_failures", "Failures in a row; rising is a crash loop.", ("engine",))
+RESTARTS = Family("counter", "engine_restarts", "Starts after the first one.", ("engine",))
+REQUESTS = Family("gauge", "engine_requests", "Requests under way on an engine.", ("engine",))
+FAMILIES = (STATE, FAILURES, RESTARTS, REQUESTS)
 
 
 class EngineMetrics(Collector):
@@ -19,16 +24,8 @@ class EngineMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
-        engines = self._supervisors()
-        state = GaugeMetricFamily(
-            "headgate_engine_state", "1 for the state an engine is in.", labels=("engine", "state")
-        )
-        failures = GaugeMetricFamily(
-            "headgate_engine_failures", "Failures in a row; rising is a crash loop.", labels=LABELS
-        )
-        restarts = CounterMetricFamily("headgate_engine_restarts", "Starts after the first one.", labels=LABELS)
-        requests = GaugeMetricFamily("headgate_engine_requests", "Requests under way on an engine.", labels=LABELS)
-        for name, engine in engines.items():
+        state, failures, restarts, requests = STATE.gauge(), FAILURES.gauge(), RESTARTS.counter(), REQUESTS.gauge()
+        for name, engine in self._supervisors().items():
             for one in EngineState:
                 state.add_metric((name, one.value), float(engine.state is one))
             failures.add_metric((name,), engine.failures)

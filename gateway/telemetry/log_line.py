@@ -66,3 +66,4 @@ def configure_logging(level: str) -> None:
     root.setLevel(level.upper())
     for noisy in ("httpx", "aiohttp", "uvicorn", "sentence_transformers", "transformers", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what is not exported is counted, and said once

@@ -1,59 +1,99 @@
 """Prometheus metrics from finished traces; label values come from configuration only, children are cached."""
 
+from collections import Counter as Counted
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from core.money import NANO_PER_USD
 from core.trace import SHADOW_PATH, AttemptKind, AttemptOutcome, RequestTrace
+from gateway.telemetry.families import PREFIX, Family
 
+MAX_SLA_BOUNDS = 24
 TTFT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 TOTAL_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120)
 OVERHEAD_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+TPOT_BOUNDS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1)
+LAG_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 NONE = "none"
 M = TypeVar("M", Counter, Gauge, Histogram)
 OTHER = "other"
+SERVED_AGAIN = frozenset({"exact", "semantic", "joined"})
 
 
 class Metrics:
-    """A sink that counts; `sla_bounds_s` adds each tenant's SLA limits to the histogram bounds."""
+    """A sink that counts; `families` says of what.
+
+    The histograms' bounds hold the SLA limits in `sla_bounds_s`, one for each tenant and tier that sets it; of very
+    many different ones, the `MAX_SLA_BOUNDS` that most share. Bounds cannot change while a process lives, so limits of
+    policies that are reloaded become bounds at the next start.
+    """
 
     def __init__(self, is_tenant: Callable[[str], bool], sla_bounds_s: Iterable[float] = ()) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each child, which nobody reads
         self._registry = CollectorRegistry()
+        self.families: list[Family] = []
         self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         self._is_tenant = is_tenant
-        limits = tuple(sla_bounds_s)
-        self._requests = self._counter("requests", "Requests by outcome.", ("tenant", "status", "cache", "tier"))
-        self._shadows = self._counter(
-            "shadow_requests", "Asked by the gateway itself.", ("tenant", "purpose", "status")
+        limits = tuple(limit for limit, _ in Counted(sla_bounds_s).most_common(MAX_SLA_BOUNDS))
+        self._requests = self._counter(
+            "requests", "Finished requests; those of clients alone.", ("tenant", "status", "cache", "tier")
         )
-        self._refusals = self._counter("refusals", "Requests refused before a tenant was known.", ("code",))
-        self._tokens = self._counter("tokens", "Tokens by kind.", ("tenant", "tier", "kind"))
+        self._shadows = self._counter(
+            "shadow_requests",
+            "What the gateway asked by itself, such as `cache`; it counts in tokens, cost and attempts, nowhere else.",
+            ("tenant", "purpose", "status"),
+        )
+        self._refusals = self._counter("refusals", "Requests refused before a tenant or a body was known.", ("code",))
+        self._tokens = self._counter("tokens", "Input and output tokens.", ("tenant", "tier", "kind"))
         self._cost = self._counter("cost_usd", "Settled cost in USD.", ("tenant", "tier"))
-        self._saved = self._counter("saved_usd", "Cost in USD that cache hits saved.", ("tenant", "tier"))
-        self._routes = self._counter("route_decisions", "Plans by tier and binding reason.", ("tier", "reason"))
-        self._attempts = self._counter("attempts", "Attempts by deployment and outcome.", ("deployment", "outcome"))
-        self._other_model = self._counter("other_model", "Answers of another model than was asked.", ("deployment",))
+        self._saved = self._counter(
+            "saved_usd", "What the answers had cost in USD that the cache served again.", ("tenant", "tier")
+        )
+        self._baseline = self._counter(
+            "baseline_usd", "What the same answers cost at the dearest tier without a cache.", ("tenant", "source")
+        )
+        self._routes = self._counter(
+            "route_decisions", "Answers by tier and the plan's binding reason, `cache` for hits.", ("tier", "reason")
+        )
+        self._attempts = self._counter("attempts", "Tries, by how they ended.", ("deployment", "outcome"))
+        self._other_model = self._counter(
+            "other_model", "Answers of another model than was asked; alert on any.", ("deployment",)
+        )
         self._rescues = self._counter("rescues", "Fallbacks, retries and hedges by outcome.", ("kind", "outcome"))
-        self._outrun_cost = self._counter("outrun_cost_usd", "Cost in USD of attempts that a hedge outran.", ("tier",))
-        self._sheds = self._counter("sheds", "Requests refused for want of capacity.", ("reason",))
+        self._outrun_cost = self._counter(
+            "outrun_cost_usd", "What attempts cost that a hedge outran, or the hedge itself where it lost.", ("tier",)
+        )
+        self._sheds = self._counter(
+            "sheds",
+            "Requests refused for want of capacity: `late`, `full`, `evicted`, `waited`, `policy`.",
+            ("reason",),
+        )
+        self._judged = self._counter("sla_judged", "Requests that had an SLA to keep.", ("tenant", "tier"))
         self._violations = self._counter("sla_violations", "Requests outside their SLA.", ("tenant", "tier"))
         self._ttft = self._histogram("ttft_seconds", "Request received to first token sent.", TTFT_BOUNDS_S, limits)
         self._total = self._histogram("request_seconds", "Request received to answer complete.", TOTAL_BOUNDS_S, limits)
+        self._tpot = self._histogram(
+            "tpot_seconds", "Mean time between the output tokens of a stream.", TPOT_BOUNDS_S, ()
+        )
         self._overhead = self._histogram("overhead_seconds", "Time in the gateway itself.", OVERHEAD_BOUNDS_S, ())
         self._queued = self._histogram("queue_seconds", "Wait for a slot of a deployment.", TTFT_BOUNDS_S, ())
-        self._waiting = Gauge("headgate_queue_waiting", "Requests that wait for a slot.", registry=self._registry)
+        self._waiting = self._gauge("queue_waiting", "Requests that wait for a slot.")
         self._in_flight = self._gauge("in_flight", "Attempts under way.", ("deployment",))
         self._ejections = self._gauge("ejections", "How often the breaker opened.", ("deployment",))
         self._up = self._gauge("deployment_ready", "Whether a deployment is sent requests.", ("deployment",))
-        self._alerts = self._counter("budget_alerts", "Budget alerts raised.", ("tenant", "percent"))
-        price = "Gain in predicted quality that a USD must bring, as of the last plan."
-        self._price = Gauge("headgate_shadow_price_per_usd", price, ("tenant",), registry=self._registry)
-        self._store_away = Gauge("headgate_store_away", "Whether the budget store is away.", registry=self._registry)
-        self._ready = Gauge("headgate_tier_ready", "Whether a tier can answer.", ("tier",), registry=self._registry)
+        self._alerts = self._counter(
+            "budget_alerts", "Budgets that passed one of their percentages.", ("tenant", "percent")
+        )
+        price = "What pacing asks of a dearer tier, as of the last plan; 0 while the budget is not ahead of its pace."
+        self._price = self._gauge("shadow_price_per_usd", price, ("tenant",))
+        self._store_away = self._gauge("store_away", "Whether the budget store is away.")
+        self._ready = self._gauge("tier_ready", "Whether a tier can answer.", ("tier",))
+        self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop wakes.", LAG_BOUNDS_S, (), ())
+        ProcessCollector(registry=self._registry)
 
     def record(self, trace: RequestTrace) -> None:
         """Count one request; of what the gateway asked by itself, the cost alone and that it happened."""
@@ -68,10 +108,15 @@ class Metrics:
             self._child(self._routes, tier, trace.reason).inc()
         if trace.shadow_price_per_usd is not None:
             self._child(self._price, tenant).set(trace.shadow_price_per_usd)
+        if trace.is_sla_judged or trace.sla_violated:
+            self._child(self._judged, tenant, tier).inc()
         if trace.sla_violated:
             self._child(self._violations, tenant, tier).inc()
         if trace.ttft_ms is not None:
             self._child(self._ttft, tier).observe(trace.ttft_ms / 1000)
+            if trace.stream and trace.attempts and trace.usage is not None and trace.usage.output_tokens > 1:
+                between_ms = (trace.total_ms - trace.ttft_ms) / (trace.usage.output_tokens - 1)
+                self._child(self._tpot, tier).observe(between_ms / 1000)
         self._child(self._total, tier).observe(trace.total_ms / 1000)
         self._child(self._overhead, tier).observe(trace.overhead_ms / 1000)
 
@@ -81,6 +126,10 @@ class Metrics:
             self._child(self._tokens, tenant, tier, "output").inc(trace.usage.output_tokens)
         self._child(self._cost, tenant, tier).inc(trace.cost_nano_usd / NANO_PER_USD)
         self._child(self._saved, tenant, tier).inc(trace.saved_nano_usd / NANO_PER_USD)
+        if not trace.is_shadow:
+            baseline = trace.cost_nano_usd if trace.baseline_nano_usd is None else trace.baseline_nano_usd
+            source = "cache" if trace.cache in SERVED_AGAIN else "routing"
+            self._child(self._baseline, tenant, source).inc(baseline / NANO_PER_USD)
         for attempt in trace.attempts:
             self._child(self._attempts, attempt.deployment, attempt.outcome.value).inc()
             if attempt.other_model is not None:
@@ -114,6 +163,10 @@ class Metrics:
         """Count one alert of a budget."""
         self._child(self._alerts, self.tenant_label(tenant), str(percent)).inc()
 
+    def loop_lag(self, seconds: float) -> None:
+        """Note how late the event loop woke."""
+        self._lag.observe(seconds)
+
     def store_away(self, is_away: bool) -> None:
         """Set the store's gauge."""
         self._store_away.set(1 if is_away else 0)
@@ -143,11 +196,21 @@ class Metrics:
         return child
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(f"headgate_{name}", text, labels, registry=self._registry)
+        self.families.append(Family("counter", name, text, labels))
+        return Counter(PREFIX + name, text, labels, registry=self._registry)
 
-    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
-        return Gauge(f"headgate_{name}", text, labels, registry=self._registry)
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        self.families.append(Family("gauge", name, text, labels))
+        return Gauge(PREFIX + name, text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str, bounds: tuple[float, ...], limits: tuple[float, ...]) -> Histogram:
+    def _histogram(
+        self,
+        name: str,
+        text: str,
+        bounds: tuple[float, ...],
+        limits: tuple[float, ...],
+        labels: tuple[str, ...] = ("tier",),
+    ) -> Histogram:
+        self.families.append(Family("histogram", name, text, labels))
         merged = tuple(sorted({float(bound) for bound in (*bounds, *limits)}))
-        return Histogram(f"headgate_{name}", text, ("tier",), buckets=merged, registry=self._registry)
+        return Histogram(PREFIX + name, text, labels, buckets=merged, registry=self._registry)

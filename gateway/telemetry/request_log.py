@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.trace import RequestTrace
@@ -66,7 +66,7 @@ class RequestLog:
         if self.waiting >= MAX_QUEUED:
             self.dropped += 1
             return
-        self._queue.put(trace)
+        self._queue.put(trace if trace.content is None else replace(trace, content=None))  # texts never wait for a disk
 
     def close(self) -> None:
         """Write what is queued and close the file."""

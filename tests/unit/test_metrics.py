@@ -107,3 +107,45 @@ def test_two_registries_do_not_share_counts() -> None:
     first, second = Metrics({"acme"}.__contains__), Metrics({"acme"}.__contains__)
     first.record(a_trace())
     assert value(second, "headgate_route_decisions_total", tier="small", reason="score") == 0
+
+
+def test_attainment_can_be_told_from_what_was_judged_and_what_was_missed() -> None:
+    metrics = Metrics({"acme"}.__contains__)
+    metrics.record(a_trace(sla_total_ms=2000.0))
+    metrics.record(a_trace(sla_total_ms=100.0, sla_violated=True))
+    metrics.record(a_trace())
+    assert value(metrics, "headgate_sla_judged_total", tenant="acme", tier="small") == 2
+    assert value(metrics, "headgate_sla_violations_total", tenant="acme", tier="small") == 1
+
+
+def test_the_baseline_is_kept_apart_by_what_saved_on_it() -> None:
+    metrics = Metrics({"acme"}.__contains__)
+    metrics.record(a_trace(baseline_nano_usd=4_000_000_000))
+    metrics.record(a_hit(baseline_nano_usd=3_000_000_000))
+    metrics.record(a_trace(baseline_nano_usd=None))
+    metrics.record(a_trace(path="shadow:cache", baseline_nano_usd=9_000_000_000))
+    assert value(metrics, "headgate_baseline_usd_total", tenant="acme", source="routing") == 5.5
+    assert value(metrics, "headgate_baseline_usd_total", tenant="acme", source="cache") == 3.0
+
+
+def test_the_pace_of_a_stream_is_the_time_between_its_tokens() -> None:
+    metrics = Metrics({"acme"}.__contains__)
+    metrics.record(a_trace(ttft_ms=60.0, total_ms=100.0, usage=Usage(20, 5)))
+    metrics.record(a_trace(stream=False))
+    metrics.record(a_hit())
+    assert value(metrics, "headgate_tpot_seconds_sum", tier="small") == 0.01
+    assert value(metrics, "headgate_tpot_seconds_count", tier="small") == 1
+
+
+def test_of_very_many_sla_limits_the_commonest_become_bounds() -> None:
+    metrics = Metrics({"acme"}.__contains__, sla_bounds_s=[0.111, 0.111, *(20 + n / 1000 for n in range(500))])
+    metrics.record(a_trace())
+    text = metrics.exposition()[0]
+    assert b'headgate_ttft_seconds_bucket{le="0.111",' in text
+    assert text.count(b"headgate_ttft_seconds_bucket{") < 50
+
+
+def test_no_series_is_spent_on_when_a_counter_was_made() -> None:
+    metrics = Metrics({"acme"}.__contains__)
+    metrics.record(a_trace())
+    assert b"_created" not in metrics.exposition()[0]

@@ -17,6 +17,7 @@ from gateway.settings import (
     load_settings,
     on_ports,
 )
+from gateway.telemetry_settings import TelemetrySettings
 
 GOOD = """
 listen: 127.0.0.1:9000
@@ -78,7 +79,7 @@ def test_the_least_file_gets_loopback_listeners_and_paths_beside_it(tmp_path: Pa
     assert settings.state_file == tmp_path / "var/headgate.db"
     assert settings.admin_key_file == tmp_path / "var/admin.key"
     assert settings.policies == tmp_path / "policies/tenants"
-    assert (settings.otlp_endpoint, settings.log_level, settings.max_body_bytes) == (None, "info", 10 * 1024 * 1024)
+    assert (settings.telemetry, settings.max_body_bytes) == (TelemetrySettings(), 10 * 1024 * 1024)
 
 
 def test_an_absolute_path_stays_as_it_is(tmp_path: Path) -> None:

@@ -134,3 +134,29 @@ def test_a_plain_answer_has_no_first_token_to_be_late() -> None:
 def test_the_record_is_bound_to_the_tier_of_its_plan() -> None:
     made = draft(policy=under(Sla(total_ms=1)), plan=replace(PLAN, tier="large"))
     assert made.freeze(110.0).sla_violated is False
+
+
+def recording(*, is_asked_for: bool = True) -> EffectivePolicy:
+    rules = policy()
+    return replace(rules, tenant_policy=replace(rules.tenant_policy, record_content=is_asked_for))
+
+
+def test_content_is_recorded_only_where_the_policy_asks_for_it() -> None:
+    hit = ExactHit(ENTRY, "raw", 5.0)
+    content = draft(policy=recording(), found=hit).freeze(101.0).content
+    assert content is not None
+    assert (b"Sort 3 1 2" in content.messages, content.answer, content.finish_reason) == (True, "hi", "stop")
+    assert draft(policy=recording(is_asked_for=False), found=hit).freeze(101.0).content is None
+
+
+def test_the_content_of_a_request_without_an_answer_is_its_messages() -> None:
+    content = draft(policy=recording(), error=HeadgateError("m")).freeze(101.0).content
+    assert content is not None
+    assert content.answer is None
+
+
+def test_a_record_says_what_the_request_was_held_to() -> None:
+    sla = Sla(ttft_ms=300, total_ms=2000)
+    trace = draft(policy=under(sla), plan=PLAN).freeze(101.0)
+    assert (trace.sla_ttft_ms, trace.sla_total_ms, trace.is_sla_judged) == (300, 2000, True)
+    assert not draft(policy=under(sla)).freeze(101.0).is_sla_judged

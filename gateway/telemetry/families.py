@@ -1,0 +1,31 @@
+"""What a family of metrics is called and labelled with, said once for the exposition and for the reference."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+PREFIX = "headgate_"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family; `name` is without the prefix, and a counter's without `_total`."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """Return the name as queries use it."""
+        return f"{PREFIX}{self.name}" + ("_total" if self.kind == "counter" else "")
+
+    def gauge(self) -> GaugeMetricFamily:
+        """Return an empty family of gauges, for a collector to fill."""
+        return GaugeMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
+
+    def counter(self) -> CounterMetricFamily:
+        """Return an empty family of counters, for a collector to fill."""
+        return CounterMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
