@@ -142,7 +142,7 @@ def recording(*, is_asked_for: bool = True) -> EffectivePolicy:
 
 
 def test_content_is_recorded_only_where_the_policy_asks_for_it() -> None:
-    hit = ExactHit(ENTRY, "raw", 5.0)
+    hit = ExactHit(ENTRY, 5.0)
     content = draft(policy=recording(), found=hit).freeze(101.0).content
     assert content is not None
     assert (b"Sort 3 1 2" in content.messages, content.answer, content.finish_reason) == (True, "hi", "stop")
