@@ -185,6 +185,7 @@ class Reason(StrEnum):
     LOADING = "loading"
     UNHEALTHY = "unhealthy"
     PRIOR = "prior"
+    HOLDOUT = "holdout"
     CACHE = "cache"
 
 

@@ -138,7 +138,7 @@ class Routing:
 
     `quality` is the least P(small suffices) at which the small tier is chosen. Of `rules`, the first that fits wins.
     Where no tier meets quality, the pace of the budget (`cost`) and the SLA (`latency`) at once, they give way in the
-    order of `give_way`.
+    order of `give_way`. `holdout_ratio` is the share of eligible requests that take the baseline path, for comparison.
     """
 
     quality: float | None = None
@@ -148,6 +148,7 @@ class Routing:
     give_way: tuple[Wish, ...] = DEFAULT_GIVE_WAY
     sessions: SessionRules = SessionRules()
     cascade: CascadeRules = CascadeRules()
+    holdout_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,9 @@ class TenantPolicy:
 
 @dataclass(frozen=True, slots=True)
 class AutoTarget:
-    """The router decides."""
+    """The router decides; a request that is `held_out` for comparison takes the baseline path instead."""
+
+    held_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

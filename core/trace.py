@@ -76,6 +76,19 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A request's part in the comparison with the baseline path.
+
+    Attributes:
+        held_out: whether it took that path.
+        per_10k: how many of 10,000 eligible requests do, by the policy in force.
+    """
+
+    held_out: bool
+    per_10k: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestTrace:
     """Everything worth telling about one request; no key, and no text unless the tenant's policy asks for it.
 
@@ -84,6 +97,8 @@ class RequestTrace:
     `sla_ttft_ms` and `sla_total_ms` are the limits that the request was held to, None where there was none.
     `free_nano_usd` is what the tightest budget left when the plan was made, None without a budget or a plan.
     `candidates` are the deployments that were weighed; `session_id` is the keyed digest of the conversation.
+    `lost_prefix_nano_usd` is what a session's move to another deployment lost of its cached prefix, by the prices.
+    `trial` is None where the request was not eligible for the holdout.
     """
 
     request_id: str
@@ -126,6 +141,8 @@ class RequestTrace:
     cache_age_s: float | None = None
     max_tokens: int | None = None
     content: Content | None = field(default=None, repr=False)
+    lost_prefix_nano_usd: int = 0
+    trial: Trial | None = None
 
     @property
     def is_sla_judged(self) -> bool:

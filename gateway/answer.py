@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from core.money import Usage
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -25,4 +27,12 @@ class AnswerHead:
     reason: str
 
 
-Published = AnswerHead | bytes
+@dataclass(frozen=True, slots=True)
+class AnswerTail:
+    """What a complete answer came to: what a leader tells its followers after the last bytes."""
+
+    usage: Usage | None
+    cost_nano_usd: int
+
+
+Published = AnswerHead | bytes | AnswerTail

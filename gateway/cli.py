@@ -18,6 +18,7 @@ COMMANDS = (
     "prices",
     "route",
     "explain",
+    "requests",
     "models",
     "engines",
 )

@@ -42,6 +42,7 @@ from gateway.cache_index import place_index
 from gateway.control_file import load_control, save_control
 from gateway.decisions import Decisions, program_version
 from gateway.feedback import Feedback, Owners
+from gateway.holdout import Holdout
 from gateway.hosting import Hosting, build_hosting
 from gateway.local_encoder import encoder_deployment
 from gateway.monitoring import Monitoring, build_metrics, build_monitoring, build_sinks, propagation
@@ -194,7 +195,7 @@ def build(settings: Settings) -> Gateway:
     metrics = build_metrics(watcher)
     stores = open_stores(settings, clock, placed.index, embedder.fingerprint, Alerts(metrics, settings.alert_webhook))
     cache, keep_evidence = _cache(settings, pepper, stores, placed.index, embedder, clock)
-    request_log = RequestLog(settings.beside("requests"))
+    request_log = RequestLog(settings.beside("requests"), settings.telemetry.rows)
     outcomes = OutcomeLog(settings.beside("requests"))
     sinks = build_sinks(settings.telemetry, metrics, request_log)
     owners = Owners()
@@ -210,7 +211,9 @@ def build(settings: Settings) -> Gateway:
     control = load_control(control_file, clock, settings.replicas)
     classifier = PairModel.load(settings.pair, embedder.fingerprint)
     calibrations = TenantCalibrations(calibrations_file(settings), classifier.manifest)
-    receipt_log = ReceiptLog(settings.beside("decisions"), classifier.version, program_version())
+    receipt_log = ReceiptLog(
+        settings.beside("decisions"), classifier.version, program_version(), settings.telemetry.receipts
+    )
     pipeline = Pipeline(
         policies=lambda: watcher.current,
         admission=stores.admission,
@@ -228,6 +231,7 @@ def build(settings: Settings) -> Gateway:
         control=control,
         sessions=SessionBook(pepper, clock),
         receipts=Receipts(receipt_log, pepper),
+        holdout=Holdout(pepper),
     )
     tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(

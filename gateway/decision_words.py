@@ -27,6 +27,7 @@ REASONS = {
     "guard_media": "it holds images or audio",
     "guard_context": "its prompt is longer than what cheaper tiers hold or were measured on",
     "guard_language": "its language is one that cheaper tiers were not measured on",
+    "holdout": "it was drawn to take the baseline path, to measure what routing and cache save",
     "budget": "the budget's remainder allowed nothing dearer",
     "loading": "the wanted tier is still loading",
     "unhealthy": "the wanted deployment is down",

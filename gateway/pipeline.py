@@ -31,10 +31,11 @@ from core.money import usd_text
 from core.plan import Complexity, Plan, PlannedStep, Reason
 from core.rules import AutoTarget, EffectivePolicy
 from core.trace import AttemptKind, TraceSink
-from gateway.answer import Answer, AnswerHead, Headers, Published
+from gateway.answer import Answer, AnswerHead, AnswerTail, Headers, Published
 from gateway.counterfactual import baseline_price
 from gateway.feedback import Owners
 from gateway.further_holds import FurtherHolds
+from gateway.holdout import Holdout
 from gateway.promises import affinity_of, errand_of
 from gateway.read_ahead import ReadAhead
 from gateway.receipts import Receipts
@@ -79,6 +80,7 @@ class Pipeline:
     owners: Owners
     sessions: SessionBook
     receipts: Receipts
+    holdout: Holdout
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
@@ -95,6 +97,7 @@ class Pipeline:
             facts = draft.facts = facts_of(request, draft.path, caller.user)
             policy = draft.policy = ruled(narrowed(policy, caller), facts)
             check_tiers(caller, policy)
+            policy = draft.policy = self.holdout.drawn(policy, draft)
             tokens = expected_tokens(request, policy)
             async with AsyncExitStack() as slot:
                 rules = policy.tenant_policy
@@ -229,7 +232,7 @@ class Pipeline:
         draft.joined = head
         headers = self._headers(draft, head.tier, head.deployment, "cache", upstream_s=0.0)
         headers += (("x-headgate-cost-usd", "0"), *standing.limit_headers.items())
-        return Answer(draft.request.stream, headers, self._timed(_following(items), draft))
+        return Answer(draft.request.stream, headers, self._timed(_following(items, draft), draft))
 
     def _relayed(self, relay: "_Relay", draft: TraceDraft) -> Answer:
         live, plan = relay.live, relay.plan
@@ -251,7 +254,7 @@ class Pipeline:
     def _note_turn(self, draft: TraceDraft, step: PlannedStep) -> None:
         """Let the conversation's next turn know who answers this one."""
         session, decision, facts = draft.session, draft.decision, draft.facts
-        if session is None or decision is None or facts is None:
+        if session is None or decision is None or facts is None or draft.is_held_out:
             return
         state = after(session.state, facts, step.tier, step.deployment, was_easy=decision.was_easy)
         self.sessions.note(draft.caller.tenant, Session(session.id, state))
@@ -325,6 +328,7 @@ class Pipeline:
                 leader.publish(chunk, len(chunk))
             yield chunk
         if leader is not None:
+            leader.publish(AnswerTail(live.usage, live.cost_nano_usd))
             leader.complete()
 
     async def _store(self, relay: "_Relay", draft: TraceDraft) -> None:
@@ -374,10 +378,12 @@ def has_given_way(plan: Plan) -> bool:
     return plan.degraded_from is not None or plan.reason is Reason.BUDGET or plan.gave_up_quality
 
 
-async def _following(items: AsyncIterator[Published]) -> AsyncIterator[bytes]:
+async def _following(items: AsyncIterator[Published], draft: TraceDraft) -> AsyncIterator[bytes]:
     """Yield a leader's bytes; what its usage chunk says of cost is the leader's, a follower pays nothing."""
     async for item in items:
-        if isinstance(item, bytes):
+        if isinstance(item, AnswerTail):
+            draft.joined_tail = item
+        elif isinstance(item, bytes):
             yield without_cost(item) if b'"headgate"' in item else item
 
 

@@ -5,7 +5,7 @@ secrets never stand in YAML. `OTEL_SDK_DISABLED=true` switches all exporting off
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -14,16 +14,35 @@ from msgspec import Meta, Struct
 
 from core.errors import ConfigurationError
 from core.money import nano_usd
+from gateway.telemetry.receipt_log import ReceiptRetention
+from gateway.telemetry.request_log import Retention
 from gateway.telemetry.semconv import Version
 from gateway.urls import plain_url
 from policies.schema import says
 
 Protocol = Literal["http/protobuf", "grpc"]
 PROTOCOLS: dict[str, Protocol] = {"http/protobuf": "http/protobuf", "grpc": "grpc"}
+Days = Annotated[float, Meta(gt=0, le=3_650)]
+MaxRows = Annotated[int, Meta(ge=1_000, le=100_000_000)]
+MaxMib = Annotated[int, Meta(ge=1, le=1 << 20)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 LATEST = "gen_ai_latest_experimental"
 TRACES = "/v1/traces"
 METRICS = "/v1/metrics"
+
+
+class RequestLogEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long rows of the request log are kept; sums per hour and day stay longer."""
+
+    max_rows: Annotated[MaxRows, says("Rows that are kept; the oldest go first.")] = 1_000_000
+    days: Annotated[Days, says("Rows older than this go.")] = 30.0
+
+
+class ReceiptsEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long decision records are kept."""
+
+    days: Annotated[Days, says("Records older than this go.")] = 30.0
+    max_mib: Annotated[MaxMib, says("MiB, compressed, that are kept; the oldest go first.")] = 1024
 
 
 class TelemetryEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +59,8 @@ class TelemetryEntry(Struct, frozen=True, forbid_unknown_fields=True):
     )
     dear_usd: Annotated[Decimal, says("A request that cost at least so much is dear.")] = Decimal("0.05")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], says("The least level that is logged.")] = "info"
+    request_log: Annotated[RequestLogEntry, says("Retention of the request log.")] = RequestLogEntry()
+    receipts: Annotated[ReceiptsEntry, says("Retention of decision records.")] = ReceiptsEntry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +81,8 @@ class TelemetrySettings:
     semconv: Version = "v1.41"
     sample_ratio: float = 1.0
     dear_nano_usd: int = 50_000_000
+    rows: Retention = field(default_factory=Retention)
+    receipts: ReceiptRetention = field(default_factory=ReceiptRetention)
 
 
 def telemetry_settings(entry: TelemetryEntry, file: str, environ: Mapping[str, str]) -> TelemetrySettings:
@@ -83,6 +106,8 @@ def telemetry_settings(entry: TelemetryEntry, file: str, environ: Mapping[str, s
         semconv=entry.genai_semconv or _semconv(environ),
         sample_ratio=entry.sample_ratio,
         dear_nano_usd=_dear(entry.dear_usd, file),
+        rows=Retention(max_rows=entry.request_log.max_rows, rows_days=entry.request_log.days),
+        receipts=ReceiptRetention(entry.receipts.days, entry.receipts.max_mib << 20),
     )
 
 

@@ -16,9 +16,10 @@ from core.identity import Caller
 from core.money import Price, Usage
 from core.plan import Complexity, Plan
 from core.rules import NO_SLA, EffectivePolicy
-from core.trace import AttemptOutcome, CacheOutcome, Content, RequestTrace
+from core.trace import AttemptOutcome, CacheOutcome, Content, RequestTrace, Trial
 from core.weighing import Weighing
-from gateway.answer import AnswerHead
+from gateway.answer import AnswerHead, AnswerTail
+from gateway.counterfactual import lost_prefix_nano_usd
 from router.decision import Decision, Inputs
 from router.sessions import Session
 
@@ -49,9 +50,16 @@ class TraceDraft:
     first_sent_s: float | None = None
     degraded_from: str | None = None
     joined: AnswerHead | None = None
+    joined_tail: AnswerTail | None = None
     error: HeadgateError | None = None
     baseline_price: Price | None = None
     live: LiveAnswer | None = None
+    trial: Trial | None = None
+
+    @property
+    def is_held_out(self) -> bool:
+        """Tell whether the request takes the baseline path, for comparison."""
+        return self.trial is not None and self.trial.held_out
 
     @property
     def cache(self) -> CacheOutcome:
@@ -68,6 +76,8 @@ class TraceDraft:
         usage = hit.answer.usage if hit else (last.usage if last else None)
         by = self.joined or (hit.answer if hit else last)
         sla_ttft_ms, sla_total_ms = self._limits_ms()
+        tail = self.joined_tail
+        usage = self._usage()
         return RequestTrace(
             request_id=self.request.request_id,
             received_at=self.received_at,
@@ -91,7 +101,7 @@ class TraceDraft:
             attempts=tuple(self.attempts.attempts),
             usage=usage,
             cost_nano_usd=self.attempts.cost_nano_usd,
-            saved_nano_usd=hit.answer.cost_nano_usd if hit else 0,
+            saved_nano_usd=hit.answer.cost_nano_usd if hit else 0 if tail is None else tail.cost_nano_usd,
             reserved_nano_usd=0 if self.plan is None else self.plan.worst_case_nano_usd,
             ttft_ms=ttft_ms,
             total_ms=total_ms,
@@ -109,7 +119,17 @@ class TraceDraft:
             cache_age_s=self.found.age_s if isinstance(self.found, ExactHit | SemanticHit) else None,
             max_tokens=self.request.max_tokens,
             content=self._content(),
+            lost_prefix_nano_usd=lost_prefix_nano_usd(self.inputs, None if last is None else last.deployment),
+            trial=self.trial,
         )
+
+    def _usage(self) -> Usage | None:
+        """Return the tokens of the answer that was given, whoever paid for it."""
+        if isinstance(self.found, ExactHit | SemanticHit):
+            return self.found.entry.answer.usage
+        if self.joined_tail is not None:
+            return self.joined_tail.usage
+        return self.attempts.attempts[-1].usage if self.attempts.attempts else None
 
     def _baseline(self, usage: Usage | None) -> int | None:
         return None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage)

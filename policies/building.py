@@ -234,7 +234,18 @@ def _routing(entry: RoutingEntry, tiers: tuple[str, ...], known: Known, refuse: 
     cascade = CascadeRules(**msgspec.structs.asdict(entry.cascade))
     if cascade.from_p > cascade.to_p:
         refuse("routing.cascade.from_p", "is above to_p", "lower it or raise to_p")
-    return Routing(entry.quality, entry.max_large_share, target_nano_usd, rules, give_way, sessions, cascade)
+    holdout_ratio = _holdout_ratio(entry.holdout_ratio, refuse)
+    return Routing(
+        entry.quality, entry.max_large_share, target_nano_usd, rules, give_way, sessions, cascade, holdout_ratio
+    )
+
+
+def _holdout_ratio(ratio: float, refuse: _Refuse) -> float:
+    """Return the ratio as whole parts of 10,000, which is how the request log keeps it."""
+    parts = round(ratio * 10_000)
+    if abs(parts - ratio * 10_000) > 1e-6:
+        refuse("routing.holdout_ratio", f"{ratio} has more than four decimal places", "write for example 0.01 for 1 %")
+    return parts / 10_000
 
 
 def _with_version(rules: TenantPolicy) -> TenantPolicy:

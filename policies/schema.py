@@ -30,6 +30,7 @@ T = TypeVar("T")
 AtLeastOne = Annotated[int, Meta(ge=1, le=1_000_000_000_000)]
 AboveZero = Annotated[float, Meta(gt=0)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
+HoldoutRatio = Annotated[float, Meta(ge=0, le=0.5)]
 
 
 def says(text: str) -> Meta:
@@ -164,6 +165,9 @@ class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
     target_cost_usd: Annotated[Decimal | None, says("What a request may cost on average, in USD.")] = None
     sessions: Annotated[SessionsEntry, says("How conversations keep their tier.")] = SessionsEntry()
     cascade: Annotated[CascadeEntry, says("Try the cheapest tier first and verify its answer.")] = CascadeEntry()
+    holdout_ratio: Annotated[
+        HoldoutRatio, says("Share of eligible requests that take the baseline path, to measure savings; 0.01 will do.")
+    ] = 0.0
     rules: Annotated[list[RuleEntry], says("Rules on declared facts; the first that fits decides.")] = msgspec.field(
         default_factory=list
     )

@@ -76,6 +76,8 @@ def decide(inputs: Inputs) -> Decision:
 
     if not isinstance(policy.target, AutoTarget):
         return Decision(planned(), rule)
+    if policy.target.held_out:
+        return Decision(planned())
     if state is None:
         return Decision(cascaded(inputs, policy, planned()))
     sessions = policy.tenant_policy.routing.sessions

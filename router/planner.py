@@ -1,6 +1,7 @@
 """Decide which deployments answer a request, in which order, and why: pure, deterministic, first rule that binds wins.
 
-1. An explicit tier or deployment is kept (`requested`), and so is what a rule of the policy says (`rule`).
+1. An explicit tier or deployment is kept (`requested`), and so is what a rule of the policy says (`rule`). A request
+   that is held out for comparison goes to the dearest tier (`holdout`), from where money and readiness may move it.
 2. Otherwise guards that hold without being written raise a request to the first tier with a deployment that was
    measured on what it asks for: media, tools, JSON, its script, its length (`guard_*`). The dearest takes what is left.
    A session that holds its tier keeps it, unless a guard raises it (`session`).
@@ -105,6 +106,8 @@ def _wanted(
     pin: Pin | None,
 ) -> Wanted:
     guard, guard_reason = _guarded(ladder)
+    if policy.target == AutoTarget(held_out=True):
+        return Wanted(len(ladder) - 1, guard, Reason.HOLDOUT, explicit=False)
     if not isinstance(policy.target, AutoTarget):
         rung = _named_rung(policy.target, ladder)
         reason = Reason.RULE if isinstance(policy.target, RuledTarget) else Reason.REQUESTED
@@ -141,7 +144,7 @@ def _weighing(
     affordable: Sequence[tuple[Offer, ...]],
 ) -> Weighing:
     def spared(option: Option) -> Exclusion | None:
-        if wanted.explicit and option.rung != wanted.rung:
+        if (wanted.explicit or wanted.reason is Reason.HOLDOUT) and option.rung != wanted.rung:
             return "not_asked"
         if option.rung < wanted.lowest:
             return "guard"
@@ -151,7 +154,7 @@ def _weighing(
             return _NOT_READY[option.offer.readiness]
         return None if option.offer in affordable[option.rung] else ("budget" if option.offer.fits else "guard")
 
-    is_free = not wanted.explicit and wanted.reason is not Reason.SESSION
+    is_free = not wanted.explicit and wanted.reason not in (Reason.SESSION, Reason.HOLDOUT)
     weighed = [] if not is_free else [spokesman(one) for one in options[wanted.lowest :]]
     candidates = described(options, scale, judged=complexity is not None, spared=spared, weighed=weighed)
     return Weighing(candidates, scale.floor, scale.price_per_usd, scale.give_way)

@@ -37,7 +37,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class PolicyInForce:
-    """The part of a tenant's policy that a decision depends on; `asked` is `auto`, `tier:NAME` or `deployment:NAME`."""
+    """The part of a tenant's policy that a decision depends on.
+
+    `asked` is `auto`, `holdout`, `tier:NAME` or `deployment:NAME`.
+    """
 
     tenant: str
     version: str
@@ -308,6 +311,8 @@ def _asked(target: Target) -> str:
             return f"tier:{tier}"
         case DeploymentTarget(deployment):
             return f"deployment:{deployment}"
+        case AutoTarget(held_out=True):
+            return "holdout"
         case _:
             return "auto"
 
@@ -319,5 +324,7 @@ def _target(asked: str) -> Target:
             return TierTarget(name)
         case "deployment":
             return DeploymentTarget(name)
+        case "holdout":
+            return AutoTarget(held_out=True)
         case _:
             return AutoTarget()

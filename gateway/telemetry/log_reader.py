@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from core.errors import HeadgateError
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from gateway.telemetry.rollup import CACHE, DAY_S, HOUR_S, MINUTE_S, Sums
+from gateway.telemetry.savings import Saved, Trials
 from gateway.telemetry.sketch import ERROR_RATIO, exact_percentile, merged, percentile
 
 EXACT_ROWS = 50_000
@@ -208,6 +209,20 @@ class LogReader:
             connection.row_factory = sqlite3.Row
             row = connection.execute(query, (request_id[-16:],)).fetchone()
         return None if row is None or row["request_id"] != request_id else _logged(row)
+
+    def savings(self, window: Window, tenant: str | None = None) -> tuple[Saved, ...]:
+        """Return what each source saved in the window."""
+        query = f"SELECT source, sum(requests), sum(saved_nano_usd) FROM sources {_where(tenant)} GROUP BY source"  # noqa: S608
+        with self._reading() as connection:
+            return tuple(Saved(*row) for row in connection.execute(query, _values(window, tenant)))
+
+    def trials(self, window: Window, tenant: str | None = None) -> Mapping[tuple[int, bool], Trials]:
+        """Return both paths of the comparison by (held out of 10,000, whether held out)."""
+        sums = ", ".join(f"sum({field.name})" for field in fields(Trials))
+        query = f"SELECT per_10k, held_out, {sums} FROM trials {_where(tenant)} GROUP BY 1, 2"  # noqa: S608 - our own names
+        with self._reading() as connection:
+            rows = connection.execute(query, _values(window, tenant)).fetchall()
+        return {(row[0], bool(row[1])): Trials(*row[2:]) for row in rows}
 
     def _exact(self, window: Window, tenant: str | None) -> tuple[Percentiles, ...]:
         only = "AND tenant = ?" if tenant is not None else ""

@@ -27,8 +27,10 @@ TRIM_EVERY_ROWS = 10_000
 _TRIM_ROWS = "DELETE FROM requests WHERE id <= (SELECT id FROM requests ORDER BY id DESC LIMIT 1 OFFSET ?)"
 _TENANT_OF = "SELECT tenant FROM requests WHERE substr(request_id, -16) = ? AND request_id = ?"
 _TRIM_OLD = "DELETE FROM requests WHERE received_at_ms < ?"
-_TRIM_SUMS = "DELETE FROM rollup WHERE span_s = ? AND starts_at_s < ?"
-_TRIM_LATENCIES = "DELETE FROM latencies WHERE span_s = ? AND starts_at_s < ?"
+_TRIM_SUMS = tuple(
+    f"DELETE FROM {table} WHERE span_s = ? AND starts_at_s < ?"  # noqa: S608 - our own names
+    for table in ("rollup", "latencies", "sources", "trials")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class RequestLog:
         self._connection.execute(_TRIM_ROWS, (keep.max_rows,))
         self._connection.execute(_TRIM_OLD, (int((now_s - keep.rows_days * DAY_S) * 1000),))
         for span_s, days in ((MINUTE_S, keep.minutes_days), (HOUR_S, keep.hours_days), (DAY_S, keep.days_days)):
-            for trim in (_TRIM_SUMS, _TRIM_LATENCIES):
+            for trim in _TRIM_SUMS:
                 self._connection.execute(trim, (span_s, int(now_s - days * DAY_S)))
 
     def _take_group(self) -> tuple[list[RequestTrace], bool]:

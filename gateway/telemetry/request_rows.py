@@ -6,7 +6,7 @@ Numbers of nano-USD and milliseconds are as in `core.trace`.
 
 import msgspec
 
-from core.trace import Attempt, RequestTrace
+from core.trace import Attempt, RequestTrace, Trial
 
 _FIRST = """
 CREATE TABLE requests (
@@ -65,9 +65,25 @@ CREATE TABLE latencies (
   PRIMARY KEY (span_s, starts_at_s, tenant, served_by)
 ) WITHOUT ROWID;
 """  # noqa: S608 - our own column names
-MIGRATIONS = (_FIRST, _SECOND)
-INSERT = f"INSERT OR IGNORE INTO requests ({_COLUMNS}, baseline_nano_usd) VALUES ({','.join('?' * 29)})"  # noqa: S608
+_THIRD = """
+ALTER TABLE requests ADD COLUMN trial INTEGER;
+CREATE TABLE sources (
+  span_s INTEGER NOT NULL, starts_at_s INTEGER NOT NULL, tenant TEXT NOT NULL, source TEXT NOT NULL,
+  requests INTEGER NOT NULL, saved_nano_usd INTEGER NOT NULL,
+  PRIMARY KEY (span_s, starts_at_s, tenant, source)
+) WITHOUT ROWID;
+CREATE TABLE trials (
+  span_s INTEGER NOT NULL, starts_at_s INTEGER NOT NULL, tenant TEXT NOT NULL, per_10k INTEGER NOT NULL,
+  held_out INTEGER NOT NULL, requests INTEGER NOT NULL, cost_nano_usd INTEGER NOT NULL, cost_squared REAL NOT NULL,
+  baseline_nano_usd INTEGER NOT NULL, late INTEGER NOT NULL,
+  PRIMARY KEY (span_s, starts_at_s, tenant, per_10k, held_out)
+) WITHOUT ROWID;
+"""
+MIGRATIONS = (_FIRST, _SECOND, _THIRD)
+INSERT = f"INSERT OR IGNORE INTO requests ({_COLUMNS}, baseline_nano_usd, trial) VALUES ({','.join('?' * 30)})"  # noqa: S608
 INSERT_CELL = f"INSERT OR REPLACE INTO rollup VALUES ({','.join('?' * 18)})"  # noqa: S608 - placeholders only
+INSERT_SOURCE = "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_TRIAL = "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_LATENCIES = "INSERT OR REPLACE INTO latencies VALUES (?, ?, ?, ?, ?, ?)"
 Row = tuple[str | int | float | None, ...]
 
@@ -130,7 +146,15 @@ def row_of(trace: RequestTrace) -> Row:
         trace.sla_violated,
         _encoder.encode([_logged(attempt) for attempt in trace.attempts]).decode(),
         trace.baseline_nano_usd,
+        _trial(trace.trial),
     )
+
+
+def _trial(trial: Trial | None) -> int | None:
+    """Return how many of 10,000 are held out, negative for a request that is not, None where none may be."""
+    if trial is None:
+        return None
+    return trial.per_10k if trial.held_out else -trial.per_10k
 
 
 def _logged(attempt: Attempt) -> LoggedAttempt:

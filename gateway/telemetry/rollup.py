@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import add
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from core.trace import RequestTrace
-from gateway.telemetry.request_rows import INSERT_CELL, INSERT_LATENCIES
+from gateway.telemetry.request_rows import INSERT_CELL, INSERT_LATENCIES, INSERT_SOURCE, INSERT_TRIAL
+from gateway.telemetry.savings import HITS, Saved, Source, Trials, sources_of
 from gateway.telemetry.sketch import bucket_of, encode, merged
 
 MINUTE_S = 60
@@ -30,6 +31,13 @@ WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND tier = ? AND deployment 
 """
 _LOAD_LATENCIES = """
 SELECT ttft, total FROM latencies WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND served_by = ?
+"""
+_LOAD_SOURCE = """
+SELECT requests, saved_nano_usd FROM sources WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND source = ?
+"""
+_LOAD_TRIALS = """
+SELECT requests, cost_nano_usd, cost_squared, baseline_nano_usd, late FROM trials
+WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND per_10k = ? AND held_out = ?
 """
 Key = tuple[int | str, ...]
 
@@ -151,27 +159,37 @@ class Rollup:
         self._connection = connection
         self._sums = _Growing(self._load_sums)
         self._latencies = _Growing(self._load_latencies)
+        self._sources = _Growing(self._load_source)
+        self._trials = _Growing(self._load_trials)
 
     def add(self, trace: RequestTrace) -> None:
         """Count one request in its minute, its hour and its day."""
         at_s = int(trace.received_at.timestamp())
         tier = trace.tier or ""
-        served_by = CACHE if trace.cache in ("exact", "semantic", "joined") else tier
+        served_by = CACHE if trace.cache in HITS else tier
+        sources = sources_of(trace)
         for span_s in SPANS_S:
             start_s = at_s - at_s % span_s
             labels = (trace.tenant, tier, trace.deployment or "", trace.cache, trace.reason or "")
             self._sums.add((span_s, start_s, *labels), trace)
             self._latencies.add((span_s, start_s, trace.tenant, served_by), trace)
+            for source in sources:
+                self._sources.add((span_s, start_s, trace.tenant, source), trace)
+            if trace.trial is not None:
+                arm = (trace.trial.per_10k, int(trace.trial.held_out))
+                self._trials.add((span_s, start_s, trace.tenant, *arm), trace)
 
     def write(self) -> None:
         """Write what changed, inside the caller's transaction."""
         self._connection.executemany(INSERT_CELL, self._sums.taken())
         self._connection.executemany(INSERT_LATENCIES, self._latencies.taken())
+        self._connection.executemany(INSERT_SOURCE, self._sources.taken())
+        self._connection.executemany(INSERT_TRIAL, self._trials.taken())
 
     def forget(self) -> None:
         """Drop everything in memory; what is added to is read back first."""
-        self._sums.forget()
-        self._latencies.forget()
+        for cells in (self._sums, self._latencies, self._sources, self._trials):
+            cells.forget()
 
     def _load_sums(self, key: Key) -> Sums:
         row = self._connection.execute(_LOAD_SUMS, key).fetchone()
@@ -180,3 +198,11 @@ class Rollup:
     def _load_latencies(self, key: Key) -> Latencies:
         row = self._connection.execute(_LOAD_LATENCIES, key).fetchone()
         return Latencies() if row is None else Latencies(merged([row[0]]), merged([row[1]]))
+
+    def _load_source(self, key: Key) -> Saved:
+        row = self._connection.execute(_LOAD_SOURCE, key).fetchone()
+        return Saved(cast(Source, key[3]), *(row or ()))
+
+    def _load_trials(self, key: Key) -> Trials:
+        row = self._connection.execute(_LOAD_TRIALS, key).fetchone()
+        return Trials(*(row or ()))

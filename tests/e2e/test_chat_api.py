@@ -415,6 +415,10 @@ def test_identical_requests_in_flight_share_one_answer(
             assert answer.text.endswith("data: [DONE]\n\n")
             free = '"cost_usd":"0"' in answer.text
             assert free == (answer.headers["x-headgate-cache"] == "joined")
+    rows = [gateway.row_of(answer.headers["x-request-id"]) for answer in answers]
+    assert len({(row["input_tokens"], row["output_tokens"], row["baseline_nano_usd"]) for row in rows}) == 1
+    (paid,) = (row["cost_nano_usd"] for row in rows if row["cache"] == "miss")
+    assert {row["saved_nano_usd"] for row in rows if row["cache"] == "joined"} == {paid}
 
 
 def test_a_leader_that_fails_does_not_fail_the_others(

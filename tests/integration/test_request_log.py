@@ -207,7 +207,7 @@ def test_rows_of_the_first_schema_are_brought_along(file: Path) -> None:
     file.parent.mkdir()
     with closing(open_database(file, "request_log", MIGRATIONS[:1])) as connection:
         attempts = msgspec.json.encode([an_attempt(), an_attempt(n=2, usage=None)]).decode()
-        values = (*row_of(a_trace())[:-2], attempts)
+        values = (*row_of(a_trace())[:-3], attempts)
         connection.execute(f"INSERT INTO requests VALUES ({','.join('?' * 28)})", values)
     RequestLog(file, now_s=RECEIVED_AT.timestamp).close()
     (row,) = rows(file)

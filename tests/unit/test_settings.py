@@ -262,3 +262,11 @@ def test_a_route_may_be_mapped_to_a_deployment_with_a_flat_price(tmp_path: Path)
 def test_a_route_that_cannot_be_mapped_is_refused(tmp_path: Path, path: str, name: str, price: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         load(tmp_path, ROUTED.format(path=path, name=name, price=price))
+
+
+def test_the_retention_of_the_logs_is_the_operators_choice(tmp_path: Path) -> None:
+    entry = "telemetry: {request_log: {max_rows: 5000, days: 7}, receipts: {days: 2, max_mib: 3}}\n"
+    telemetry = load(tmp_path, LEAST + entry).telemetry
+    assert (telemetry.rows.max_rows, telemetry.rows.rows_days) == (5_000, 7.0)
+    assert (telemetry.receipts.days, telemetry.receipts.max_bytes) == (2.0, 3 << 20)
+    assert "telemetry.request_log.max_rows" in refusal(tmp_path, LEAST + "telemetry: {request_log: {max_rows: 0}}\n")
