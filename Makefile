@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 
 CLIENTS := build/clients/.installed
 
-.PHONY: help run test check clients unit format models weights chaos-ledger clean
+.PHONY: help run test check clients unit format models weights secrets image-steps chaos-ledger clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,6 +47,13 @@ weights: $(CONVERT) $(INSTALLED)  ## train the two bundled models and the router
 	rm -rf backends/bundled/small-int4 backends/bundled/large-full
 	mv build/small-int4 build/large-full backends/bundled/
 	$(BIN)/python -m benchmarks.train_router bundled --collect
+
+secrets:  ## make the keys that docker-compose.yml needs, once, in secrets/
+	@umask 077 && mkdir -p secrets && cd secrets && for name in admin_key redis_password grafana_password; do \
+	  [ -s $$name ] || { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' > $$name; chmod 444 $$name; echo made secrets/$$name; }; done
+
+image-steps: $(INSTALLED)  ## run the Dockerfile's steps in a clean folder and serve from it (installs torch; minutes)
+	HEADGATE_LAB_IMAGE=1 $(BIN)/pytest -q tests/integration/test_image_steps.py $(PYTEST)
 
 chaos-ledger: $(INSTALLED)  ## a million requests under kills, restarts and wrong clocks; judge the books (minutes)
 	$(BIN)/python -m benchmarks.chaos_ledger

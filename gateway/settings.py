@@ -376,7 +376,20 @@ def _environment(raw: object, file: str, environ: Mapping[str, str]) -> dict[str
         if not _VARIABLE_NAME.match(name):
             problem = f"{name[:80]!r} is not a variable's name"
             raise ConfigurationError(file, f"environment[{at}]", problem, "write it without $ and braces")
-    return {name: environ.get(name) for name in names}
+    return {name: _value(name, file, f"environment[{at}]", environ) for at, name in enumerate(names)}
+
+
+def _value(name: str, file: str, key: str, environ: Mapping[str, str]) -> str | None:
+    """Return a variable's value, or what stands in the file that `NAME_FILE` names, as containers get their secrets."""
+    path = environ.get(f"{name}_FILE")
+    if name in environ or path is None:
+        return environ.get(name)
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
+        mend = f"correct {name}_FILE, or set {name} itself"
+        raise ConfigurationError(file, key, f"{path} cannot be read ({reason})", mend) from problem
 
 
 def _refuse_secrets(written: OperatorFile, file: str) -> None:

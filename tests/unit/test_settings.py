@@ -183,6 +183,17 @@ def test_only_listed_variables_are_read_and_unset_ones_are_known_as_such(tmp_pat
     assert "environment=" not in repr(settings)
 
 
+def test_a_variable_may_come_from_a_file_unless_it_is_set_itself(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from-a-file\n")
+    file = tmp_path / "headgate.yaml"
+    file.write_text(remote() + "environment: [HOST]\n")
+    environ = {"HOST_FILE": str(tmp_path / "secret")}
+    assert load_settings(file, environ).environment == {"HOST": "from-a-file"}
+    assert load_settings(file, {**environ, "HOST": "set"}).environment == {"HOST": "set"}
+    with pytest.raises(ConfigurationError, match=r"environment\[0\]: .*none cannot be read .*correct HOST_FILE"):
+        load_settings(file, {"HOST_FILE": str(tmp_path / "none")})
+
+
 def test_a_webhook_and_a_price_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         'prices: {m: {as_of: 2026-01-02, source: contract, input_usd_per_m: "1", output_usd_per_m: "2"}}'
