@@ -18,6 +18,7 @@ from backends.gate import Gate
 from backends.remote import RemoteBackend, http_transport
 from core.clock import Clock
 from core.plan import Readiness
+from gateway.evaluations import check_evaluated
 from gateway.settings import HostedDeployment, Settings
 from policies.prices import parse_price
 from policies.safe_yaml import load_yaml
@@ -113,10 +114,12 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
         single_tenant: tells whether there is only one tenant, who may then reuse its own prefixes on any engine.
 
     Raises:
-        ConfigurationError: a recipe is missing or cannot be used.
+        ConfigurationError: a recipe is missing or cannot be used, or its model was quantised here and not evaluated.
     """
     hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
     recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
+    for recipe in recipes.values():
+        check_evaluated(recipe, settings.state_file.parent)
     memory = MemoryBudget(device_bytes, {CPU: GATEWAY_BYTES})
     supervisors = {
         name: Supervisor(

@@ -64,6 +64,9 @@ class _RecipeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     expected_start_s: Annotated[float, says("A first guess for `Retry-After`; later the measured time counts.")] = 5.0
     sleep_after_s: Annotated[float | None, says("Idle seconds after which the engine gives its memory back.")] = None
     port: Annotated[int | None, says("A fixed loopback port; any free one without it.")] = None
+    allow_unevaluated: Annotated[
+        bool, says("Let a model that `headgate models quantize` made take traffic without a passed evaluation.")
+    ] = False
     options: Annotated[dict[str, object], says("What only this kind of engine understands.")] = msgspec.field(
         default_factory=dict
     )
@@ -81,6 +84,7 @@ class Recipe:
     hourly_usd: Decimal | None
     hub: HubSource | None = None
     weights_digest: str | None = None
+    allow_unevaluated: bool = False
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -117,6 +121,7 @@ def load_recipe(name_or_path: str | Path, read_yaml: Callable[[Path], object]) -
         hourly_usd=parsed.hourly_usd,
         hub=parsed.hub,
         weights_digest=parsed.weights_digest,
+        allow_unevaluated=parsed.allow_unevaluated,
     )
 
 

@@ -1,10 +1,11 @@
-"""`headgate models list | check | pull | convert | warm`: recipes of hosted engines and the weights behind them."""
+"""`headgate models list | check | pull | convert | warm | eval`: recipes of hosted engines and their weights."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from gateway.commands.options import Subparsers, add_json
+from gateway.commands import models_eval
+from gateway.commands.options import Subparsers, add_config, add_json
 
 CONVERT_PYTHON = Path(".venv-convert/bin/python")
 PRECISIONS = ("int4", "int8", "fp16")
@@ -17,6 +18,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list the recipes", epilog="example: headgate models list --json")
     listing.add_argument("recipe", nargs="*", help=f"{RECIPE_HELP} (default: all that ship)")
+    add_config(listing)
     add_json(listing)
     listing.set_defaults(run=run_list)
     check = actions.add_parser(
@@ -52,6 +54,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     add_json(warm)
     warm.set_defaults(run=run_warm)
     _add_convert(actions)
+    models_eval.add_parser(actions)
 
 
 def _add_convert(actions: "Subparsers[Any]") -> None:
@@ -80,9 +83,13 @@ def run_list(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from backends.engines.recipes import load_recipe, recipe_names
+    from gateway.evaluation_tables import verdict_text
+    from gateway.evaluations import evaluation_of
     from policies.safe_yaml import load_yaml
 
     recipes = [load_recipe(name, load_yaml) for name in arguments.recipe or recipe_names()]
+    state_dir = models_eval.state_dir(arguments.config)
+    evaluations = {recipe.name: evaluation_of(recipe, state_dir) for recipe in recipes}
     if arguments.json:
         return _json(
             [
@@ -97,18 +104,21 @@ def run_list(arguments: argparse.Namespace) -> int:
                     "hub": None if recipe.hub is None else recipe.hub.repo,
                     "weights": str(recipe.spec.model_dir),
                     "installed": recipe.spec.model_dir.exists(),
+                    "evaluation": evaluations[recipe.name],
                 }
                 for recipe in recipes
             ]
         )
     table = Table(title="recipes")
-    for column in ("recipe", "engine", "weights", "memory", "present"):
+    for column in ("recipe", "engine", "weights", "memory", "present", "evaluated"):
         table.add_column(column, no_wrap=column in ("recipe", "engine"), overflow="fold")
     for recipe in recipes:
         spec = recipe.spec
         present = "yes" if spec.model_dir.exists() else "pull" if recipe.hub is not None else "no"
         memory = f"{spec.memory_bytes / 2**30:.1f} GiB on {', '.join(spec.devices)}"
-        table.add_row(recipe.name, recipe.engine, spec.precision, memory, present)
+        table.add_row(
+            recipe.name, recipe.engine, spec.precision, memory, present, verdict_text(evaluations[recipe.name])
+        )
     Console().print(table)
     return 0
 

@@ -1,4 +1,4 @@
-"""The image without Docker: the Dockerfile's steps in a clean folder, then the composition's own commands over the result.
+"""The image without Docker: the Dockerfile's steps in a clean folder, then the composition's own commands over it.
 
 Opt in with HEADGATE_LAB_IMAGE=1 (`make image-steps`): it installs torch, which takes minutes. As root, everything after
 the build runs as the image's user, which may write nowhere but in `var` and the folder for temporary files.
