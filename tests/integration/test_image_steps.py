@@ -149,7 +149,7 @@ def test_the_built_image_serves_as_the_composition_runs_it() -> None:
         environ = {
             "PATH": f"{app}/.venv/bin:{SYSTEM_PATH}", "HOME": f"{folder}/tmp", "TMPDIR": f"{folder}/tmp",
             "HEADGATE_CONFIG": f"{app}/headgate.yaml", "HEADGATE_MODELS": f"{folder}/models", "HF_HUB_OFFLINE": "1",
-            "HEADGATE_REDIS_PASSWORD_FILE": f"{folder}/secrets/redis_password", "HEADGATE_OTLP_ENDPOINT": "null",
+            "HEADGATE_REDIS_PASSWORD_FILE": f"{folder}/secrets/redis_password",
         }  # fmt: skip
         with ExitStack() as stack:
             start_redis(folder, environ, redis_port, stack)

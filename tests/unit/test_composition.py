@@ -105,10 +105,10 @@ def test_what_is_mounted_from_the_repository_is_there(services: dict[str, Any]) 
 
 @pytest.mark.parametrize("name", ["headgate.compose.yaml", "headgate.compose-gpu.yaml"])
 def test_its_configurations_are_valid(name: str) -> None:
-    settings = load_settings(ROOT / name, {"HEADGATE_REDIS_PASSWORD": "secret", "HEADGATE_OTLP_ENDPOINT": "null"})
+    settings = load_settings(ROOT / name, {"HEADGATE_REDIS_PASSWORD": "secret", "OTEL_EXPORTER_OTLP_ENDPOINT": ""})
     assert settings.redis_url == "redis://:secret@redis:6379/0"
     assert list(settings.tiers) == ["small", "large"]
-    assert settings.otlp_endpoint is None
+    assert not settings.telemetry.exports
 
 
 def test_it_fits_the_schema_of_the_compose_specification() -> None:
