@@ -173,6 +173,11 @@ class LiveAnswer:
         return self._cost_of(self._priced_usage()[0])
 
     @property
+    def asks_for_rest(self) -> bool:
+        """Tell whether the deployment refused and said when to come again."""
+        return self._failure is not None and bool(self._failure.retry_after_s)
+
+    @property
     def elapsed_s(self) -> float:
         """Return the seconds since the attempt started."""
         return self._clock.monotonic_s() - self._started_s
@@ -390,9 +395,10 @@ class LiveAnswer:
     def _take_usage(self, frame: bytes) -> bytes | None:
         parsed = _parsed(frame)
         self._reported = parsed.usage or self._reported
-        self._is_report_last = parsed.usage is not None
         if parsed.choices > 0:
             self._keep(frame)
+        self._is_report_last = parsed.usage is not None
+        if parsed.choices > 0:
             return frame
         if not self._request.include_usage:
             return None

@@ -76,11 +76,13 @@ class Deployment:
         """Tell whether an attempt failed by the deployment's own fault.
 
         A missed deadline is one only where the deployment had far more time than it usually needs for as much: a
-        tenant whose SLA no deployment could meet must not take it away from everyone else.
+        tenant whose SLA no deployment could meet must not take it away from everyone else. A refused key (401), a
+        redirect and a success without an answer are the deployment's, too: no caller can bring them about.
         """
         if attempt.outcome is AttemptOutcome.TIMED_OUT:
             return attempt.ended_ms - attempt.started_ms > self._patience_ms(attempt, streamed=streamed)
-        return attempt.outcome in FAULTS or (attempt.http_status or 0) >= 500
+        status = attempt.http_status or 0
+        return attempt.outcome in FAULTS or status >= 500 or status == 401 or 200 < status < 400
 
     def learn(self, attempt: Attempt, *, streamed: bool) -> None:
         """Learn from a complete attempt what is usual."""

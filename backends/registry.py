@@ -111,20 +111,21 @@ class Registry:
         """Learn that an attempt has begun to answer."""
         self._deployments[name].latency.first_byte(flight, self._clock.monotonic_s())
 
-    def learn(self, attempt: Attempt, *, streamed: bool, flight: Flight | None = None) -> None:
+    def learn(self, attempt: Attempt, *, streamed: bool, flight: Flight | None = None, rests: bool = False) -> None:
         """Take a finished attempt into account; a client that went away says nothing about the deployment.
 
         Args:
             attempt: one try on one of the deployments.
             streamed: whether a stream was asked for; only streams have a first byte worth learning.
             flight: what `flight` gave for it, from which forecasts are made.
+            rests: the deployment said when to come again, which is no fault of its own: it cools down.
 
         The retries of one request are no further faults, or two unlucky requests would open a breaker.
         """
         deployment, now_s = self._deployments[attempt.deployment], self._clock.monotonic_s()
         if attempt.http_status in OVERLOADED:
             deployment.gate.too_much(now_s)
-        if deployment.is_fault(attempt, streamed=streamed):
+        if not rests and deployment.is_fault(attempt, streamed=streamed):
             is_trial = flight is not None and flight.is_trial
             if attempt.kind is not AttemptKind.RETRY or is_trial:
                 deployment.health.fail(now_s, may_eject=self._has_stand_in(attempt.deployment), is_trial=is_trial)

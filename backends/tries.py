@@ -166,7 +166,8 @@ class Try:
             await self._stack.aclose()
             attempt = self.answer.record()
             self._errand.log.attempts.append(attempt)
-            self._registry.learn(attempt, streamed=self._errand.request.stream, flight=self._flight)
+            streamed, rests = self._errand.request.stream, self.answer.asks_for_rest
+            self._registry.learn(attempt, streamed=streamed, flight=self._flight, rests=rests)
             self._queue.leave(self.step.deployment, self._clock.monotonic_s() - self._began_s)
         return attempt
 

@@ -10,6 +10,7 @@ COMMANDS = (
     "init",
     "serve",
     "demo",
+    "faults",
     "keys",
     "budget",
     "caching",

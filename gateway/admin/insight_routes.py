@@ -131,7 +131,10 @@ class ForecastView(Struct, frozen=True):
 
 
 class DeploymentView(Struct, frozen=True):
-    """One deployment as the planner sees it now; `forecast` is null until it has answered often enough."""
+    """One deployment as the planner sees it now; `forecast` is null until it has answered often enough.
+
+    Five `faults_in_a_row` open its breaker; `ejections` counts how often that happened.
+    """
 
     name: str
     model: str
@@ -140,6 +143,8 @@ class DeploymentView(Struct, frozen=True):
     readiness: str
     retry_after_s: float
     forecast: ForecastView | None
+    faults_in_a_row: int
+    ejections: int
 
 
 class DeploymentList(Struct, frozen=True):
@@ -191,6 +196,8 @@ class Insight:
             readiness=one.readiness.value,
             retry_after_s=one.retry_after_s,
             forecast=None if forecast is None else ForecastView(**asdict(forecast)),
+            faults_in_a_row=self.registry[name].health.failures_in_a_row,
+            ejections=self.registry[name].health.ejections,
         )
 
     def glance(self, window: Window, tenant: str | None) -> Overview:

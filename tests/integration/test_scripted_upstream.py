@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.faults.upstream.script import KEYS
 from tests.upstream.process import RunningUpstream, run_upstream, unused_port
-from tests.upstream.script import KEYS
 
 Json = dict[str, Any]
 CHAT = "/v1/chat/completions"
@@ -644,5 +644,5 @@ def test_two_upstreams_run_side_by_side_and_leave_nothing_behind() -> None:
 
 
 def test_the_readme_lists_every_key() -> None:
-    text = (Path(__file__).parents[1] / "upstream" / "README.md").read_text()
+    text = (Path(__file__).parents[2] / "gateway" / "faults" / "upstream" / "README.md").read_text()
     assert [key for key in KEYS if f"`{key}=" not in text] == []

@@ -84,15 +84,21 @@ def test_failures_in_a_row_open_the_breaker(registry: Registry, outcome: Attempt
     assert registry.snapshot().deployments["a"].readiness is Readiness.DOWN
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 529])
+@pytest.mark.parametrize("status", [204, 307, 401, 500, 502, 503, 529])
 def test_a_refusal_by_the_servers_own_fault_counts(registry: Registry, status: int) -> None:
     learn(registry, AttemptOutcome.REFUSED, FAILURES_TO_OPEN, status)
     assert registry.readiness_of("a") is Readiness.DOWN
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422, 429])
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 429])
 def test_a_refusal_by_the_requests_fault_does_not_count(registry: Registry, status: int) -> None:
     learn(registry, AttemptOutcome.REFUSED, 2 * FAILURES_TO_OPEN, status)
+    assert registry.readiness_of("a") is Readiness.READY
+
+
+def test_a_refusal_that_says_when_to_come_again_does_not_count(registry: Registry) -> None:
+    for _ in range(2 * FAILURES_TO_OPEN):
+        registry.learn(attempt(AttemptOutcome.REFUSED, 503), streamed=False, rests=True)
     assert registry.readiness_of("a") is Readiness.READY
 
 

@@ -1,1 +1,1 @@
-"""A scripted OpenAI-compatible upstream that misbehaves on demand, over a real socket."""
+"""Starts the scripted upstream for tests."""

@@ -59,7 +59,16 @@ def run_upstream(script: str = "", port: int = 0) -> Iterator[RunningUpstream]:
     Raises:
         UpstreamNotStarted: with the child's exit status, when it does not listen within 20 s.
     """
-    command = [sys.executable, "-m", "tests.upstream", "--port", str(port), "--script", script, "--until-stdin-closes"]
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.faults.upstream",
+        "--port",
+        str(port),
+        "--script",
+        script,
+        "--until-stdin-closes",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     child = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

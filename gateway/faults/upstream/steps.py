@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.upstream.bodies import choice_body, chunk_body, error_body
-from tests.upstream.reply import Json, Reply, usage_object
-from tests.upstream.script import BEFORE_HEADERS, Script, is_due
+from gateway.faults.upstream.bodies import choice_body, chunk_body, error_body
+from gateway.faults.upstream.reply import Json, Reply, usage_object
+from gateway.faults.upstream.script import BEFORE_HEADERS, Script, is_due
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON_TYPE = "application/json"
@@ -40,7 +40,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """End the answer: `complete`, `cut` (clean), `close` (FIN), `reset` (RST) or `badchunk` (broken framing)."""
+    """End the answer: `complete`, `cut` (clean), `close` (FIN), `half` (FIN, but listening), `reset` or `badchunk`."""
 
     how: str
 
@@ -109,6 +109,8 @@ class StreamedAnswer:
             usage, finish = self._numbers(sent), self.reply.finish
         for choice in range(self.reply.choices):
             yield self._chunk(choice, delta, finish, usage, is_content=True)
+        if self.script.usage == "middle" and position == 0:
+            yield Write(sse_frame(self.script, chunk_body(self.reply, self.is_chat, [], self._numbers(sent), True)))
 
     def _closing(self) -> Iterator[Step]:
         mode, final = self.script.usage, self._numbers(self.reply.completion_tokens)
@@ -121,6 +123,8 @@ class StreamedAnswer:
             yield Write(sse_frame(self.script, extra))
         for _ in range(self.script.done):
             yield Write(sse_frame(self.script, "[DONE]"))
+        for _ in range(self.script.after):
+            yield self._chunk(0, {"content": " after the end"})
 
     def _faults(self, position: int, last: int) -> Iterator[Step]:
         script = self.script
@@ -129,7 +133,8 @@ class StreamedAnswer:
         if is_due(script.malformed, position, last):
             yield Write(sse_frame(script, '{"id":"broken","choices":[{"index":0,"delta":{"cont'))
         if is_due(script.error, position, last):
-            yield Write(sse_frame(script, error_body(500, "the upstream failed mid-stream", script.code)))
+            name = f"event: error{script.eol}".encode() if script.named else b""
+            yield Write(name + sse_frame(script, error_body(500, "the upstream failed mid-stream", script.code)))
             yield End("complete")
         ending = script.is_broken_off_at(position, last)
         if ending is not None:
@@ -157,7 +162,7 @@ def plain_steps(
     middle = len(payload) // 2
     if script.malformed is not None or script.cut is not None:
         payload = payload[:middle]
-    breaks = next((how for how in ("close", "reset", "badchunk") if getattr(script, how) is not None), None)
+    breaks = next((how for how in ("close", "reset", "badchunk", "half") if getattr(script, how) is not None), None)
     has_length = script.wire == "http11" and script.gzip != "on" and breaks != "badchunk"
     yield Start(status, script.content_type or content_type, len(payload) if has_length else None)
     if breaks is None and script.stall is None:

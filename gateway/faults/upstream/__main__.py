@@ -1,16 +1,16 @@
-"""Runs the scripted upstream: `python -m tests.upstream --port 0` prints `listening on http://127.0.0.1:PORT`."""
+"""Runs the scripted upstream: `python -m gateway.faults.upstream --port 0` prints `listening on http://127.0.0.1:PORT`."""
 
 import argparse
 import asyncio
 import sys
 
-from tests.upstream.app import start_upstream
-from tests.upstream.script import ScriptError
+from gateway.faults.upstream.app import start_upstream
+from gateway.faults.upstream.script import ScriptError
 
 
 def main() -> int:
     """Serve until terminated, or until standard input closes where `--until-stdin-closes` is given."""
-    parser = argparse.ArgumentParser(prog="python -m tests.upstream", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.faults.upstream", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
     parser.add_argument("--script", default="", help="what every request obeys, for example 'ttft=50;gap=5'")
@@ -19,7 +19,7 @@ def main() -> int:
     try:
         asyncio.run(_serve(arguments))
     except (ScriptError, OSError) as problem:
-        print(f"tests.upstream: {problem}", file=sys.stderr)
+        print(f"scripted upstream: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 0

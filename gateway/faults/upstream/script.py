@@ -21,8 +21,8 @@ class ScriptError(ValueError):
 class Script:
     """What to do with one request; the defaults describe a healthy, instant upstream.
 
-    Fault points (`cut`, `close`, `reset`, `badchunk`, `stall`, `malformed`, `error`) count content chunks already sent;
-    a point beyond the last chunk means "after the last one, before the finish frame".
+    Fault points (`cut`, `close`, `reset`, `badchunk`, `half`, `stall`, `malformed`, `error`) count content chunks
+    already sent; a point beyond the last chunk means "after the last one, before the finish frame".
     """
 
     headers_ms: float = 0.0
@@ -47,12 +47,15 @@ class Script:
     close: int | None = None
     reset: int | None = None
     badchunk: int | None = None
+    half: int | None = None
     stall: int | None = None
     stall_ms: float = 600_000.0
     malformed: int | None = None
     error: int | None = None
 
     done: int = 1
+    after: int = 0
+    named: bool = False
     eol: str = "\n"
     comment: bool = False
     multiline: bool = False
@@ -73,6 +76,7 @@ class Script:
     keepalive: bool = True
     drop: str = "never"
     leak: bool = False
+    duplicate: str = "none"
     times: int | None = None
 
     def healed(self) -> "Script":
@@ -81,7 +85,7 @@ class Script:
 
     def is_broken_off_at(self, position: int, last: int) -> str | None:
         """Name the ending that is due after `position` of `last` content chunks, if any."""
-        for ending in ("cut", "close", "reset", "badchunk"):
+        for ending in ("cut", "close", "reset", "badchunk", "half"):
             if is_due(getattr(self, ending), position, last):
                 return ending
         return None
@@ -172,11 +176,14 @@ KEYS: Mapping[str, tuple[str, Callable[[str], object]]] = MappingProxyType(
         "close": ("close", _point),
         "reset": ("reset", _point),
         "badchunk": ("badchunk", _count),
+        "half": ("half", _count),
         "stall": ("stall", _point),
         "stall_for": ("stall_ms", _ms),
         "malformed": ("malformed", _count),
         "error": ("error", _count),
         "done": ("done", _count),
+        "after": ("after", _count),
+        "named": ("named", _flag),
         "eol": ("eol", _line_end),
         "comment": ("comment", _flag),
         "multiline": ("multiline", _flag),
@@ -184,7 +191,10 @@ KEYS: Mapping[str, tuple[str, Callable[[str], object]]] = MappingProxyType(
         "split": ("split", _flag),
         "drip": ("drip_bytes", _count),
         "drip_gap": ("drip_gap_ms", _ms),
-        "usage": ("usage", _one_of("auto", "none", "wrong", "cumulative", "last", "finish", "extra", "refuse")),
+        "usage": (
+            "usage",
+            _one_of("auto", "none", "wrong", "cumulative", "last", "finish", "extra", "middle", "refuse"),
+        ),
         "prompt": ("prompt", int),
         "completion": ("completion", int),
         "cached": ("cached", int),
@@ -195,6 +205,7 @@ KEYS: Mapping[str, tuple[str, Callable[[str], object]]] = MappingProxyType(
         "keepalive": ("keepalive", _flag),
         "drop": ("drop", _one_of("never", "now", "next")),
         "leak": ("leak", _flag),
+        "duplicate": ("duplicate", _one_of("none", "type", "length", "lengths")),
         "times": ("times", _count),
     }
 )

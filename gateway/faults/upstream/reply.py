@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from tests.upstream.script import Script
+from gateway.faults.upstream.script import Script
 
 CREATED_S = 1_700_000_000
 FRAGMENT_CHARS = 8

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tests.upstream.reply import CREATED_S, Json, Reply, embed, encode_base64, inputs_of, usage_object
-from tests.upstream.script import Script
+from gateway.faults.upstream.reply import CREATED_S, Json, Reply, embed, encode_base64, inputs_of, usage_object
+from gateway.faults.upstream.script import Script
 
 _ERRORS: dict[int, tuple[str, str | None]] = {
     400: ("invalid_request_error", None),

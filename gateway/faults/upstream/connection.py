@@ -9,7 +9,14 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from tests.upstream.request import BODY_LIMIT_BYTES, HEAD_LIMIT_BYTES, MalformedRequest, Request, read_body, read_head
+from gateway.faults.upstream.request import (
+    BODY_LIMIT_BYTES,
+    HEAD_LIMIT_BYTES,
+    MalformedRequest,
+    Request,
+    read_body,
+    read_head,
+)
 
 TLS_HANDSHAKE = 0x16
 RESET_PAUSE_S = 0.02  # lets the client read what was sent; a reset may overtake it otherwise
@@ -34,14 +41,17 @@ class Connection(asyncio.Protocol):
         self._continued = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the answer that nobody reads any more."""
         if self._task is not None:
             self._task.cancel()
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
+        """Collect bytes until a request is whole."""
         if not self._buffer and data[0] == TLS_HANDSHAKE:
             self._refuse("TLS", b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             return
@@ -49,9 +59,11 @@ class Connection(asyncio.Protocol):
         self._start_next()
 
     def pause_writing(self) -> None:
+        """Hold the answer back while the client does not read."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        """Go on with the answer."""
         self._writable.set()
 
     async def send(self, payload: bytes) -> None:
@@ -63,6 +75,15 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close with FIN after what was written."""
         self._transport.close()
+
+    async def half_close(self) -> None:
+        """Close our half with FIN and go on listening, until the client leaves too."""
+        self._transport.write_eof()
+        await asyncio.Event().wait()
+
+    def abort(self) -> None:
+        """Drop the connection whatever it is doing."""
+        self._transport.abort()
 
     async def reset(self) -> None:
         """Close with RST."""

@@ -5,10 +5,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 
-from tests.upstream.connection import Connection
-from tests.upstream.script import Script
-from tests.upstream.seen import Sighting
-from tests.upstream.steps import EVENT_STREAM, End, Start, Step, Wait, Write
+from gateway.faults.upstream.connection import Connection
+from gateway.faults.upstream.script import Script
+from gateway.faults.upstream.seen import Sighting
+from gateway.faults.upstream.steps import EVENT_STREAM, End, Start, Step, Wait, Write
 
 GARBAGE = b"THIS IS NOT HTTP\r\n\r\n"
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n"
@@ -61,6 +61,10 @@ class Player:
             headers.append(("transfer-encoding", "chunked"))
         elif start.length_bytes is not None:
             headers.append(("content-length", str(start.length_bytes)))
+            if script.duplicate in ("length", "lengths"):
+                headers.append(("content-length", str(start.length_bytes + (script.duplicate == "lengths"))))
+        if script.duplicate == "type":
+            headers.append(("content-type", start.content_type))
         if is_old or not script.keepalive:
             headers.append(("connection", "close"))
             self._connection.close_after_answer = True
@@ -111,6 +115,8 @@ class Player:
             await connection.send(b"zz\r\n")
         if how in ("badchunk", "close"):
             self._finish(how)
+        elif how == "half":
+            await connection.half_close()
         elif how == "reset":
             self._sighting.end(how)
             await connection.reset()

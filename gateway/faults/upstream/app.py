@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, unquote
+from weakref import WeakSet
 
-from tests.upstream.bodies import chat_body, embeddings_body, error_body, model_body, models_body, text_body
-from tests.upstream.connection import Connection
-from tests.upstream.player import Player
-from tests.upstream.reply import Json, count_prompt_tokens, make_reply
-from tests.upstream.request import Request
-from tests.upstream.script import Script, ScriptError, parse_script, script_in_model
-from tests.upstream.seen import Record, Sighting
-from tests.upstream.steps import Step, StreamedAnswer, plain_steps
+from gateway.faults.upstream.bodies import chat_body, embeddings_body, error_body, model_body, models_body, text_body
+from gateway.faults.upstream.connection import Connection
+from gateway.faults.upstream.player import Player
+from gateway.faults.upstream.reply import Json, count_prompt_tokens, make_reply
+from gateway.faults.upstream.request import Request
+from gateway.faults.upstream.script import Script, ScriptError, parse_script, script_in_model
+from gateway.faults.upstream.seen import Record, Sighting
+from gateway.faults.upstream.steps import Step, StreamedAnswer, plain_steps
 
 CONTROL_PATHS = ("/seen", "/reset", "/script", "/healthz")
 SETTLE_LIMIT_S = 60.0
@@ -44,10 +45,23 @@ class Upstream:
         self._tally: Counter[str] = Counter()
         self._requests = itertools.count(1)
         self._connections = itertools.count(1)
+        self._open: WeakSet[Connection] = WeakSet()
 
     def connect(self) -> Connection:
         """Make the protocol of a new connection."""
-        return Connection(next(self._connections), self.answer, self._refused)
+        connection = Connection(next(self._connections), self.answer, self._refused)
+        self._open.add(connection)
+        return connection
+
+    def obey(self, script: str) -> None:
+        """Make every later request obey `script`; raises ScriptError."""
+        parse_script(script)
+        self.script = script
+
+    def abort(self) -> None:
+        """Drop every connection, whatever it is doing."""
+        for connection in self._open:
+            connection.abort()
 
     async def answer(self, request: Request, connection: Connection) -> None:
         """Answer one request on its connection."""
@@ -146,11 +160,10 @@ class Upstream:
 
     async def _change_script(self, text: str, connection: Connection) -> None:
         try:
-            parse_script(text)
+            self.obey(text)
         except ScriptError as problem:
             await _send_json(connection, 400, error_body(400, str(problem), "bad_script"))
             return
-        self.script = text
         await _send_json(connection, 200, {"script": text})
 
 
@@ -160,7 +173,12 @@ async def start_upstream(host: str = "127.0.0.1", port: int = 0, script: str = "
     Raises:
         ScriptError: when `script` does not parse.
     """
-    return await asyncio.get_running_loop().create_server(Upstream(script).connect, host, port, backlog=1024)
+    return await serve(Upstream(script), host, port)
+
+
+async def serve(upstream: Upstream, host: str, port: int) -> asyncio.Server:
+    """Listen in this process for `upstream`."""
+    return await asyncio.get_running_loop().create_server(upstream.connect, host, port, backlog=1024)
 
 
 def _completion_steps(script: Script, body: Json, is_chat: bool, number: int) -> Iterator[Step]:
