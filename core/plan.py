@@ -176,6 +176,7 @@ class Reason(StrEnum):
     COST = "cost"
     LATENCY = "latency"
     PACE = "pace"
+    EXPLORE = "explore"
     GUARD_TOOLS = "guard_tools"
     GUARD_JSON = "guard_json"
     GUARD_MEDIA = "guard_media"

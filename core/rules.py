@@ -15,6 +15,7 @@ OnStoreOutage = Literal["closed", "open", "local_share"]
 ServiceClass = Literal["interactive", "batch"]
 Wish = Literal["quality", "cost", "latency"]
 DEFAULT_GIVE_WAY: tuple[Wish, ...] = ("quality", "cost", "latency")
+Promotion = Literal["automatic", "manual"]
 Priority = Literal["high", "normal", "low"]
 WhenLate = Literal["move", "queue", "shed"]
 
@@ -139,6 +140,13 @@ class Routing:
     `quality` is the least P(small suffices) at which the small tier is chosen. Of `rules`, the first that fits wins.
     Where no tier meets quality, the pace of the budget (`cost`) and the SLA (`latency`) at once, they give way in the
     order of `give_way`. `holdout_ratio` is the share of eligible requests that take the baseline path, for comparison.
+
+    Attributes:
+        explore_ratio: the share of freely chosen requests that is given to another tier, to learn from.
+        shadow_ratio: the share of answers that is compared with the other tier's, asked in the background.
+        shadow_budget_nano_usd: what those comparisons may cost a day (UTC).
+        learn_from_retries: whether a question that is soon asked again speaks against its first answer.
+        promotion: whether a learned router takes over by itself once its evidence suffices, or by command.
     """
 
     quality: float | None = None
@@ -149,6 +157,16 @@ class Routing:
     sessions: SessionRules = SessionRules()
     cascade: CascadeRules = CascadeRules()
     holdout_ratio: float = 0.0
+    explore_ratio: float = 0.0
+    shadow_ratio: float = 0.0
+    shadow_budget_nano_usd: int = 0
+    learn_from_retries: bool = True
+    promotion: Promotion = "automatic"
+
+    @property
+    def learns(self) -> bool:
+        """Tell whether the tenant's own outcomes are learned from."""
+        return self.explore_ratio > 0.0 or self.shadow_ratio > 0.0
 
 
 @dataclass(frozen=True, slots=True)

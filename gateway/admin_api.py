@@ -29,10 +29,12 @@ from gateway.admin.engine_routes import EngineAdministration, engine_router
 from gateway.admin.feedback_routes import feedback_router
 from gateway.admin.insight_routes import Insight, insight_router
 from gateway.admin.key_routes import KeyAdministration, key_router
+from gateway.admin.learning_routes import learning_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.state_routes import StoreProbe, state_router
 from gateway.decisions import Decisions
 from gateway.feedback import Feedback
+from gateway.learning import Learning
 from gateway.rendering import error_body, render_http_exception, render_unexpected
 from policies.access import AdminAuthenticator
 
@@ -52,6 +54,7 @@ class AdminApi:
     cache: CacheAdministration
     feedback: Feedback
     engines: EngineAdministration
+    learning: Learning
     decisions: Decisions
     changes: Changes
     insight: Insight
@@ -82,6 +85,7 @@ def admin_app(api: AdminApi) -> Litestar:
             cache_router(api.cache),
             feedback_router(api.feedback, api.changes),
             engine_router(api.engines),
+            learning_router(api.learning, api.changes),
             decision_router(api.decisions),
             state_router(api.probe, api.changes),
             insight_router(api.insight),

@@ -36,14 +36,17 @@ from cache.single_flight import SingleFlight
 from core.clock import Clock, SystemClock
 from core.errors import ConfigurationError, HeadgateError
 from gateway.admin.building import build_admin
+from gateway.admin.changes import Changes
 from gateway.alerts import Alerts
 from gateway.asking import Asking, hit_check
 from gateway.cache_index import place_index
+from gateway.comparing import Comparing
 from gateway.control_file import load_control, save_control
 from gateway.decisions import Decisions, program_version
 from gateway.feedback import Feedback, Owners
 from gateway.holdout import Holdout
 from gateway.hosting import Hosting, build_hosting
+from gateway.learning import Learning, exploring_secret, load_learners
 from gateway.local_encoder import encoder_deployment
 from gateway.monitoring import Monitoring, build_metrics, build_monitoring, build_sinks, propagation
 from gateway.pipeline import Pipeline
@@ -94,6 +97,8 @@ class Gateway:
     api: PublicApi
     asking: Asking
     monitoring: Monitoring
+    learning: Learning
+    changes: Changes
     save_evidence: Callable[[], None]
     closers: tuple[Callable[[], None], ...]
 
@@ -115,6 +120,7 @@ class Gateway:
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
+                await self.learning.comparing.close()
                 await self.asking.close()
                 late = await drain(SETTLE_S)
                 if late:
@@ -155,6 +161,7 @@ class Gateway:
         yield "probe deployments", self.registry.probe()
         yield "save evidence", self._save_evidence()
         yield "monitor", self.monitoring.run()
+        yield "settle what was learned", self.learning.run(self.changes)
         if self.tokens is not None:
             yield "follow identity provider", self.tokens.run()
 
@@ -199,7 +206,6 @@ def build(settings: Settings) -> Gateway:
     outcomes = OutcomeLog(settings.beside("requests"))
     sinks = build_sinks(settings.telemetry, metrics, request_log)
     owners = Owners()
-    feedback = Feedback(owners, request_log.tenant_of, cache, (outcomes,), clock)
     queue = AdmissionQueue(
         lambda name: registry[name].gate, clock, max_waiting=settings.max_waiting, on_shed=metrics.shed
     )
@@ -211,6 +217,12 @@ def build(settings: Settings) -> Gateway:
     control = load_control(control_file, clock, settings.replicas)
     classifier = PairModel.load(settings.pair, embedder.fingerprint)
     calibrations = TenantCalibrations(calibrations_file(settings), classifier.manifest)
+    comparing = Comparing(asking, AnswerComparison(embedder), clock)
+    learned_file = settings.beside("learning").with_suffix(".json")
+    learners = load_learners(learned_file, classifier.version)
+    secret = exploring_secret(pepper)
+    learning = Learning(learners, comparing, lambda: watcher.current, clock, secret, learned_file)
+    feedback = Feedback(owners, request_log.tenant_of, cache, (outcomes, learning), clock)
     receipt_log = ReceiptLog(
         settings.beside("decisions"), classifier.version, program_version(), settings.telemetry.receipts
     )
@@ -232,6 +244,7 @@ def build(settings: Settings) -> Gateway:
         sessions=SessionBook(pepper, clock),
         receipts=Receipts(receipt_log, pepper),
         holdout=Holdout(pepper),
+        learning=learning,
     )
     tokens = _token_verifier(settings, clock, failures)
     api = PublicApi(
@@ -275,6 +288,7 @@ def build(settings: Settings) -> Gateway:
         feedback=feedback,
         registry=registry,
         hosting=hosting,
+        learning=learning,
         decisions=Decisions(receipt_log, settings.beside("requests"), lambda: watcher.current, registry.snapshot),
         probe=lambda keys: stores.probe(keys, watcher),
         exposition=monitoring.exposition,
@@ -296,7 +310,9 @@ def build(settings: Settings) -> Gateway:
         api=api,
         asking=asking,
         monitoring=monitoring,
-        save_evidence=partial(_in_turn, keep_evidence, partial(save_control, control_file, control)),
+        learning=learning,
+        changes=admin.changes,
+        save_evidence=partial(_in_turn, keep_evidence, partial(save_control, control_file, control), learning.save),
         closers=(outcomes.close, sinks.close, receipt_log.close, admin.close),
     )
 

@@ -22,6 +22,7 @@ REASONS = {
     "cost": "the floor that keeps the mean cost",
     "latency": "the SLA moved the choice",
     "pace": "spending runs ahead of the budget's pace",
+    "explore": "it was drawn to learn how another tier does",
     "guard_tools": "the request offers tools, which cheaper tiers have not passed a check for",
     "guard_json": "it asks for JSON, which cheaper tiers have not passed a check for",
     "guard_media": "it holds images or audio",
@@ -110,6 +111,9 @@ def sentences(receipt: Receipt) -> Iterator[str]:
     hold = f", since {HOLDS[outcome.hold]}" if outcome.hold is not None else ""
     order = " > ".join(step.deployment for step in outcome.steps)
     yield f"Chosen: {outcome.tier} ({order}), because {why}{hold}; {usd_text(outcome.worst_case_nano_usd)} USD held."
+    if outcome.propensities:
+        odds = ", ".join(f"{tier} {probability:.2%}" for tier, probability in outcome.propensities)
+        yield f"It could have been drawn to explore: {odds}."
     if outcome.degraded_from is not None:
         yield f"It stood in for {outcome.degraded_from}."
     if outcome.weighing is not None:

@@ -36,6 +36,7 @@ from gateway.counterfactual import baseline_price
 from gateway.feedback import Owners
 from gateway.further_holds import FurtherHolds
 from gateway.holdout import Holdout
+from gateway.learns import Learns
 from gateway.promises import affinity_of, errand_of
 from gateway.read_ahead import ReadAhead
 from gateway.receipts import Receipts
@@ -81,6 +82,7 @@ class Pipeline:
     sessions: SessionBook
     receipts: Receipts
     holdout: Holdout
+    learning: Learns
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: ChatRequest, draft: TraceDraft) -> AsyncIterator[Answer]:
@@ -115,7 +117,8 @@ class Pipeline:
                         yield await self._followed(place, standing, draft)
                         return
                     session = draft.session = self.sessions.open(caller, request, facts, rules)
-                    complexity = draft.complexity = await self._classify(request, facts, policy, session, found)
+                    judged = await self._classify(request, facts, policy, session, found)
+                    complexity = draft.complexity = self.learning.judged(draft, judged, found.vector)
                     further = FurtherHolds(self.ledger, caller, rules, request.request_id)
                     async with further, AsyncExitStack() as held:
                         snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
@@ -194,7 +197,7 @@ class Pipeline:
     def _decide(self, inputs: Inputs, draft: TraceDraft) -> Plan:
         """Decide, and keep what from; where nothing is ready, engines that sleep are woken for the next request."""
         steering = self.control.steering(inputs.policy.tenant_policy, inputs.standing)
-        steered = draft.inputs = replace(inputs, steering=steering)
+        steered = draft.inputs = replace(inputs, steering=steering, draw=self.learning.draw(draft))
         draft.decision = None
         try:
             decision = draft.decision = decide(steered)
@@ -238,6 +241,7 @@ class Pipeline:
         live, plan = relay.live, relay.plan
         draft.live = live
         self._note_turn(draft, live.step)
+        self.learning.note(draft, live.step.tier)
         now_ms = (self.clock.monotonic_s() - draft.received_s) * 1000
         waited_s = draft.attempts.waited_ms(now_ms - live.elapsed_s * 1000, now_ms) / 1000
         headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
@@ -254,7 +258,9 @@ class Pipeline:
     def _note_turn(self, draft: TraceDraft, step: PlannedStep) -> None:
         """Let the conversation's next turn know who answers this one."""
         session, decision, facts = draft.session, draft.decision, draft.facts
-        if session is None or decision is None or facts is None or draft.is_held_out:
+        if session is None or decision is None or facts is None:
+            return
+        if draft.is_held_out or decision.plan.reason is Reason.EXPLORE:
             return
         state = after(session.state, facts, step.tier, step.deployment, was_easy=decision.was_easy)
         self.sessions.note(draft.caller.tenant, Session(session.id, state))
@@ -323,6 +329,7 @@ class Pipeline:
                     await self._store(relay, draft)
                 usage = live.usage
                 relay.standing.used.tokens = None if usage is None else usage.input_tokens + usage.output_tokens
+                self.learning.answered(draft, live.captured)
                 await relay.leave()
             if leader is not None:
                 leader.publish(chunk, len(chunk))
@@ -374,8 +381,8 @@ def expected_tokens(request: ChatRequest, policy: EffectivePolicy) -> int:
 
 
 def has_given_way(plan: Plan) -> bool:
-    """Tell whether the plan is less than what was wanted, for money, time or health; such an answer is not stored."""
-    return plan.degraded_from is not None or plan.reason is Reason.BUDGET or plan.gave_up_quality
+    """Tell whether the plan is not what was wanted, for money, time, health or to explore; its answer is not stored."""
+    return plan.degraded_from is not None or plan.reason in (Reason.BUDGET, Reason.EXPLORE) or plan.gave_up_quality
 
 
 async def _following(items: AsyncIterator[Published], draft: TraceDraft) -> AsyncIterator[bytes]:

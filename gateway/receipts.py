@@ -57,6 +57,7 @@ class Receipts:
             "tier": decision.plan.tier,
             "rule": decision.rule,
             "session": decision.hold,
+            "propensities": {tier: round(one, 6) for tier, one in decision.propensities} or None,
             "p_small_suffices": None if inputs.complexity is None else round(inputs.complexity.p_small_suffices, 4),
             "judged_by": None if inputs.complexity is None else inputs.complexity.source,
             "holds_usd": usd_text(decision.plan.worst_case_nano_usd),

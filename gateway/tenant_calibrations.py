@@ -109,7 +109,9 @@ def _judged(
 
 
 def _by_weights_alone(complexity: Complexity, history: History, manifest: Manifest) -> float | None:
-    """Return P before the calibration that the source names; None when that version is no longer known."""
+    """Return P before the calibration that the source names; None when that is not known, or P was learned."""
+    if ";learned:" in complexity.source:
+        return None
     _, marked, number = complexity.source.partition(";calibration:")
     if not marked:
         return complexity.p_small_suffices

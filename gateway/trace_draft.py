@@ -20,6 +20,7 @@ from core.trace import AttemptOutcome, CacheOutcome, Content, RequestTrace, Tria
 from core.weighing import Weighing
 from gateway.answer import AnswerHead, AnswerTail
 from gateway.counterfactual import lost_prefix_nano_usd
+from router.context import Context
 from router.decision import Decision, Inputs
 from router.sessions import Session
 
@@ -45,6 +46,7 @@ class TraceDraft:
     decision: Decision | None = None
     found: Found | None = None
     complexity: Complexity | None = None
+    context: Context | None = None
     plan: Plan | None = None
     attempts: AttemptLog = field(default_factory=AttemptLog)
     first_sent_s: float | None = None

@@ -122,6 +122,9 @@ def _routing(policy: TenantPolicy) -> Iterator[tuple[KeyPath, str]]:
     for at, rule in enumerate(routing.rules):
         yield ("routing", "rules", at), rule_text(rule)
     yield ("routing", "give_way"), ", ".join(routing.give_way)
+    for key in ("explore_ratio", "shadow_ratio", "learn_from_retries", "promotion"):
+        yield ("routing", key), _text(key, getattr(routing, key))
+    yield ("routing", "shadow_budget_usd"), usd_text(routing.shadow_budget_nano_usd)
 
 
 def _text(key: str, value: object) -> str:

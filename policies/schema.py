@@ -17,6 +17,7 @@ from core.rules import (
     BudgetScope,
     OnStoreOutage,
     Priority,
+    Promotion,
     ServiceClass,
     WhenExhausted,
     WhenLate,
@@ -174,6 +175,19 @@ class RoutingEntry(Struct, frozen=True, forbid_unknown_fields=True):
     give_way: Annotated[
         list[Wish] | None, says("What gives way first, second and last where not all of the three can be kept.")
     ] = None
+    explore_ratio: Annotated[
+        float, Meta(ge=0, le=0.1), says("Share of freely chosen requests given to another tier, to learn from.")
+    ] = 0.0
+    shadow_ratio: Annotated[Ratio, says("Share of answers compared with the other tier's in the background.")] = 0.0
+    shadow_budget_usd: Annotated[
+        Decimal | None, says("What those comparisons may cost a day (UTC), in USD, within the budgets.")
+    ] = None
+    learn_from_retries: Annotated[
+        bool, says("Let a question that is soon asked again speak, weakly, against its first answer.")
+    ] = True
+    promotion: Annotated[
+        Promotion, says("Whether a learned router takes over by itself (`automatic`) or by command (`manual`).")
+    ] = "automatic"
 
 
 class CacheEntry(Struct, frozen=True, forbid_unknown_fields=True):

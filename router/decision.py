@@ -10,6 +10,7 @@ from core.facts import RequestFacts
 from core.plan import Complexity, Plan, Reason, RegistrySnapshot, Standing
 from core.rules import AutoTarget, CascadeRules, EffectivePolicy, RuledTarget
 from core.weighing import UNSTEERED, Pin, Steering, Weighing
+from router.exploring import Propensities, picked, propensities_of
 from router.planner import make_plan
 from router.rules import ruled
 from router.sessions import Hold, SessionState, holding, may_go_down
@@ -32,6 +33,7 @@ class Inputs:
         registry: the deployments as they were.
         steering: the floor and the shadow price that control asked for.
         session: what the session's last turn left.
+        draw: in [0, 1), decides whether the request explores another tier; None where none may.
     """
 
     facts: RequestFacts
@@ -41,6 +43,7 @@ class Inputs:
     registry: RegistrySnapshot
     steering: Steering = UNSTEERED
     session: SessionState | None = None
+    draw: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,16 @@ class Decision:
         rule: the rule of the policy that decided.
         hold: why the session's tier was kept.
         was_easy: whether a cheaper tier than the session's would have been chosen; None where nobody judged.
+        propensities: P(tier) of each tier that could be drawn; empty where the choice was certain.
+        greedy_tier: what would have been chosen without exploring.
     """
 
     plan: Plan
     rule: str | None = None
     hold: Hold | None = None
     was_easy: bool | None = None
+    propensities: Propensities = ()
+    greedy_tier: str | None = None
 
 
 def decide(inputs: Inputs) -> Decision:
@@ -69,17 +76,23 @@ def decide(inputs: Inputs) -> Decision:
     rule = policy.target.rule if isinstance(policy.target, RuledTarget) else None
     pin = None if state is None else Pin(state.deployment, min(state.input_tokens, inputs.facts.input_tokens))
 
-    def planned(held_tier: str | None = None) -> Plan:
+    def planned(held_tier: str | None = None, explored: str | None = None) -> Plan:
         where = pin if pin is None or held_tier is None else replace(pin, held_tier=held_tier)
         arguments = (inputs.facts, policy, inputs.complexity, inputs.standing, inputs.registry, inputs.steering)
-        return make_plan(*arguments, where)
+        return make_plan(*arguments, where, explored)
 
     if not isinstance(policy.target, AutoTarget):
         return Decision(planned(), rule)
     if policy.target.held_out:
         return Decision(planned())
     if state is None:
-        return Decision(cascaded(inputs, policy, planned()))
+        free = cascaded(inputs, policy, planned())
+        propensities = propensities_of(free, policy.tenant_policy.routing.explore_ratio)
+        if inputs.draw is None or not propensities:
+            return Decision(free)
+        tier = picked(propensities, inputs.draw)
+        plan = free if tier == free.tier else planned(explored=tier)
+        return Decision(plan, propensities=propensities, greedy_tier=free.tier)
     sessions = policy.tenant_policy.routing.sessions
     hold = holding(state, inputs.facts, sessions)
     if hold is not None:

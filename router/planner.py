@@ -10,6 +10,7 @@
    is the policy's `quality` (`score`, or `prior` when no model could speak), or what control sets to keep a share
    (`share`) or a mean cost (`cost`). Where latency or the shadow price move the choice, they are the reason
    (`latency`, `pace`). Not all can be met: the policy's `give_way` says which wish is broken first.
+   Where the policy has requests explored, `router.exploring` may have drawn another tier (`explore`).
 4. Money: what does not fit into the free budget is never planned; the next cheaper tier that fits is, down to the guard
    (`budget`). An explicit tier steps down only under `small_only`, which also still allows models without a price when
    nothing is free. Nothing fits: BudgetExhausted.
@@ -45,6 +46,7 @@ def make_plan(
     registry: RegistrySnapshot,
     steering: Steering = UNSTEERED,
     pin: Pin | None = None,
+    explored: str | None = None,
 ) -> Plan:
     """Return the deployments to try, in order, within policy, budget and readiness, and what they were weighed against.
 
@@ -56,6 +58,7 @@ def make_plan(
         registry: all deployments as they are now.
         steering: the floor and the shadow price that control asks for.
         pin: the deployment that the session used last, whose cached tokens leaving it costs, and the tier it holds.
+        explored: the tier that exploration drew; one that the free choice could have taken.
 
     Raises:
         ModelNotFound: policy and target grant no deployment that exists.
@@ -65,7 +68,11 @@ def make_plan(
     rules = policy.tenant_policy
     ladder, options = _weighed(facts, policy, complexity, build_ladder(facts, policy, registry), pin)
     scale = _scale(rules, complexity, steering)
-    wanted = _wanted(facts, policy, complexity, ladder, options, scale, steering, pin)
+    if explored is None:
+        wanted = _wanted(facts, policy, complexity, ladder, options, scale, steering, pin)
+    else:
+        rung = next(index for index, rung in enumerate(ladder) if rung.tier == explored)
+        wanted = Wanted(rung, _guarded(ladder)[0], Reason.EXPLORE, explicit=False)
     affordable = [affordable_offers(rung, standing) for rung in ladder]
     rung, reason = within_budget(wanted, affordable, standing)
     chosen, first, reason = ready(wanted, rung, reason, affordable, rules)

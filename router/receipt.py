@@ -30,6 +30,7 @@ from core.rules import (
 )
 from core.weighing import Steering, Weighing
 from router.decision import Decision, Inputs, decide
+from router.exploring import Propensities
 from router.sessions import Hold, SessionState
 
 SCHEMA = 1
@@ -67,6 +68,7 @@ class RecordedInputs:
     deployments: tuple[DeploymentSnapshot, ...]
     steering: Steering
     session: SessionState | None
+    draw: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Outcome:
         hold: why the session's tier was kept.
         escalates_to: the step that answers when the first one's answer does not stand verification.
         weighing: every candidate with predicted quality, times and cost, what excluded it, and the scale.
+        propensities: P(tier) of each tier that could be drawn, empty where the choice was certain.
+        greedy_tier: what would have been chosen without exploring.
     """
 
     reason: str
@@ -92,6 +96,8 @@ class Outcome:
     weighing: Weighing | None = None
     escalates_to: int | None = None
     refusal: str | None = None
+    propensities: Propensities = ()
+    greedy_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +235,8 @@ def _outcome(decided: Decision | HeadgateError) -> Outcome:
         worst_case_nano_usd=plan.worst_case_nano_usd,
         weighing=plan.weighing,
         escalates_to=plan.escalates_to,
+        propensities=decided.propensities,
+        greedy_tier=decided.greedy_tier,
     )
 
 
@@ -260,6 +268,7 @@ def _recorded(inputs: Inputs, decided: Decision | HeadgateError) -> RecordedInpu
         deployments=tuple(one for name, one in registry.deployments.items() if name in names),
         steering=inputs.steering,
         session=inputs.session,
+        draw=inputs.draw,
     )
 
 
@@ -291,6 +300,7 @@ def _inputs(recorded: RecordedInputs) -> Inputs:
         registry=RegistrySnapshot(deployments, dict(recorded.tiers)),
         steering=recorded.steering,
         session=recorded.session,
+        draw=recorded.draw,
     )
 
 

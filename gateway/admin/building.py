@@ -25,6 +25,7 @@ from gateway.candidate_policies import CandidatePolicies
 from gateway.decisions import Decisions
 from gateway.feedback import Feedback
 from gateway.hosting import Hosting
+from gateway.learning import Learning
 from gateway.settings import Settings
 from gateway.telemetry.log_reader import LogReader
 from policies.access import AdminAuthenticator
@@ -42,6 +43,7 @@ class Admin:
 
     app: Litestar
     close: Callable[[], None]
+    changes: Changes
 
 
 def build_admin(
@@ -59,6 +61,7 @@ def build_admin(
     feedback: Feedback,
     registry: Registry,
     hosting: Hosting,
+    learning: Learning,
     decisions: Decisions,
     probe: Callable[[KeyStore], StoreProbe],
     exposition: Callable[[], tuple[bytes, str]],
@@ -79,6 +82,7 @@ def build_admin(
         feedback: takes users' words on answers.
         registry: the deployments and their state.
         hosting: the engines.
+        learning: what the router learned.
         decisions: the decision records.
         probe: makes what asks whether the stores answer, of a key store that threads may use.
         exposition: returns the metrics and their content type.
@@ -103,6 +107,7 @@ def build_admin(
         cache=CacheAdministration(cache, lambda: watcher.current, changes, save_evidence),
         feedback=feedback,
         engines=EngineAdministration(hosting, changes),
+        learning=learning,
         decisions=decisions,
         changes=changes,
         insight=Insight(LogReader(settings.beside("requests")), clock, registry),
@@ -110,7 +115,7 @@ def build_admin(
         probe=probe(changing),
         exposition=exposition,
     )
-    return Admin(admin_app(api), files.close)
+    return Admin(admin_app(api), files.close, changes)
 
 
 def _store_for_threads(settings: Settings, keys: KeyStore, files: ExitStack) -> KeyStore:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gateway.commands import route_calibrations
+from gateway.commands import route_calibrations, route_learn
 from gateway.commands.options import Subparsers, add_config, add_json
 from gateway.commands.route_explain import add_explain
 
@@ -42,6 +42,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     add_config(calibrate)
     calibrate.set_defaults(run=run_calibrate)
     route_calibrations.add_parser(actions)
+    route_learn.add_parser(actions)
     evaluate = actions.add_parser(
         "eval",
         help="measure a weight set on outcomes",
