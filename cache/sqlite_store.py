@@ -8,7 +8,6 @@ fails, new entries are dropped with a warning: the cache fails open.
 
 import asyncio
 import logging
-import queue
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -22,6 +21,7 @@ from cache.sqlite_rows import INSERT, SELECT, RowCodec
 from core.cached import Entry
 from core.clock import Clock
 from core.errors import ConfigurationError
+from core.hand_over import HandOver
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ _MIGRATIONS = (
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 _BATCH = 256
+_GATHER_S = 0.05
 _MAX_WAITING = 4_096
 
 
@@ -63,7 +64,7 @@ class SqliteEntryStore:
         self._shelf = Shelf(limits or StoreLimits())
         self._pending: dict[str, Entry] = {}
         self._lock = threading.Lock()
-        self._queue: queue.Queue[Entry | str | None] = queue.Queue()
+        self._queue: HandOver[Entry | str] = HandOver(_GATHER_S, _BATCH)
         self._reader = _open(path)
         _migrate(path, self._reader)
         self._reader.execute("DELETE FROM cache_entries WHERE expires_at_s <= ?", (self._now_s(),))
@@ -95,7 +96,7 @@ class SqliteEntryStore:
     async def put(self, entry: Entry) -> tuple[str, ...]:
         """Keep `entry`; see `EntryStore.put`."""
         label = label_of(entry)
-        if not self._shelf.admits(label) or self._queue.qsize() >= _MAX_WAITING:
+        if not self._shelf.admits(label) or len(self._queue) >= _MAX_WAITING:
             return (entry.entry_id,)
         gone = [old.entry_id for old in self._shelf.put(label, self._now_s())]
         with self._lock:
@@ -133,7 +134,7 @@ class SqliteEntryStore:
 
     async def close(self) -> None:
         """Commit what waits and close the file."""
-        self._queue.put(None)
+        self._queue.close()
         self._writer.join(30.0)
         self._reader.close()
 
@@ -167,20 +168,10 @@ class SqliteEntryStore:
 
     def _write(self) -> None:
         with closing(_open(self._path)) as database:
-            while True:
-                batch = self._next_batch()
-                self._commit(database, [change for change in batch if change is not None])
-                if batch[-1] is None:
-                    return
-
-    def _next_batch(self) -> list[Entry | str | None]:
-        batch = [self._queue.get()]
-        while batch[-1] is not None and len(batch) < _BATCH:
-            try:
-                batch.append(self._queue.get_nowait())
-            except queue.Empty:
-                break
-        return batch
+            is_open = True
+            while is_open:
+                batch, is_open = self._queue.take()
+                self._commit(database, batch)
 
     def _commit(self, database: sqlite3.Connection, batch: Sequence[Entry | str]) -> None:
         try:

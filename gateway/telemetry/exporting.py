@@ -4,13 +4,12 @@ What waits is bounded; what does not fit, or the collector does not take, is cou
 """
 
 import logging
-import queue
 import threading
-import time
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from core.hand_over import HandOver
 from core.trace import RequestTrace
 from gateway.telemetry.spans import Keeping, resource, spans_of
 
@@ -28,7 +27,7 @@ class Spans:
         self._exporter = exporter
         self._keeping = keeping or Keeping()
         self._resource = of or resource()
-        self._queue: queue.SimpleQueue[RequestTrace | None] = queue.SimpleQueue()
+        self._queue: HandOver[RequestTrace] = HandOver(GROUP_WAIT_S, GROUP_TRACES)
         self._is_failing = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
@@ -38,24 +37,24 @@ class Spans:
         """Queue a trace that is kept, or count it as dropped."""
         if not self._keeping.keeps(trace):
             return
-        if self._queue.qsize() >= MAX_QUEUED:
+        if len(self._queue) >= MAX_QUEUED:
             self.dropped += 1
             return
         self._queue.put(trace)
 
     def close(self) -> None:
         """Send what is queued, for a bounded time, and stop; a thread that a collector holds up is left behind."""
-        self._queue.put(None)
+        self._queue.close()
         self._thread.join(timeout=CLOSE_S)
         if self._thread.is_alive():
-            logger.warning("spans were not sent in time", extra={"traces": self._queue.qsize()})
+            logger.warning("spans were not sent in time", extra={"traces": len(self._queue)})
             self._exporter.shutdown()  # ends the waits between the exporter's tries
             self._thread.join(timeout=CLOSE_S)
 
     def _run(self) -> None:
         going_on = True
         while going_on:
-            group, going_on = self._take_group()
+            group, going_on = self._queue.take()
             if group:
                 self._export(group)
         self._exporter.shutdown()
@@ -72,18 +71,3 @@ class Spans:
         if is_taken is self._is_failing:
             self._is_failing = not is_taken
             logger.warning("spans are exported again" if is_taken else "spans cannot be exported; they are dropped")
-
-    def _take_group(self) -> tuple[list[RequestTrace], bool]:
-        """Wait for a first trace, then take what comes within the group's time; False when the sink was closed."""
-        group: list[RequestTrace] = []
-        trace = self._queue.get()
-        send_at_s = time.monotonic() + GROUP_WAIT_S
-        while trace is not None:
-            group.append(trace)
-            if len(group) >= GROUP_TRACES:
-                return group, True
-            try:
-                trace = self._queue.get(timeout=max(0.0, send_at_s - time.monotonic()))
-            except queue.Empty:
-                return group, True
-        return group, False

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
+from core.hand_over import HandOver
 from gateway.telemetry.log_reader import LogUnreadable
 from policies.sqlite_schema import open_database
 from router.receipt import Decided, encode_receipt, receipt_of
@@ -96,7 +96,7 @@ class ReceiptLog:
         self._retention = retention or ReceiptRetention()
         self._now_s = now_s
         self._connection = open_database(path, "receipts", (_SCHEMA,))
-        self._queue: SimpleQueue[Decided | None] = SimpleQueue()
+        self._queue: HandOver[Decided] = HandOver(GROUP_WAIT_S, GROUP_RECEIPTS)
         self._waiting: dict[str, Decided] = {}
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="receipt-log", daemon=True)
@@ -117,13 +117,13 @@ class ReceiptLog:
 
     def close(self) -> None:
         """Write what is queued and close the file."""
-        self._queue.put(None)
+        self._queue.close()
         self._thread.join(timeout=5.0)
 
     def _write(self) -> None:
         going_on, since_trimmed = True, TRIM_EVERY
         while going_on:
-            group, going_on = self._take_group()
+            group, going_on = self._queue.take()
             since_trimmed += len(group)
             try:
                 self._connection.execute("BEGIN")
@@ -153,21 +153,6 @@ class ReceiptLog:
         body = _packed(self._content(decided), DICTIONARIES[newest])
         tenant = decided.inputs.policy.tenant_policy.tenant
         return decided.id, tenant, int(decided.decided_at.timestamp() * 1000), newest, body
-
-    def _take_group(self) -> tuple[list[Decided], bool]:
-        """Wait for a first decision, then take what comes within the group's time; False when the log was closed."""
-        group: list[Decided] = []
-        decided = self._queue.get()
-        write_at_s = time.monotonic() + GROUP_WAIT_S
-        while decided is not None:
-            group.append(decided)
-            if len(group) >= GROUP_RECEIPTS:
-                return group, True
-            try:
-                decided = self._queue.get(timeout=max(0.0, write_at_s - time.monotonic()))
-            except Empty:
-                return group, True
-        return group, False
 
 
 def read_receipt(path: Path, request_id: str) -> bytes | None:

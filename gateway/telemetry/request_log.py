@@ -5,7 +5,6 @@ are older than `Retention` says or too many; the sums of hours and days (`rollup
 """
 
 import logging
-import queue
 import sqlite3
 import threading
 import time
@@ -14,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.hand_over import HandOver
 from core.trace import RequestTrace
 from gateway.telemetry.request_rows import INSERT, MIGRATIONS, row_of
 from gateway.telemetry.rollup import DAY_S, HOUR_S, MINUTE_S, Rollup
@@ -53,7 +53,7 @@ class RequestLog:
         self._path = path
         self._connection = open_database(path, "request_log", MIGRATIONS)
         self._rollup = Rollup(self._connection)
-        self._queue: queue.SimpleQueue[RequestTrace | None] = queue.SimpleQueue()
+        self._queue: HandOver[RequestTrace] = HandOver(GROUP_WAIT_S, GROUP_ROWS)
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="request-log", daemon=True)
         self._thread.start()
@@ -61,7 +61,7 @@ class RequestLog:
     @property
     def waiting(self) -> int:
         """Return how many rows are queued."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     def record(self, trace: RequestTrace) -> None:
         """Queue one row, or count it as dropped."""
@@ -72,7 +72,7 @@ class RequestLog:
 
     def close(self) -> None:
         """Write what is queued and close the file."""
-        self._queue.put(None)
+        self._queue.close()
         self._thread.join(timeout=5.0)
 
     def tenant_of(self, request_id: str) -> str | None:
@@ -88,7 +88,7 @@ class RequestLog:
     def _write(self) -> None:
         going_on, since_trimmed = True, TRIM_EVERY_ROWS
         while going_on:
-            group, going_on = self._take_group()
+            group, going_on = self._queue.take()
             since_trimmed += len(group)
             try:
                 with _transaction(self._connection):
@@ -115,21 +115,6 @@ class RequestLog:
         for span_s, days in ((MINUTE_S, keep.minutes_days), (HOUR_S, keep.hours_days), (DAY_S, keep.days_days)):
             for trim in _TRIM_SUMS:
                 self._connection.execute(trim, (span_s, int(now_s - days * DAY_S)))
-
-    def _take_group(self) -> tuple[list[RequestTrace], bool]:
-        """Wait for a first trace, then take what comes within the group's time; False when the log was closed."""
-        group: list[RequestTrace] = []
-        trace = self._queue.get()
-        write_at_s = time.monotonic() + GROUP_WAIT_S
-        while trace is not None:
-            group.append(trace)
-            if len(group) >= GROUP_ROWS:
-                return group, True
-            try:
-                trace = self._queue.get(timeout=max(0.0, write_at_s - time.monotonic()))
-            except queue.Empty:
-                return group, True
-        return group, False
 
 
 @contextmanager
