@@ -12,7 +12,7 @@ from functools import lru_cache
 LONGEST_CHARS = 2_000
 """Longer prompts keep their surface: variants of them are rare, and the patterns' cost grows faster than the text."""
 TAIL_CHARS = 120
-_LATELY = 64
+_LATELY = 256
 """A request's text is normalised for its keys, by the guard, and again when its answer is kept."""
 _TYPOGRAPHY = str.maketrans(
     {"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " ", "\u202f": " "}

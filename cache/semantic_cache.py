@@ -11,6 +11,7 @@ answer, and feedback removes a wrong entry and forbids the pair.
 import asyncio
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 _NEIGHBOURS = 4
 _NEAR_SIMILARITY = 0.8
 _WIDEST_MARGIN = 1.0
+_LATELY = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class SemanticCache:
         self.verification = Verification(evidence or LocalEvidence(self._guard.table, embedder.fingerprint))
         self._search_thread = ThreadPoolExecutor(1, thread_name_prefix="headgate-cache-search")
         self._stats = CacheStats()
+        self._lately: OrderedDict[str, tuple[Caller, EffectivePolicy, CacheKeys]] = OrderedDict()
 
     @property
     def evidence(self) -> LocalEvidence:
@@ -119,7 +122,7 @@ class SemanticCache:
         """Return what identical requests in flight share; None where an answer may not be shared or is to be fresh."""
         if refuse_request(request, policy) is not None or request.demands.cache.no_store:
             return None
-        exact = self._fingerprinter.keys(caller, request, policy).exact
+        exact = self._keys(caller, request, policy).exact
         return f"{exact}:{int(request.stream)}{int(request.include_usage)}"
 
     async def store(
@@ -180,7 +183,7 @@ class SemanticCache:
         await self._store.close()
 
     async def _find(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
-        keys = self._fingerprinter.keys(caller, request, policy)
+        keys = self._keys(caller, request, policy)
         for key in (keys.exact, keys.normalised):
             entry = await self._read(caller, request, keys, key)
             if entry is not None:
@@ -255,7 +258,7 @@ class SemanticCache:
     async def _keep(
         self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, answer: CachedAnswer
     ) -> str | None:
-        keys = self._fingerprinter.keys(caller, request, policy)
+        keys = self._keys(caller, request, policy)
         is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
         now_s = self._now_s()
         entry = Entry(
@@ -311,6 +314,17 @@ class SemanticCache:
         except EncoderUnavailable as problem:
             self._failed("embed", problem)
             return None
+
+    def _keys(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> CacheKeys:
+        """Return the keys of a request, which are asked for when it is looked up, joined and kept."""
+        known = self._lately.get(request.request_id)
+        if known is not None and known[0] is caller and known[1] is policy:
+            return known[2]
+        keys = self._fingerprinter.keys(caller, request, policy)
+        self._lately[request.request_id] = caller, policy, keys
+        if len(self._lately) > _LATELY:
+            self._lately.popitem(last=False)
+        return keys
 
     def _age_s(self, entry: Entry) -> float:
         return max(0.0, self._now_s() - entry.created_at_s)

@@ -5,11 +5,14 @@ time and secrets. "Why does my dog bark?" says "my" without being about a record
 """
 
 import re
+from functools import lru_cache
 
 from cache.words import TIME_WORDS
 
 LONG_CHARS = 2_000
 """Beyond this length the sentence rules give way to coarser ones that err on the side of not sharing."""
+_LATELY = 256
+"""A text is asked about when it is looked up, when identical requests are joined, and when its answer is kept."""
 
 
 def _any_of(*alternatives: str) -> re.Pattern[str]:
@@ -84,6 +87,7 @@ _WHOLE_SECRET = re.compile(rf"(?:{_SECRET.pattern})[^\s\"',;]*")
 _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
+@lru_cache(maxsize=_LATELY)
 def is_time_dependent(text: str) -> bool:
     """Whether the answer changes with the moment of asking, within hours or days."""
     lowered = text.lower()
@@ -94,6 +98,7 @@ def is_time_dependent(text: str) -> bool:
     return _TIME.search(text.strip()) is not None
 
 
+@lru_cache(maxsize=_LATELY)
 def is_personal(text: str) -> bool:
     """Whether the question is about the asker's own records; general how-to questions that say "my" are not."""
     if len(text) > LONG_CHARS:
@@ -102,6 +107,7 @@ def is_personal(text: str) -> bool:
     return _PERSONAL.search(stripped) is not None and _GENERIC.match(stripped) is None
 
 
+@lru_cache(maxsize=_LATELY)
 def has_secret(text: str) -> bool:
     """Whether the text shows a credential or a payment card number."""
     return _SECRET.search(text) is not None
