@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Iterator, Sequence
 
 import uvicorn
@@ -31,6 +32,8 @@ DRAIN_S = 10.0
 CLOSE_S = 1
 CERTIFICATE_EVERY_S = 5.0
 KEEPALIVE_S = 75
+SWITCH_S = 0.0005
+"""How long a writer thread may keep the interpreter from the event loop; Python's own 5 ms would be felt in streams."""
 
 
 class _Protocol(HttpToolsProtocol):
@@ -87,6 +90,7 @@ def serve(settings: Settings, *, demo: bool) -> int:
         ConfigurationError: an address is taken, or the configuration cannot be used.
     """
     os.umask(0o077)
+    sys.setswitchinterval(SWITCH_S)
     configure_logging("warning" if demo else settings.telemetry.log_level)
     with (
         _bound(settings.listen, settings, "listen") as public,

@@ -42,6 +42,7 @@ def test_a_queue_closed_empty_ends_with_an_empty_group() -> None:
 
 def test_nothing_put_by_many_threads_is_lost() -> None:
     queue: HandOver[int] = HandOver(gather_s=0.0, most=7)
+
     def put_all() -> None:
         for n in range(500):
             queue.put(n)
