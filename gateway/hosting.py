@@ -69,14 +69,14 @@ class Hosting:
             model=recipe.spec.model,
             price=hosted.price or parse_price(dict(recipe.price), str(recipe.file), "price"),
             backend=HostedBackend(
-                RemoteBackend(lambda: supervisor.base_url, http_transport(), self.clock), supervisor.leases
+                RemoteBackend(lambda: supervisor.base_url, http_transport(), self.clock), lambda: supervisor.leases
             ),
             context_tokens=recipe.spec.context_tokens,
             max_output_tokens=recipe.spec.max_output_tokens,
             abilities=hosted.abilities,
             local=True,
             gate=Gate(hosted.max_concurrency),
-            readiness=lambda: READINESS.get(supervisor.state, Readiness.DOWN),
+            readiness=lambda: readiness_of(supervisor),
             retry_after_s=lambda: supervisor.retry_after_s,
             wanted=supervisor.wake,
             salt=salt if supervisor.isolates_prefixes and not recipe.spec.share_prefix_cache else None,
@@ -103,6 +103,13 @@ class Hosting:
                         logger.warning("a second tenant ends prefix caching; restarting", extra={"engine": name})
                         supervisor.restart()
             was_alone = is_alone
+
+
+def readiness_of(supervisor: Supervisor) -> Readiness:
+    """Return what requests may expect: an engine that drains only to start anew is loading, as one that sleeps."""
+    if supervisor.comes_back:
+        return Readiness.LOADING
+    return READINESS.get(supervisor.state, Readiness.DOWN)
 
 
 def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], bool]) -> Hosting:

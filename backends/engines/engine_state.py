@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class EngineState(StrEnum):
@@ -18,7 +19,12 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """The supervisor's patience, in seconds; `jitter_ratio` is the most that a restart delay is stretched by."""
+    """The supervisor's patience, in seconds.
+
+    Attributes:
+        jitter_ratio: the most that a restart delay is stretched by.
+        retire_s: how long requests may go on at a process that a reload replaces.
+    """
 
     restart_base_s: float = 10.0
     restart_limit_s: float = 300.0
@@ -28,10 +34,31 @@ class Timings:
     probe_interval_s: float = 5.0
     probe_timeout_s: float = 5.0
     probe_misses: int = 3
+    retire_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """How far the last reload of an engine came.
+
+    Attributes:
+        stage: `starting` the new process, `draining` the old one after the swap, `in place` where both do not fit,
+            `done`, `failed` with the old process serving on, or `none` so far.
+        number: how many reloads were begun.
+        problem: why it failed.
+    """
+
+    stage: Literal["none", "starting", "draining", "in place", "done", "failed"]
+    number: int
+    problem: str | None = None
 
 
 class Fault(Exception):
     """This life of the engine is over; the message says why."""
+
+
+class NoRoom(Fault):
+    """The declared memory does not fit beside what others claimed."""
 
 
 class Ended(Exception):
@@ -43,7 +70,11 @@ class StopAsked(Exception):
 
 
 class RestartAsked(Exception):
-    """Somebody wants the engine drained and started anew."""
+    """Somebody wants the engine drained and started anew, for which its requests get `patience_s` seconds."""
+
+    def __init__(self, patience_s: float) -> None:
+        super().__init__(patience_s)
+        self.patience_s = patience_s
 
 
 class SleepAsked(Exception):

@@ -35,6 +35,10 @@ class EngineProbe:
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
         await self._client.aclose()
 
     async def lists(self, model: str) -> bool:

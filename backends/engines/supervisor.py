@@ -9,28 +9,37 @@ for the caller, so that the other tiers go on serving.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
-from typing import Any, TypeVar
+from typing import NoReturn
 
 from backends.engines.backoff import restart_delay_s
-from backends.engines.engine_state import Ended, EngineState, Fault, RestartAsked, SleepAsked, StopAsked, Timings
+from backends.engines.engine_state import (
+    Ended,
+    EngineState,
+    Fault,
+    NoRoom,
+    Reload,
+    RestartAsked,
+    SleepAsked,
+    StopAsked,
+    Timings,
+)
 from backends.engines.launcher import EngineLauncher
 from backends.engines.leases import Leases
+from backends.engines.life import Life
 from backends.engines.log_ring import LogRing
 from backends.engines.memory import MemoryBudget
-from backends.engines.orphans import MARKER, forget_group, record_group, sweep_orphans
-from backends.engines.probe import EngineProbe, WrongAnswer
-from backends.engines.process import EngineProcess, free_port, port_is_free, start_process
+from backends.engines.orphans import sweep_orphans
+from backends.engines.start_time import remember_start_s, remembered_start_s
+from backends.engines.succession import Succession
 from core.clock import Clock
 from core.errors import ConfigurationError
 
 logger = logging.getLogger("headgate.engine")
-T = TypeVar("T")
-LEAST_GRACE_S = 1.0
-"""What an engine gets to end after SIGTERM when its requests took all the time to drain."""
+SECOND = "~"
+"""Ends the name of every other process of an engine: while it reloads, two of them run."""
 
 
 class Supervisor:
@@ -70,18 +79,18 @@ class Supervisor:
         self._state = EngineState.STOPPED
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
-        self._nap = asyncio.Event()
         self._awake = asyncio.Event()
-        self._again = False
-        self.leases = Leases(clock)
+        self._poke = asyncio.Event()
+        self._wants_restart = self._wants_sleep = self._wants_reload = False
+        self._succession = Succession(self._timings, self._log, self._poke)
+        self._life = self._new_life(self._name)
+        self._generation = 0
         self._owner: asyncio.Task[None] | None = None
-        self._url: str | None = None
-        self._group: int | None = None
         self._failures = 0
         self._restarts = 0
         self._last_error: str | None = None
-        self._began_s = 0.0
-        self._expected_start_s = self._spec.expected_start_s
+        self._began_s = self._ready_s = 0.0
+        self._expected_start_s = remembered_start_s(self._start_file) or self._spec.expected_start_s
         self._next_start_s = 0.0
 
     @property
@@ -105,19 +114,49 @@ class Supervisor:
         return self._launcher.capabilities().isolates_prefixes
 
     @property
+    def leases(self) -> Leases:
+        """Return the requests under way on the process to which new ones go."""
+        return self._life.leases
+
+    @property
+    def requests(self) -> int:
+        """Return how many requests are under way, those on processes that were replaced included."""
+        return self._life.leases.count + self._succession.requests
+
+    @property
     def base_url(self) -> str | None:
         """Return the OpenAI base URL, `/v1` included, while the engine is ready, else None."""
-        return f"{self._url}/v1" if self._url and self._state is EngineState.READY else None
+        return f"{self._life.url}/v1" if self._state is EngineState.READY else None
 
     @property
     def metrics_url(self) -> str | None:
         """Return where the engine shows its own metrics while it is ready, else None."""
-        return f"{self._url}/metrics" if self._url and self._state is EngineState.READY else None
+        return f"{self._life.url}/metrics" if self._state is EngineState.READY else None
 
     @property
     def group(self) -> int | None:
         """Return the id of the engine's process group while it runs, else None."""
-        return self._group
+        return self._life.group
+
+    @property
+    def generation(self) -> int:
+        """Return how many processes have become ready since `start`."""
+        return self._generation
+
+    @property
+    def ready_s(self) -> float:
+        """Return for how many seconds the present process has been ready, 0 while none is."""
+        return self._clock.monotonic_s() - self._ready_s if self._state is EngineState.READY else 0.0
+
+    @property
+    def reloading(self) -> Reload:
+        """Return how far the last reload came."""
+        return self._succession.reload
+
+    @property
+    def comes_back(self) -> bool:
+        """Tell whether a draining engine starts again, at once or when it is wanted."""
+        return self._state is EngineState.DRAINING and not self._stop.is_set()
 
     @property
     def failures(self) -> int:
@@ -174,21 +213,31 @@ class Supervisor:
             await asyncio.shield(self._owner)
 
     def sleep(self) -> None:
-        """Give the memory back once nothing is under way; ignored unless the engine is ready."""
-        if self._state is EngineState.READY:
+        """Give the memory back once nothing is under way; ignored unless the engine is ready and not reloading."""
+        if self._state is EngineState.READY and not self._succession.is_coming:
             self._awake.clear()
-            self._nap.set()
+            self._wants_sleep = True
+            self._poke.set()
 
     def wake(self) -> None:
         """End a sleep; ignored when there is none."""
-        self._nap.clear()
+        self._wants_sleep = False
         self._awake.set()
 
     def restart(self) -> None:
         """Drain the engine and start it anew; ignored unless it is ready, since every other state does so anyway."""
         if self._state is EngineState.READY:
-            self._again = True
-            self._nap.set()
+            self._wants_restart = True
+            self._poke.set()
+
+    def reload(self) -> None:
+        """Replace the process without failing a request: a new one is started and warmed, and then takes over.
+
+        A failed engine is started at once. A sleeping one is loaded anew when it wakes; a starting one is new anyway.
+        """
+        if self._state in (EngineState.READY, EngineState.SLEEPING):
+            self._wants_reload = True
+        self._poke.set()
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until the engine is ready; False when it is not in time."""
@@ -210,7 +259,6 @@ class Supervisor:
                     await self._rest()
                     continue
                 except RestartAsked:
-                    self.wake()
                     continue
                 except Ended:
                     pass
@@ -219,174 +267,146 @@ class Supervisor:
                 except Exception as bug:
                     logger.exception("engine supervision failed", extra={"engine": self.name})
                     self._fail(f"supervision failed: {type(bug).__name__}: {bug}")
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self._next_start_s - self._clock.monotonic_s())
+                await self._back_off()
                 self._restarts += not self._stop.is_set()
         finally:
+            await self._succession.wait_retired()
             self._enter(EngineState.STOPPED)
 
     async def _live(self) -> None:
-        """Lead one process from its start to its end; always raises."""
-        self._began_s = self._clock.monotonic_s()
-        self._again = False
-        self._enter(EngineState.STARTING)
-        self._log.begin()
-        async with AsyncExitStack() as claimed, AsyncExitStack() as turn:
-            await self._await_turn(turn)
-            self._claim_memory()
-            claimed.callback(self._release_memory)
-            scratch = self._scratch()
-            await sweep_orphans(self._record)
-            port = self._port()
-            marker = token_hex(16)
-            command = self._launcher.command(port)
-            environment = self._launcher.environment() | {MARKER: marker}
-            try:
-                process = await start_process(command, environment, scratch, self._log)
-            except OSError as problem:
-                mend = "correct the recipe's command"
-                raise Fault(f"{command[0]} cannot be run: {problem.strerror}; {mend}") from problem
-            record_group(self._record, process.group, marker)
-            await self._accompany(process, port, turn)
-
-    async def _accompany(self, process: EngineProcess, port: int, turn: AsyncExitStack) -> None:
-        """See a process through; always raises, and leaves nothing of it."""
+        """Lead a process, and those that replace it while it serves, from start to end; always raises."""
+        await self._begin()
         try:
-            self._url = f"http://127.0.0.1:{port}"
-            self._group = process.group
-            async with EngineProbe(self._url, self._timings.probe_timeout_s) as probe:
-                await self._become_ready(process, probe)
-                await turn.aclose()
-                await self._watch(process, probe)
-        except (StopAsked, SleepAsked, RestartAsked):
-            await self._drain(process)
+            await self._life.start(self._warming)
+            self._now_ready()
+            self._enter(EngineState.READY)
+            await self._watch()
+        except (StopAsked, SleepAsked, RestartAsked) as asked:
+            await self._succession.give_up()
+            if self._life.group is not None:
+                self._enter(EngineState.DRAINING)
+                patience_s = asked.patience_s if isinstance(asked, RestartAsked) else self._spec.drain_timeout_s
+                await self._life.drain(patience_s)
             raise
         except Fault as fault:
             self._fail(str(fault))  # before the group is ended, so that nobody is sent to a dead engine meanwhile
             raise Ended from fault
         finally:
-            self._url = self._group = None
-            await process.end()
-            forget_group(self._record)
+            await self._succession.give_up()
+            await self._life.end()
 
-    async def _await_turn(self, turn: AsyncExitStack) -> None:
-        """Wait until no other engine is starting on the same GPU: each measures what is free there while it starts."""
-        if self._memory is None:
-            return
-        waiting = asyncio.create_task(turn.enter_async_context(self._memory.turn(self._spec.devices)))
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not waiting.done():
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            raise StopAsked
+    async def _begin(self) -> None:
+        """Begin with a new process, and with nothing left of a gateway that was killed while it reloaded."""
+        self._began_s = self._clock.monotonic_s()
+        self._wants_restart = self._wants_sleep = self._wants_reload = False
+        self._poke.clear()
+        self._life = self._another_life()
+        self._enter(EngineState.STARTING)
+        if not self._succession.names():
+            await sweep_orphans(self._folder / f"{self._name}{SECOND}.json")
 
-    async def _become_ready(self, process: EngineProcess, probe: EngineProbe) -> None:
-        """Wait until the endpoint answers, lists the model, and has generated a token."""
-        try:
-            async with asyncio.timeout(self._spec.start_timeout_s):
-                while not await self._unless_over(process, probe.lists(self.model)):
-                    await self._unless_over(process, asyncio.sleep(self._timings.poll_s))
-                self._enter(EngineState.WARMING)
-                body = self._launcher.warm_up_body()
-                await self._unless_over(process, probe.generates(body, self._spec.start_timeout_s))
-        except TimeoutError as late:
-            doing = "answer" if self._state is EngineState.STARTING else "generate a token"
-            raise Fault(
-                f"the engine did not {doing} within {self._spec.start_timeout_s:g} s{self._last_words()}; "
-                "raise start_timeout_s in the recipe, or see the engine's log"
-            ) from late
-        except WrongAnswer as wrong:
-            raise Fault(f"the engine {wrong}; correct the recipe's model or weights") from wrong
-        self._expected_start_s = self._clock.monotonic_s() - self._began_s
+    def _another_life(self) -> Life:
+        """Return the next process, under the one of two names that no other holds."""
+        held = self._succession.names() | ({self._life.name} if self._life.group is not None else frozenset())
+        return self._new_life(self._name + SECOND if self._name in held else self._name)
+
+    def _new_life(self, name: str) -> Life:
+        where = (self._state_dir, self._timings, self._memory, self._log, self._stop)
+        return Life(self._launcher, name, self._clock, *where)
+
+    def _warming(self) -> None:
+        self._enter(EngineState.WARMING)
+
+    def _now_ready(self) -> None:
+        self._expected_start_s = self._life.took_s
+        remember_start_s(self._start_file, self._life.took_s)
         self._last_error = None
-        self._enter(EngineState.READY)
+        self._generation += 1
+        self._ready_s = self._clock.monotonic_s()
 
-    async def _watch(self, process: EngineProcess, probe: EngineProbe) -> None:
-        """Probe until the process ends, stops answering, or somebody wants it stopped; sleep in between when asked."""
-        ready_s = self._clock.monotonic_s()
-        self.leases.touch()
-        health_path = self._launcher.capabilities().health_path
+    async def _watch(self) -> None:
+        """Probe until the process ends, stops answering, or is wanted otherwise; replace it when asked to."""
         misses = 0
         while misses < self._timings.probe_misses:
-            await self._unless_over(process, self._pause())
-            if self._again:
-                raise RestartAsked
-            if self._nap.is_set():
-                await self._sleep(process, probe)
+            await self._life.unless_over(self._pause())
+            if self._wants_restart:
+                raise RestartAsked(self._spec.drain_timeout_s)
+            if self._wants_sleep:
+                await self._sleep()
                 misses = 0
                 continue
-            misses = 0 if await self._unless_over(process, probe.is_alive(health_path)) else misses + 1
-            if self._clock.monotonic_s() - ready_s >= self._timings.healthy_after_s:
+            if self._wants_reload or self._succession.is_coming:
+                self._reload_further()
+                continue
+            misses = 0 if await self._life.is_alive() else misses + 1
+            if self._clock.monotonic_s() - self._ready_s >= self._timings.healthy_after_s:
                 self._failures = 0
-            if self._spec.sleep_after_s is not None and self.leases.idle_s >= self._spec.sleep_after_s:
+            if self._spec.sleep_after_s is not None and self._life.leases.idle_s >= self._spec.sleep_after_s:
                 self.sleep()
-        raise Fault(f"the engine failed {misses} probes of {health_path} in a row; it is started again")
+        path = self._launcher.capabilities().health_path
+        raise Fault(f"the engine failed {misses} probes of {path} in a row; it is started again")
 
     async def _pause(self) -> None:
-        """Wait for the next probe, or until the engine is to sleep."""
+        """Wait for the next probe, or until somebody wants something."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._nap.wait(), self._timings.probe_interval_s)
+            await asyncio.wait_for(self._poke.wait(), self._timings.probe_interval_s)
+        self._poke.clear()
 
-    async def _sleep(self, process: EngineProcess, probe: EngineProbe) -> None:
+    def _reload_further(self) -> None:
+        """Take the next step of a reload: start the successor, or put it in the place of the process.
+
+        Where memory does not hold two, or a recipe fixes the port, the process itself is drained and started anew.
+
+        Raises:
+            RestartAsked: that is so.
+        """
+        self._wants_reload = False
+        if not self._succession.is_coming:
+            if self._spec.port is not None:
+                self._restart_in_place("its port is fixed")
+            self._succession.start(self._another_life)
+            return
+        try:
+            successor = self._succession.take()
+        except NoRoom:
+            self._restart_in_place("memory does not hold two")
+        if successor is not None:
+            old, self._life = self._life, successor
+            self._restarts += 1
+            self._now_ready()
+            self._succession.retire(old)
+            logger.info("engine replaced", extra={"engine": self.name, "generation": self._generation})
+
+    def _restart_in_place(self, why: str) -> NoReturn:
+        self._succession.in_place(why)
+        raise RestartAsked(self._timings.retire_s)
+
+    async def _sleep(self) -> None:
         """Sleep by the engine's own means until it is wanted again; without such means this life ends."""
-        can = self._launcher.capabilities()
-        if can.sleep_path is None or can.wake_path is None:
+        if not self._life.can_sleep:
             raise SleepAsked
         self._enter(EngineState.SLEEPING)
-        await self.leases.wait_idle(self._spec.drain_timeout_s)
-        await self._tell(process, probe, can.sleep_path)
-        self._release_memory()
-        await self._unless_over(process, self._awake.wait())
+        await self._life.fall_asleep()
+        await self._life.unless_over(self._awake.wait())
+        self._wants_sleep = False
+        if self._wants_reload:
+            raise RestartAsked(0.0)
         self._began_s = self._clock.monotonic_s()
         self._enter(EngineState.WARMING)
-        self._claim_memory()
-        await self._tell(process, probe, can.wake_path)
-        try:
-            body = self._launcher.warm_up_body()
-            await self._unless_over(process, probe.generates(body, self._spec.start_timeout_s))
-        except WrongAnswer as wrong:
-            raise Fault(f"after its sleep the engine {wrong}; it is started again") from wrong
-        self.leases.touch()
+        await self._life.wake_up()
         self._enter(EngineState.READY)
-
-    async def _tell(self, process: EngineProcess, probe: EngineProbe, path: str) -> None:
-        if not await self._unless_over(process, probe.tell(path, self._spec.start_timeout_s)):
-            raise Fault(f"the engine refuses {path}; leave sleep_mode out of the recipe, or see the engine's log")
 
     async def _rest(self) -> None:
         """Stay ended until the engine is wanted again or a stop is asked for."""
         self._enter(EngineState.SLEEPING)
-        waits = [asyncio.create_task(event.wait()) for event in (self._awake, self._stop)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        await first_of(self._awake, self._stop)
 
-    async def _unless_over(self, process: EngineProcess, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work`, unless the process ends or a stop is asked for before it is done."""
-        working = asyncio.create_task(work)
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait((working, stopping, process.exited), return_when=asyncio.FIRST_COMPLETED)
-            if self._stop.is_set():
-                raise StopAsked
-            if working.done():
-                return working.result()
-            raise Fault(self._epitaph(process.exited.result()))
-        finally:
-            working.cancel()
-            stopping.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
-
-    async def _drain(self, process: EngineProcess) -> None:
-        """Let running requests finish within the recipe's drain time, those first that the gateway knows of."""
-        self._enter(EngineState.DRAINING)
-        began_s = self._clock.monotonic_s()
-        await self.leases.wait_idle(self._spec.drain_timeout_s)
-        process.terminate(alone=self._launcher.capabilities().drains_on_sigterm)
-        left_s = self._spec.drain_timeout_s - (self._clock.monotonic_s() - began_s)
-        await asyncio.wait((process.exited,), timeout=max(LEAST_GRACE_S, left_s))
+    async def _back_off(self) -> None:
+        """Wait before the next start, unless somebody stops the engine or wants it at once."""
+        self._poke.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._next_start_s - self._clock.monotonic_s())):
+                await first_of(self._poke, self._stop)
 
     def _fail(self, problem: str) -> None:
         self._failures += 1
@@ -407,44 +427,28 @@ class Supervisor:
         level = logging.WARNING if state is EngineState.FAILED else logging.INFO
         extra = {"engine": self.name, "recipe": self._spec.name, "state": state.value, "failures": self._failures}
         logger.log(level, "engine state", extra=extra | ({"error": self._last_error} if self._last_error else {}))
+        if state is EngineState.READY:
+            self._succession.is_ready_again()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         if self._on_change is not None:
             self._on_change(state)
 
-    def _claim_memory(self) -> None:
-        if self._memory is None:
-            return
-        shortfall = self._memory.shortfall(self.name, self._spec.memory_bytes, self._spec.devices)
-        if shortfall is not None:
-            raise Fault(f"{shortfall}; lower memory_bytes, or host fewer engines on this device")
-
-    def _release_memory(self) -> None:
-        if self._memory is not None:
-            self._memory.release(self.name)
-
-    def _port(self) -> int:
-        if self._spec.port is None:
-            return free_port()
-        if not port_is_free(self._spec.port):
-            raise Fault(f"port {self._spec.port} is in use; stop its user, or leave `port` out of the recipe")
-        return self._spec.port
-
-    def _scratch(self) -> Path:
-        """Return the engine's working directory, which is never the source tree."""
-        scratch = self._state_dir / "engines" / self.name
-        scratch.mkdir(parents=True, exist_ok=True)
-        return scratch
+    @property
+    def _folder(self) -> Path:
+        return self._state_dir / "engines"
 
     @property
-    def _record(self) -> Path:
-        return self._state_dir / "engines" / f"{self.name}.json"
+    def _start_file(self) -> Path:
+        return self._folder / f"{self._name}.start"
 
-    def _epitaph(self, status: int) -> str:
-        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-        when = "before it was ready" if self._state is not EngineState.READY else "while serving"
-        return f"the engine {how} {when}{self._last_words()}; see the engine's log"
 
-    def _last_words(self) -> str:
-        last = self._log.last()
-        return f" ({last})" if last else ""
+async def first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

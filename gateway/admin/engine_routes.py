@@ -101,7 +101,7 @@ class EngineAdministration:
             state=supervisor.state.value,
             failures=supervisor.failures,
             restarts=supervisor.restarts,
-            requests=supervisor.leases.count,
+            requests=supervisor.requests,
             retry_after_s=round(supervisor.retry_after_s, 1),
             pid=supervisor.group,
             last_error=supervisor.last_error,

@@ -30,5 +30,5 @@ class EngineMetrics(Collector):
                 state.add_metric((name, one.value), float(engine.state is one))
             failures.add_metric((name,), engine.failures)
             restarts.add_metric((name,), engine.restarts)
-            requests.add_metric((name,), engine.leases.count)
+            requests.add_metric((name,), engine.requests)
         yield from (state, failures, restarts, requests)
