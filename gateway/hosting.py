@@ -14,6 +14,7 @@ from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.supervisor import Supervisor
+from backends.engines.upkeep import Upkeep
 from backends.gate import Gate
 from backends.remote import RemoteBackend, http_transport
 from core.clock import Clock
@@ -43,17 +44,19 @@ class Hosting:
     recipes: Mapping[str, Recipe]
     clock: Clock
     single_tenant: Callable[[], bool]
+    upkeep: Upkeep
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start every engine, in the order of the file, and stop all of them on the way out."""
-        watching = asyncio.create_task(self._keep_prefixes_apart())
+        background = [asyncio.create_task(self._keep_prefixes_apart()), asyncio.create_task(self.upkeep.run())]
         try:
             for supervisor in self.supervisors.values():
                 supervisor.start()
             yield
         finally:
-            watching.cancel()
+            for task in background:
+                task.cancel()
             await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
 
     def deployment(self, hosted: HostedDeployment, salt: Callable[[str], str]) -> Deployment:
@@ -138,4 +141,6 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
         )
         for name, recipe in recipes.items()
     }
-    return Hosting(supervisors, recipes, clock, single_tenant)
+    plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
+    weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
+    return Hosting(supervisors, recipes, clock, single_tenant, Upkeep(supervisors, plans, weights, clock))

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from backends.engines.reload_plan import ReloadPlan
 from backends.protocol import HeaderLists
 from backends.served_model import ModelCheck
 from core.endpoints import CHAT_ALONE, EMBEDDINGS
@@ -22,6 +23,7 @@ from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_setting
 from gateway.listening import ADDRESS, Address, CorsEntry, Edge, TlsEntry, parse_address, parse_edge
 from gateway.measured_prices import measured_price
 from gateway.passed_headers import checked_headers
+from gateway.reload_settings import ReloadEntry, reload_plan
 from gateway.route_map import PATHS, checked_routes
 from gateway.telemetry_settings import TelemetryEntry, TelemetrySettings, telemetry_settings
 from gateway.urls import plain_url
@@ -97,6 +99,7 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, says("Remote: read on for so long when a client goes away, to learn what is billed; 0 cancels.")
     ] = 0
     max_concurrency: Annotated[Count | None, says("Requests at the same time; more wait in the queue.")] = None
+    reload: Annotated[ReloadEntry | None, says("Recipe: when a new process replaces the engine's.")] = None
     abilities: Annotated[AbilitiesEntry, says("What it was measured on.")] = AbilitiesEntry()
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
     max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
@@ -169,6 +172,7 @@ class HostedDeployment:
     price: Price | None
     max_concurrency: int | None = None
     abilities: Abilities = TEXT_ALONE
+    reload: ReloadPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,7 +434,10 @@ def _deployment(
             _hosted_price(entry.recipe, entry.price, file, key, table, state_dir),
             entry.max_concurrency,
             _abilities(entry.abilities),
+            reload_plan(entry.reload, file, f"{key}.reload"),
         )
+    if entry.reload is not None:
+        raise ConfigurationError(file, f"{key}.reload", "only hosted engines are reloaded", "remove the key")
     if entry.backend == "encoder":
         return EncoderDeployment(name, parse_price(entry.price, file, f"{key}.price", table=table))
     if entry.model is None:

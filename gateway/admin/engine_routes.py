@@ -1,6 +1,6 @@
-"""`/admin/engines`: the engines of this gateway, what they last wrote, and sleep and wake."""
+"""`/admin/engines`: the engines of this gateway, what they last wrote, and sleep, wake and reload."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from litestar import Router, get, post
@@ -16,10 +16,19 @@ from gateway.hosting import Hosting
 LAST = -1
 
 
+class ReloadRow(Struct, frozen=True):
+    """How far an engine's last reload came; `problem` says why it failed, with the old process serving on."""
+
+    stage: str
+    number: int
+    problem: str | None
+
+
 class EngineRow(Struct, frozen=True):
     """One engine: its deployment's name, its recipe, and where it is in its life.
 
-    `failures` are those in a row; `retry_after_s` estimates when it can answer; `requests` are under way.
+    `failures` are those in a row; `retry_after_s` estimates when it can answer; `requests` are under way; `generation`
+    counts the processes that became ready, of which the present one has been for `ready_s` seconds.
     """
 
     name: str
@@ -36,6 +45,9 @@ class EngineRow(Struct, frozen=True):
     retry_after_s: float
     pid: int | None
     last_error: str | None
+    generation: int
+    ready_s: float
+    reload: ReloadRow
 
 
 class Engines(Struct, frozen=True):
@@ -81,6 +93,13 @@ class EngineAdministration:
             supervisor.wake()
         return self._row(name)
 
+    async def reload(self, request: AdminRequest, name: str) -> EngineRow:
+        """Replace the engine's process by a new one without failing a request; the row says how far it came."""
+        supervisor = self._find(name)
+        async with self.changes.recording(actor_of(request), "engine.reload", name):
+            supervisor.reload()
+        return self._row(name)
+
     def _find(self, name: str) -> Supervisor:
         supervisor = self.hosting.supervisors.get(name)
         if supervisor is None:
@@ -105,6 +124,9 @@ class EngineAdministration:
             retry_after_s=round(supervisor.retry_after_s, 1),
             pid=supervisor.group,
             last_error=supervisor.last_error,
+            generation=supervisor.generation,
+            ready_s=round(supervisor.ready_s, 1),
+            reload=ReloadRow(**asdict(supervisor.reloading)),
         )
 
 
@@ -127,4 +149,8 @@ def engine_router(engines: EngineAdministration) -> Router:
     async def wake(request: AdminRequest, name: str) -> EngineRow:
         return await engines.wake(request, name)
 
-    return Router("/admin/engines", route_handlers=[listing, logs, sleep, wake], tags=["engines"])
+    @post("/{name:str}/reload", opt=OPERATOR, status_code=200, summary="Replace an engine's process while it serves")
+    async def reload(request: AdminRequest, name: str) -> EngineRow:
+        return await engines.reload(request, name)
+
+    return Router("/admin/engines", route_handlers=[listing, logs, sleep, wake, reload], tags=["engines"])

@@ -1,19 +1,28 @@
-"""`headgate engines list | logs | sleep | wake`: the engines that a running gateway hosts."""
+"""`headgate engines list | logs | reload | sleep | wake`: the engines that a running gateway hosts."""
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
 
+if TYPE_CHECKING:
+    from gateway.admin.client import AdminClient
+
 FOLLOW_S = 0.5
+RELOAD_POLL_S = 0.2
+RELOAD_WORDS = {
+    "starting": "the new process starts and warms up; the old one serves",
+    "draining": "the new process serves; the old one finishes its requests",
+    "in place": "there is room for one process only: drained, then started anew",
+}
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
     """Register the command."""
     parser = subparsers.add_parser(
         "engines",
-        help="show the engines of the running gateway and what they wrote, let them sleep, wake them",
+        help="show the engines of the running gateway and what they wrote, reload them, let them sleep",
         description="Talks to the admin listener of the running gateway with the admin key file.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -37,7 +46,16 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         action.add_argument("name", metavar="NAME", help="the engine's deployment")
         action.set_defaults(run=run_change)
         add_json(action)
-    for action in (listing, logs, sleep, wake):
+    reload = actions.add_parser(
+        "reload",
+        help="replace an engine's process by a new one without failing a request",
+        epilog="example: headgate engines reload large-full",
+    )
+    reload.add_argument("name", metavar="NAME", help="the engine's deployment")
+    reload.add_argument("--no-wait", action="store_true", help="only ask for it, and do not follow how far it comes")
+    add_json(reload)
+    reload.set_defaults(run=run_reload)
+    for action in (listing, logs, sleep, wake, reload):
         action.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
         add_config(action)
 
@@ -74,6 +92,45 @@ def run_change(arguments: argparse.Namespace) -> int:
     with open_client(arguments.config, arguments.admin_url) as client:
         row = client.post(f"/admin/engines/{_quoted(arguments.name)}/{arguments.action}", {})
     return _print([row], as_json=arguments.json)
+
+
+def run_reload(arguments: argparse.Namespace) -> int:
+    """Reload an engine and follow how far it comes; 1 when the new process did not become ready."""
+    from rich.console import Console
+
+    from gateway.admin.client import open_client
+
+    with open_client(arguments.config, arguments.admin_url) as client:
+        path = f"/admin/engines/{_quoted(arguments.name)}/reload"
+        before = next((row for row in _rows(client) if row["name"] == arguments.name), None)
+        row = client.post(path, {})
+        if arguments.no_wait or before is None or row["state"] == "sleeping":
+            return _print([row], as_json=arguments.json)
+        with Console(stderr=True).status("asked for") as status:
+            while not _is_over(row, before):
+                status.update(RELOAD_WORDS.get(row["reload"]["stage"], row["state"]))
+                time.sleep(RELOAD_POLL_S)
+                row = next(row for row in _rows(client) if row["name"] == arguments.name)
+    _print([row], as_json=arguments.json)
+    is_done = row["generation"] > before["generation"]
+    if not is_done and not arguments.json and row["reload"]["problem"]:
+        Console().print(f"{row['name']}: {row['reload']['problem']}", markup=False, highlight=False)
+    return 0 if is_done else 1
+
+
+def _is_over(row: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Tell whether the reload is done or failed, also where a failed engine was merely started."""
+    if row["reload"]["number"] > before["reload"]["number"]:
+        stage: str = row["reload"]["stage"]
+        return stage in ("done", "failed")
+    started: bool = row["generation"] > before["generation"]
+    failed: bool = row["failures"] > before["failures"]
+    return before["state"] != "ready" and (started or failed)
+
+
+def _rows(client: "AdminClient") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = client.get("/admin/engines")["engines"]
+    return rows
 
 
 def _quoted(name: str) -> str:

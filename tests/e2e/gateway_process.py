@@ -112,9 +112,12 @@ def write_configuration(folder: Path, operator: str, tenants: dict[str, str]) ->
 
 @contextmanager
 def run_gateway(
-    folder: Path, *, scheme: str = "http", verify: ssl.SSLContext | bool = True
+    folder: Path, *, scheme: str = "http", verify: ssl.SSLContext | bool = True, until: str = "/readyz"
 ) -> Iterator[RunningGateway]:
-    """Serve the configuration in `folder` on free ports until the block ends; it must stop cleanly."""
+    """Serve the configuration in `folder` on free ports until the block ends; it must stop cleanly.
+
+    It begins once the path `until` is answered 200.
+    """
     port, admin_port = unused_port(), unused_port()
     arguments = ["serve", "--port", str(port), "--admin-port", str(admin_port)]
     with (folder / "gateway.log").open("wb") as log:
@@ -123,7 +126,7 @@ def run_gateway(
         )
         running = RunningGateway(f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", folder, process)
         try:
-            _wait_ready(running, verify)
+            _wait_ready(running, verify, until)
             yield running
         finally:
             stop(process)
@@ -151,13 +154,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
-def _wait_ready(running: RunningGateway, verify: ssl.SSLContext | bool) -> None:
+def _wait_ready(running: RunningGateway, verify: ssl.SSLContext | bool, path: str) -> None:
     give_up_at_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up_at_s:
         if running.process.poll() is not None:
             break
         try:
-            if httpx.get(f"{running.url}/readyz", trust_env=False, verify=verify).status_code == httpx.codes.OK:
+            if httpx.get(f"{running.url}{path}", trust_env=False, verify=verify).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass

@@ -105,6 +105,24 @@ def test_an_unknown_engine_is_answered_with_the_known_ones(gateway: RunningGatew
     assert "There is no engine 'nope'; this gateway hosts: small-int4, large-full, crashing." in refused.stderr
 
 
+def test_a_reload_is_followed_to_its_end_and_on_record(gateway: RunningGateway) -> None:
+    before = engines(gateway)["large-full"]
+    (row,) = json.loads(run(gateway, "reload", "large-full", "--json"))
+    assert row["generation"] == int(str(before["generation"])) + 1
+    assert row["pid"] != before["pid"]
+    assert row["reload"]["stage"] == "done"
+    assert text_of(ask(gateway, gateway.key("lenient"), "What is 48 plus 37?", model="large")) == "85"
+    assert "engine.reload" in headgate("audit", "show", "--json", folder=gateway.folder).stdout
+
+
+def test_a_reload_that_fails_says_why(gateway: RunningGateway) -> None:
+    refused = headgate(
+        "engines", "reload", "crashing", "--admin-url", gateway.admin_url, folder=gateway.folder, check=False
+    )
+    assert refused.returncode == 1
+    assert "no luck" in refused.stdout
+
+
 def test_a_sleeping_engine_wakes_for_a_request_of_its_tier(gateway: RunningGateway) -> None:
     key = gateway.key("lenient")
     assert run(gateway, "sleep", "large-full")
