@@ -44,6 +44,11 @@ class Rung:
     tier: str
     offers: tuple[Offer, ...]
 
+    @property
+    def fits(self) -> bool:
+        """Tell whether one of them may take the request."""
+        return any(offer.fits for offer in self.offers)
+
 
 def output_cap(facts: RequestFacts, policy: TenantPolicy, deployment: DeploymentSnapshot) -> int:
     """Return the output tokens (per choice) that bound the worst case.
@@ -79,12 +84,13 @@ def build_ladder(facts: RequestFacts, policy: EffectivePolicy, registry: Registr
             ladder = _tier_rungs(facts, policy.tenant_policy, registry, named=tier)
         case DeploymentTarget(deployment):
             ladder = _deployment_rungs(facts, policy, registry, deployment)
-        case RuledTarget(_, str()):
-            ladder = _tier_rungs(facts, policy.tenant_policy, registry, named=None)
+        case RuledTarget(_, str() as tier):
+            rungs = _tier_rungs(facts, policy.tenant_policy, registry, named=None)
+            ladder = tuple(_ruled(facts, rung) if rung.tier == tier else rung for rung in rungs)
         case RuledTarget(_, names):
             rules = policy.tenant_policy
             listed = (_rung(facts, rules, registry, registry.tier_of(name), (name,)) for name in names)
-            ladder = tuple(rung for rung in listed if rung.offers)
+            ladder = tuple(_ruled(facts, rung) for rung in listed if rung.offers)
     named = named_tier(policy.target)
     if named is not None and all(rung.tier != named for rung in ladder):
         ladder = ()
@@ -143,6 +149,12 @@ def _unguarded(facts: RequestFacts, dearest: Rung) -> Rung:
     """Return the dearest tier, which takes what no other was measured on, as long as its windows hold it."""
     offers = (replace(offer, guard=_beyond(facts, offer.deployment)) for offer in dearest.offers)
     return Rung(dearest.tier, tuple(offers))
+
+
+def _ruled(facts: RequestFacts, rung: Rung) -> Rung:
+    """Return what a rule names, free of every guard but the window: what does not go into it nobody can answer."""
+    offers = (replace(offer, guard=_outside(facts, offer.deployment)) for offer in rung.offers)
+    return Rung(rung.tier, tuple(offers))
 
 
 def _deployment_rungs(
@@ -210,8 +222,13 @@ def guard_of(facts: RequestFacts, deployment: DeploymentSnapshot) -> Reason | No
 
 
 def _beyond(facts: RequestFacts, deployment: DeploymentSnapshot) -> Reason | None:
-    measured, window = deployment.abilities.measured_context_tokens, deployment.context_tokens
-    is_long = measured is not None and facts.input_tokens > measured
-    if is_long or (window is not None and facts.input_tokens + (facts.max_tokens or 0) > window):
+    measured = deployment.abilities.measured_context_tokens
+    if measured is not None and facts.input_tokens > measured:
         return Reason.GUARD_CONTEXT
-    return None
+    return _outside(facts, deployment)
+
+
+def _outside(facts: RequestFacts, deployment: DeploymentSnapshot) -> Reason | None:
+    window = deployment.context_tokens
+    is_outside = window is not None and facts.input_tokens + (facts.max_tokens or 0) > window
+    return Reason.GUARD_CONTEXT if is_outside else None

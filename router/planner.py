@@ -1,7 +1,9 @@
 """Decide which deployments answer a request, in which order, and why: pure, deterministic, first rule that binds wins.
 
-1. An explicit tier or deployment is kept (`requested`), and so is what a rule of the policy says (`rule`). A request
-   that is held out for comparison goes to the dearest tier (`holdout`), from where money and readiness may move it.
+1. An explicit tier or deployment is kept (`requested`), and so is what a rule of the policy says (`rule`), except that
+   a prompt which the windows of the rule's deployments do not hold goes to the next one whose window does, in the
+   rule's list or in the tiers above (`guard_context`); a list is never left. A request that is held out for comparison
+   goes to the dearest tier (`holdout`), from where money and readiness may move it.
 2. Otherwise guards that hold without being written raise a request to the first tier with a deployment that was
    measured on what it asks for: media, tools, JSON, its script, its length (`guard_*`). The dearest takes what is left.
    A session that holds its tier keeps it, unless a guard raises it (`session`).
@@ -73,7 +75,8 @@ def make_plan(
     else:
         rung = next(index for index, rung in enumerate(ladder) if rung.tier == explored)
         wanted = Wanted(rung, _guarded(ladder)[0], Reason.EXPLORE, explicit=False)
-    affordable = [affordable_offers(rung, standing) for rung in ladder]
+    fitting_only = isinstance(policy.target, RuledTarget) and ladder[wanted.rung].fits
+    affordable = [affordable_offers(rung, standing, fitting_only=fitting_only) for rung in ladder]
     rung, reason = within_budget(wanted, affordable, standing)
     chosen, first, reason = ready(wanted, rung, reason, affordable, rules)
     steps = with_fallbacks(wanted, chosen, first, affordable, standing, rules)
@@ -115,10 +118,11 @@ def _wanted(
     guard, guard_reason = _guarded(ladder)
     if policy.target == AutoTarget(held_out=True):
         return Wanted(len(ladder) - 1, guard, Reason.HOLDOUT, explicit=False)
+    if isinstance(policy.target, RuledTarget):
+        return _ruled(policy.target, ladder, guard)
     if not isinstance(policy.target, AutoTarget):
         rung = _named_rung(policy.target, ladder)
-        reason = Reason.RULE if isinstance(policy.target, RuledTarget) else Reason.REQUESTED
-        return Wanted(rung, min(rung, guard), reason, explicit=True)
+        return Wanted(rung, min(rung, guard), Reason.REQUESTED, explicit=True)
     held = _held_rung(pin, ladder)
     if held is not None:
         reason = Reason.SESSION if guard_reason is None or held > guard else guard_reason
@@ -129,6 +133,19 @@ def _wanted(
         return Wanted(guard, guard, guard_reason, explicit=False)
     reason = _binding(speakers[guard:], choice, scale, complexity, steering)
     return Wanted(choice.rung, guard, reason, explicit=False)
+
+
+def _ruled(target: RuledTarget, ladder: tuple[Rung, ...], guard: int) -> Wanted:
+    """Return the rule's rung, or the next one whose windows hold the prompt where the rule's own do not.
+
+    Where none does, the dearest tier or the first deployment of the list is asked: the estimate may be too high.
+    """
+    named = _named_rung(target, ladder)
+    last = len(ladder) - 1 if isinstance(target.use, str) else named
+    rung = next((index for index in range(named, len(ladder)) if ladder[index].fits), last)
+    if rung == named:
+        return Wanted(rung, min(rung, guard), Reason.RULE, explicit=True)
+    return Wanted(rung, rung, Reason.GUARD_CONTEXT, explicit=True)
 
 
 def _binding(
@@ -152,7 +169,8 @@ def _weighing(
 ) -> Weighing:
     def spared(option: Option) -> Exclusion | None:
         if (wanted.explicit or wanted.reason is Reason.HOLDOUT) and option.rung != wanted.rung:
-            return "not_asked"
+            was_raised = wanted.reason is Reason.GUARD_CONTEXT and option.rung < wanted.rung
+            return "guard" if was_raised and not option.offer.fits else "not_asked"
         if option.rung < wanted.lowest:
             return "guard"
         if wanted.reason is Reason.SESSION and option.rung != wanted.rung:
@@ -191,5 +209,5 @@ def _guarded(ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:
     The dearest tier takes what no other may: nobody else is left to ask.
     """
     top = len(ladder) - 1
-    lowest = next((index for index, rung in enumerate(ladder) if any(offer.fits for offer in rung.offers)), top)
+    lowest = next((index for index, rung in enumerate(ladder) if rung.fits), top)
     return lowest, ladder[lowest - 1].offers[0].guard if lowest else None

@@ -19,9 +19,13 @@ class Wanted:
     explicit: bool
 
 
-def affordable_offers(rung: Rung, standing: Standing) -> tuple[Offer, ...]:
-    """Return the offers that fit the free budget; those whose window is too small only when no other is there."""
-    roomy = tuple(offer for offer in rung.offers if offer.fits) or rung.offers
+def affordable_offers(rung: Rung, standing: Standing, *, fitting_only: bool = False) -> tuple[Offer, ...]:
+    """Return the offers that fit the free budget; those that a guard speaks against only when no other is there.
+
+    With `fitting_only` they are left out even then: another rung has one that fits.
+    """
+    fitting = tuple(offer for offer in rung.offers if offer.fits)
+    roomy = fitting if fitting_only else fitting or rung.offers
     if standing.free_nano_usd is not None and standing.free_nano_usd <= 0 and standing.when_exhausted != "small_only":
         return ()
     free = _free_nano_usd(standing, [rung.tier])

@@ -317,6 +317,43 @@ def test_deployments_of_a_rule_are_tried_in_its_order_whatever_their_tier() -> N
     assert (made.reason, names(made), made.degraded_from) == (Reason.RULE, ["l", "s"], None)
 
 
+def test_a_rule_for_a_tier_does_not_send_a_prompt_to_a_window_that_cannot_hold_it() -> None:
+    tiers = registry([deployment("s", 1, context_tokens=100)], [deployment("l", 10, context_tokens=10_000)])
+    made = plan(chat("word " * 200), policy(RuledTarget("mail", "small")), tiers=tiers)
+    assert (made.tier, made.reason, names(made)) == ("large", Reason.GUARD_CONTEXT, ["l"])
+    assert plan(rules=policy(RuledTarget("mail", "small")), tiers=tiers).reason is Reason.RULE
+    assert made.weighing is not None
+    assert {one.deployment: one.excluded_by for one in made.weighing.candidates}["s"] == "guard"
+
+
+def test_a_rule_prefers_the_deployment_of_its_tier_whose_window_holds_the_prompt() -> None:
+    small = [deployment("narrow", 1, context_tokens=100), deployment("wide", 1, context_tokens=10_000)]
+    made = plan(
+        chat("word " * 200, tools=[{"type": "function"}]),
+        policy(RuledTarget("mail", "small")),
+        tiers=registry(small, [deployment("l", 10)]),
+    )
+    assert (made.tier, made.reason, names(made)) == ("small", Reason.RULE, ["wide", "l"])
+
+
+def test_a_rule_of_deployments_skips_those_whose_window_is_too_small_and_is_never_left() -> None:
+    tiers = registry(
+        [deployment("s", 1, context_tokens=100)], [deployment("l", 10, context_tokens=10_000)], [deployment("h", 100)]
+    )
+    made = plan(chat("word " * 200), policy(RuledTarget("mail", ("s", "l"))), tiers=tiers)
+    assert (made.reason, names(made)) == (Reason.GUARD_CONTEXT, ["l"])
+    alone = plan(chat("word " * 200), policy(RuledTarget("mail", ("s",))), tiers=tiers)
+    assert (alone.reason, names(alone)) == (Reason.RULE, ["s"])
+
+
+def test_a_rule_waives_the_measured_range_as_it_does_every_guard_but_the_window() -> None:
+    short = deployment("s", 1, context_tokens=8_000, abilities=Abilities(measured_context_tokens=100))
+    made = plan(
+        chat("word " * 200), policy(RuledTarget("mail", "small")), tiers=registry([short], [deployment("l", 10)])
+    )
+    assert (made.tier, made.reason) == ("small", Reason.RULE)
+
+
 def test_a_rule_of_deployments_that_are_all_gone_is_told() -> None:
     with pytest.raises(ModelNotFound):
         plan(rules=policy(RuledTarget("mail", ("gone",))))
