@@ -3,9 +3,10 @@
     python -m benchmarks.router_abuse [--json benchmarks/results/router_abuse.json]
 
 The attacker knows the weights and asks the router as often as it likes: of the 20 words that argue most for large, it
-adds one after the other, each time the one that sends most easy prompts to the large model. The trigger is searched on
-some easy prompts and measured on others. `bundled`: generated questions that the small tier can do, at the default
-quality of .5. `general`: prompts of the shared data above the median score, at the threshold that sends 30 % to large.
+adds up to eight one after the other, each time the one that sends most easy prompts to the large model. The trigger is
+searched on some easy prompts and measured on others. `bundled`: generated questions that the small tier can do, at the
+default quality of .5. `general`: prompts of the shared data above the median score, at the threshold that sends 30 % to
+large.
 Beside it: the same attack on a router that judges each prompt as a whole, and the same words put after the prompt.
 """
 
@@ -32,7 +33,7 @@ Place = Literal["before", "after"]
 Scorer = Callable[[str, Vectors], float]
 
 CANDIDATES: Final = 20
-STEPS: Final = 4
+STEPS: Final = 8
 EASY_FAMILIES: Final = frozenset(("greet", "copy", "sort", "add1", "fact_head"))
 LARGE_SHARE: Final = 0.3
 
@@ -108,8 +109,9 @@ def judged_as_a_whole(weights: PairWeights) -> Scorer:
 
     def score(text: str, vector: Vectors) -> float:
         spoken = weights.text.score_view(text_views(text).whole)
+        trust = weights.reach.trust_at(weights.reach.nearness(vector))
         z = weights.both.at((spoken + weights.vector.score(vector)) / 2.0)
-        return float(1.0 / (1.0 + np.exp(-(weights.prior + weights.reach.trust(vector) * (z - weights.prior)))))
+        return float(1.0 / (1.0 + np.exp(-(weights.prior + trust * (z - weights.prior)))))
 
     return score
 

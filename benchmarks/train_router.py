@@ -30,6 +30,7 @@ BUNDLED_RECIPE: Final = Recipe(
     monotone=False,
     gain_share=0.0,
     vector_limit=0.1,
+    far_sense=0.0,
     stem_share=0.0,
     group_rows=10_000,
     least_trust=0.5,

@@ -2,8 +2,8 @@
 
 The score is the mean of two linear models, turned into log-odds by Platt scaling and drawn towards the base rate where
 the embedding lies far from the training data; a small fixed slope for length and marks of reasoning is added, which
-counts everywhere. It never fails a request: without an embedding the text head speaks alone, without text the base
-rate does, and the source says which.
+counts everywhere and most where the data are far. It never fails a request: without an embedding the text head speaks
+alone, without text the base rate does, and the source says which.
 """
 
 import math
@@ -95,10 +95,8 @@ class PairModel:
         if vector is None:
             p = _probability(self._line.at(weights.text_alone.at(spoken) + sense))
             return Score(p, 1.0, views.cut_chars, weights.output_tokens(views))
-        log_odds = weights.both.at(weights.joined(spoken, weights.vector.score(vector)))
-        trust = weights.reach.trust(vector)
-        kept = weights.prior + trust * (log_odds - weights.prior) + sense
-        return Score(_probability(self._line.at(kept)), trust, views.cut_chars, weights.output_tokens(views))
+        log_odds, trust = weights.log_odds(spoken, sense, vector)
+        return Score(_probability(self._line.at(log_odds)), trust, views.cut_chars, weights.output_tokens(views))
 
 
 def _probability(log_odds: float) -> float:

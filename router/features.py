@@ -4,8 +4,9 @@ The text is capped first, so that the time is bounded: a very long prompt keeps 
 a multiple-choice question offers are left out: models learn "multiple choice" from them and then fail on every other
 format (whole tasks held out, pooled APGR of the text head .45 with them and .57 without).
 
-A prompt is looked at three times: whole, without its head, and its tail alone. The judge takes the view in which it is
-easiest, so that words put before a prompt cannot make it look hard (benchmarks/results/router_abuse.json).
+A prompt is looked at several times: whole, without its head, its tail alone, and, where a few words weigh much, without
+its first 1, 2, 4 and 8 words. The judge takes the view in which it is easiest, so that words put before a prompt cannot
+make it look hard (benchmarks/results/router_abuse.json).
 """
 
 import math
@@ -31,7 +32,10 @@ HEAD_WORDS = 30
 TAIL_SHARE = 4
 TAIL_WORDS = 4
 VIEWS = ("whole", "body", "tail")
-FEATURES_VERSION = "2"
+STRIPPED_WORDS = (1, 2, 4, 8)
+STRIPPED_BELOW_WORDS = 200
+"""Longer prompts are not stripped word by word: a few words put before them move no score."""
+FEATURES_VERSION = "3"
 
 LEXICAL_NAMES = (
     "log_chars",
@@ -141,17 +145,23 @@ class TextFeatures:
 
 @dataclass(frozen=True, slots=True)
 class TextViews:
-    """A prompt in each of VIEWS, and how many characters the cap left out of its middle."""
+    """A prompt in each of VIEWS, without a few of its first words, and how many characters the cap left out."""
 
     whole: TextFeatures
     body: TextFeatures
     tail: TextFeatures
+    stripped: tuple[TextFeatures, ...]
     cut_chars: int
 
     @property
     def each(self) -> tuple[TextFeatures, ...]:
-        """Return the views in the order of VIEWS."""
-        return self.whole, self.body, self.tail
+        """Return all views, those of VIEWS first and in their order."""
+        return self.whole, self.body, self.tail, *self.stripped
+
+    @property
+    def headless(self) -> tuple[TextFeatures, ...]:
+        """Return the views that lack nothing but words at the beginning."""
+        return self.body, *self.stripped
 
 
 def capped(text: str) -> tuple[str, int]:
@@ -178,12 +188,14 @@ def text_views(text: str) -> TextViews:
     whole = _features(plain, longest, cut_chars)
     n_words = len(plain.split())
     if n_words < 2:
-        return TextViews(whole, whole, whole, cut_chars)
+        return TextViews(whole, whole, whole, (), cut_chars)
     head_words = min(n_words // 2, HEAD_WORDS)
     body = _features(plain.split(None, head_words)[-1], longest, cut_chars)
     tail_words = min(max(n_words // TAIL_SHARE, TAIL_WORDS), n_words - head_words)
     tail = _features(_last_words(plain, tail_words), longest, cut_chars)
-    return TextViews(whole, body, tail, cut_chars)
+    few = [words for words in STRIPPED_WORDS if words < head_words and n_words < STRIPPED_BELOW_WORDS]
+    stripped = tuple(_features(plain.split(None, words)[-1], longest, cut_chars) for words in few)
+    return TextViews(whole, body, tail, stripped, cut_chars)
 
 
 def _last_words(text: str, n: int) -> str:

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
-from router.features import BUCKETS, LEXICAL_NAMES, VIEWS, Floats, TextFeatures, text_views, without_options
+from router.features import (
+    BUCKETS,
+    LEXICAL_NAMES,
+    STRIPPED_WORDS,
+    VIEWS,
+    Floats,
+    TextFeatures,
+    TextViews,
+    text_views,
+    without_options,
+)
 from router.outcomes import Outcome
 from router.scoring import Embed, Vectors, small_suffices
 from router.weights import LEXICAL_LIMIT, SENSE_LIMIT, Reach, TextHead, VectorHead
@@ -75,6 +85,7 @@ class Recipe:
         gain_share: share of "what escalation gains" in the target; the rest is "small suffices".
         part_share: weight of the views that lack a part of the prompt, against the whole.
         vector_limit: how far below the text's score the vector may draw the mean (in its deviations).
+        far_sense: how many times more `sense_weight` counts where the training data do not reach at all.
         stem_share: weight of the embedding without offered answers, for prompts that offer any.
         group_rows: beyond this many rows a group's weight grows with the square root.
         centroids: how many describe the reach of the training data.
@@ -88,7 +99,8 @@ class Recipe:
     monotone: bool = True
     gain_share: float = 0.5
     part_share: float = 0.5
-    vector_limit: float = 0.6
+    vector_limit: float = 0.3
+    far_sense: float = 3.0
     stem_share: float = 0.5
     group_rows: int = 200
     centroids: int = 256
@@ -105,9 +117,14 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All rows: their text in each of VIEWS, vectors and vectors of stems (n, d), targets, weights and folds (n,)."""
+    """All rows: their text in each of VIEWS, vectors and vectors of stems (n, d), targets, weights and folds (n,).
+
+    `stripped` are further views without a few first words (those of a row that lacks one repeat its body); they are
+    scored, but not learnt from, which would teach little new at twice the time.
+    """
 
     views: tuple[View, ...]
+    stripped: tuple[View, ...]
     vectors: Vectors
     stems: Vectors
     target: Doubles
@@ -127,7 +144,7 @@ class Heads:
 
 def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
     """Measure and embed every prompt; those that offer answers are embedded a second time without them."""
-    looked = [text_views(row.query).each for row in rows]
+    looked = [text_views(row.query) for row in rows]
     stems = [without_options(row.query) for row in rows]
     offering = [index for index, row in enumerate(rows) if len(stems[index]) < 0.97 * len(row.query)]
     vectors = embed([row.query for row in rows])
@@ -138,7 +155,8 @@ def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
     gain = np.array([row.large_score - row.small_score for row in rows])
     sizes = Counter(row.group for row in rows)
     return Table(
-        views=tuple(_view(features) for features in zip(*looked, strict=True)),
+        views=tuple(_view(views) for views in zip(*((one.whole, one.body, one.tail) for one in looked), strict=True)),
+        stripped=tuple(_view(views) for views in zip(*(_all_stripped(one) for one in looked), strict=True)),
         vectors=vectors,
         stems=stem_vectors,
         target=(1.0 - recipe.gain_share) * suffices + recipe.gain_share * (1.0 - gain) / 2.0,
@@ -146,6 +164,10 @@ def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
         weight=np.array([_group_weight(sizes[row.group], recipe) if row.group else 1.0 for row in rows]),
         fold=np.array([_fold(row) for row in rows]),
     )
+
+
+def _all_stripped(views: TextViews) -> tuple[TextFeatures, ...]:
+    return views.stripped + (views.body,) * (len(STRIPPED_WORDS) - len(views.stripped))
 
 
 def _view(features: Sequence[TextFeatures]) -> View:
@@ -240,7 +262,8 @@ def _weighted_terms(head: TextHead, terms: sparse.csr_matrix) -> sparse.csr_matr
 
 def text_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:
     """Return what `head.score` gives for each of the rows, all at once."""
-    return np.asarray(np.max([_view_scores(head, view, rows) for view in table.views], axis=0), np.float64)
+    views = (*table.views, *table.stripped)
+    return np.asarray(np.max([_view_scores(head, view, rows) for view in views], axis=0), np.float64)
 
 
 def _view_scores(head: TextHead, view: View, rows: Rows) -> Doubles:
@@ -291,11 +314,11 @@ def _reach(vectors: Vectors, recipe: Recipe, rounds: int = 8) -> Reach:
 
 def sense_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:
     """Return what `head.sense` gives for each of the rows, all at once."""
-    whole, body = (
+    whole, *headless = (
         np.asarray(_standardised(head, view.lexical[rows]) @ head.sense_coef, np.float64)
-        for view in (table.views[0], table.views[BODY])
+        for view in (table.views[0], table.views[BODY], *table.stripped)
     )
-    return np.asarray(np.maximum(whole, body - SENSE_LIMIT), np.float64)
+    return np.asarray(np.maximum(whole, np.max(headless, axis=0) - SENSE_LIMIT), np.float64)
 
 
 def sigmoid(z: Doubles) -> Doubles:

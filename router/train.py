@@ -90,7 +90,8 @@ def train_pair(
 
 def fit_pair(table: Table, recipe: Recipe) -> tuple[PairWeights, Doubles]:
     """Fit scale and calibration on folds, then both heads on all rows; return the weights and (n,) held-out P."""
-    text, vector, sense, trust = _held_out(table, recipe)
+    text, vector, sense, nearness = _held_out(table, recipe)
+    sense = sense * (1.0 + recipe.far_sense * (1.0 - nearness))
     text_scale, vector_scale = float(text.std()) or 1.0, float(vector.std()) or 1.0
     spoken = text / text_scale
     scores = np.maximum((spoken + vector / vector_scale) / 2.0, spoken - recipe.vector_limit)
@@ -99,12 +100,14 @@ def fit_pair(table: Table, recipe: Recipe) -> tuple[PairWeights, Doubles]:
         text=_scaled_text(heads.text, text_scale),
         vector=VectorHead(heads.vector.coef / np.float32(vector_scale), heads.vector.bias / vector_scale),
         vector_limit=recipe.vector_limit,
+        far_sense=recipe.far_sense,
         reach=heads.reach,
         both=_platt(scores, sense, table),
         text_alone=_platt(spoken, sense, table),
         base_rate=float(np.clip(np.average(table.suffices, weights=table.weight), 0.02, 0.98)),
     )
     log_odds = weights.both.slope * scores + weights.both.offset
+    trust = weights.reach.least + (1.0 - weights.reach.least) * nearness
     return weights, sigmoid(weights.prior + trust * (log_odds - weights.prior) + sense)
 
 
@@ -116,16 +119,16 @@ def _metrics(rows: Sequence[Outcome], held_out: Doubles) -> dict[str, float]:
 
 
 def _held_out(table: Table, recipe: Recipe) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    """Return text scores, vector scores, sense and trust of every row by heads fitted on the other folds."""
-    text, vector, sense, trust = (np.zeros(len(table.target)) for _ in range(4))
+    """Return text scores, vector scores, sense and nearness of every row by heads fitted on the other folds."""
+    text, vector, sense, nearness = (np.zeros(len(table.target)) for _ in range(4))
     for fold in np.unique(table.fold):
         inside = np.flatnonzero(table.fold == fold)
         heads = fit_heads(table, np.flatnonzero(table.fold != fold), recipe)
         text[inside] = text_scores(heads.text, table, inside)
         sense[inside] = sense_scores(heads.text, table, inside)
         vector[inside] = table.vectors[inside] @ heads.vector.coef + heads.vector.bias
-        trust[inside] = [heads.reach.trust(one) for one in table.vectors[inside]]
-    return text, vector, sense, trust
+        nearness[inside] = [heads.reach.nearness(one) for one in table.vectors[inside]]
+    return text, vector, sense, nearness
 
 
 def _scaled_text(head: TextHead, scale: float) -> TextHead:

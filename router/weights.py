@@ -72,8 +72,8 @@ class TextHead:
 
     def sense(self, views: TextViews) -> float:
         """Return what length and marks of reasoning say by themselves (log-odds); the head adds SENSE_LIMIT at most."""
-        whole, body = (float(self.standardised(view) @ self.sense_coef) for view in (views.whole, views.body))
-        return max(whole, body - SENSE_LIMIT)
+        whole, *headless = (float(self.standardised(view) @ self.sense_coef) for view in (views.whole, *views.headless))
+        return max(whole, max(headless) - SENSE_LIMIT)
 
     def standardised(self, features: TextFeatures) -> Floats:
         """Return the view's lexical counts in deviations from the training data's mean, clipped."""
@@ -105,10 +105,14 @@ class Reach:
     near: float
     least: float
 
-    def trust(self, vector: Vector) -> float:
-        """Return the share of the log-odds to keep, in [least, 1]; the rest goes to the prior."""
+    def nearness(self, vector: Vector) -> float:
+        """Return how near the training data are, from 0 (at `far` and beyond) to 1."""
         closeness = (float(np.max(self.centroids @ vector)) - self.far) / (self.near - self.far)
-        return self.least + (1.0 - self.least) * min(1.0, max(0.0, closeness))
+        return min(1.0, max(0.0, closeness))
+
+    def trust_at(self, nearness: float) -> float:
+        """Return the share of the learnt log-odds to keep, in [least, 1]; the rest goes to the prior."""
+        return self.least + (1.0 - self.least) * nearness
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,14 @@ class PairWeights:
     """Everything that scoring needs; both heads are scaled alike, so that their mean is the mean of equals.
 
     `vector_limit` is how far below the text's score the vector may draw that mean: whoever puts words before a prompt
-    moves its embedding as a whole, while the text is judged in parts.
+    moves its embedding as a whole, while the text is judged in parts. `far_sense` is how many times more the fixed
+    slopes count where the training data do not reach at all.
     """
 
     text: TextHead
     vector: VectorHead
     vector_limit: float
+    far_sense: float
     reach: Reach
     both: Line
     text_alone: Line
@@ -143,6 +149,17 @@ class PairWeights:
     def joined(self, spoken: float, seen: float) -> float:
         """Return the mean of the text's and the vector's score, not further than `vector_limit` below the text's."""
         return max((spoken + seen) / 2.0, spoken - self.vector_limit)
+
+    def log_odds(self, spoken: float, sense: float, vector: Vector) -> tuple[float, float]:
+        """Return the log-odds that the small model suffices, and the trust that the vector's distance earns.
+
+        What was learnt counts less the farther the training data are, and the fixed slopes count more.
+        """
+        nearness = self.reach.nearness(vector)
+        trust = self.reach.trust_at(nearness)
+        learnt = self.both.at(self.joined(spoken, self.vector.score(vector)))
+        fixed = sense * (1.0 + self.far_sense * (1.0 - nearness))
+        return self.prior + trust * (learnt - self.prior) + fixed, trust
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -238,6 +255,7 @@ def _arrays(weights: PairWeights) -> dict[str, NDArray[np.generic]]:
         "sense_coef": text.sense_coef,
         "vector_coef": weights.vector.coef,
         "vector_limit": np.array(weights.vector_limit),
+        "far_sense": np.array(weights.far_sense),
         "biases": np.array([text.bias, weights.vector.bias]),
         "centroids": reach.centroids.astype(np.float16),
         "reach": np.array([reach.far, reach.near, reach.least]),
@@ -280,6 +298,7 @@ def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
         ),
         vector=VectorHead(floats("vector_coef", d), vector_bias),
         vector_limit=float(arrays["vector_limit"].astype(np.float64)),
+        far_sense=float(arrays["far_sense"].astype(np.float64)),
         reach=Reach(floats("centroids", len(arrays["centroids"]), d), far, near, least),
         both=both,
         text_alone=text_alone,

@@ -32,7 +32,7 @@ def test_weights_survive_their_file(tmp_path: Path) -> None:
     loaded, written = load_pair("general", ENCODER, tmp_path)
     np.testing.assert_array_equal(loaded.text.word_coef, weights().text.word_coef)
     assert (loaded.both, loaded.text_alone, loaded.base_rate) == (weights().both, weights().text_alone, 0.8)
-    assert loaded.reach.trust(axis(0)) == weights().reach.trust(axis(0))
+    assert loaded.reach.nearness(axis(0)) == weights().reach.nearness(axis(0))
     assert len(written.weights_sha256) == 64
 
 
