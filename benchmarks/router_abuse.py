@@ -149,7 +149,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     result = {pair: report(pair, args.weights, args.prompts) for pair in args.pair or ("bundled", "general")}
     if args.json:
-        about = {"command": "python -m benchmarks.router_abuse --json FILE", "prompts": args.prompts, "steps": STEPS}
+        about = {
+            "command": "python -m benchmarks.router_abuse --json FILE",
+            "prompts": args.prompts,
+            "steps": STEPS,
+            "candidates": CANDIDATES,
+        }
         args.json.write_text(json.dumps({"about": about, "large_share": result}, indent=1) + "\n")
     return 0
 

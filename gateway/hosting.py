@@ -18,8 +18,9 @@ from backends.engines.upkeep import Upkeep
 from backends.gate import Gate
 from backends.remote import RemoteBackend, http_transport
 from core.clock import Clock
-from core.plan import Readiness
+from core.plan import Abilities, Readiness
 from gateway.evaluations import check_evaluated
+from gateway.probed_abilities import abilities_of
 from gateway.settings import HostedDeployment, Settings
 from policies.prices import parse_price
 from policies.safe_yaml import load_yaml
@@ -42,6 +43,7 @@ class Hosting:
 
     supervisors: Mapping[str, Supervisor]
     recipes: Mapping[str, Recipe]
+    abilities: Mapping[str, Abilities]
     clock: Clock
     single_tenant: Callable[[], bool]
     upkeep: Upkeep
@@ -76,7 +78,7 @@ class Hosting:
             ),
             context_tokens=recipe.spec.context_tokens,
             max_output_tokens=recipe.spec.max_output_tokens,
-            abilities=hosted.abilities,
+            abilities=self.abilities[hosted.name],
             local=True,
             gate=Gate(hosted.max_concurrency),
             readiness=lambda: readiness_of(supervisor),
@@ -124,7 +126,8 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
         single_tenant: tells whether there is only one tenant, who may then reuse its own prefixes on any engine.
 
     Raises:
-        ConfigurationError: a recipe is missing or cannot be used, or its model was quantised here and not evaluated.
+        ConfigurationError: a recipe is missing or cannot be used, its model was quantised here and not evaluated, or the
+            file of its probe is broken.
     """
     hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
     recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
@@ -141,6 +144,10 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
         )
         for name, recipe in recipes.items()
     }
+    abilities = {
+        name: abilities_of(one.abilities, recipes[name], settings.state_file.parent) for name, one in hosted.items()
+    }
     plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
     weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
-    return Hosting(supervisors, recipes, clock, single_tenant, Upkeep(supervisors, plans, weights, clock))
+    upkeep = Upkeep(supervisors, plans, weights, clock)
+    return Hosting(supervisors, recipes, abilities, clock, single_tenant, upkeep)

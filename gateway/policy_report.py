@@ -17,6 +17,7 @@ from core.plan import TEXT_ALONE, DeploymentSnapshot, Readiness, RegistrySnapsho
 from core.rules import TenantPolicy
 from gateway.measurements import measured_deployments
 from gateway.policy_examples import rules_without_example
+from gateway.probed_abilities import abilities_of
 from gateway.settings import HostedDeployment, RemoteDeployment, Settings, load_settings
 from policies.abilities import missed_slas
 from policies.checking import CheckedTenant, check_folder
@@ -111,7 +112,8 @@ def _snapshot(settings: Settings, name: str) -> DeploymentSnapshot:
     spec = recipe.spec
     price = deployment.price or recipe_price(recipe)
     limits = (spec.context_tokens, spec.max_output_tokens)
-    return DeploymentSnapshot(name, spec.model, price, Readiness.READY, *limits, abilities=deployment.abilities)
+    abilities = abilities_of(deployment.abilities, recipe, settings.state_file.parent)
+    return DeploymentSnapshot(name, spec.model, price, Readiness.READY, *limits, abilities=abilities)
 
 
 def recipe_price(recipe: Recipe) -> Price:

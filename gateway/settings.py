@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from backends.declared_abilities import UNDECLARED, DeclaredAbilities
 from backends.engines.reload_plan import ReloadPlan
 from backends.protocol import HeaderLists
 from backends.served_model import ModelCheck
 from core.endpoints import CHAT_ALONE, EMBEDDINGS
 from core.errors import ConfigurationError
-from core.facts import Script
 from core.money import Price
 from core.plan import TEXT_ALONE, Abilities
 from gateway.cache_settings import CacheSettings, CacheStateEntry, cache_settings
@@ -57,18 +57,6 @@ class AdminEntry(Struct, frozen=True, forbid_unknown_fields=True):
     key_file: Annotated[str, says("File of the admin key, made on first start.")] = "var/admin.key"
 
 
-class AbilitiesEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a deployment below the dearest tier may be asked for; it is ruled out for what is not said here."""
-
-    tools: Annotated[bool, says("It calls tools as it should.")] = False
-    json: Annotated[bool, says("It keeps to JSON formats.")] = False
-    media: Annotated[bool, says("It takes images and audio.")] = False
-    scripts: Annotated[tuple[Script, ...], says("The scripts of the languages that it was measured in.")] = ("latin",)
-    measured_context_tokens: Annotated[
-        Tokens | None, says("The longest prompt that it was measured on; its whole window if left out.")
-    ] = None
-
-
 class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One deployment: either a recipe that we host, or a remote server."""
 
@@ -100,7 +88,7 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     max_concurrency: Annotated[Count | None, says("Requests at the same time; more wait in the queue.")] = None
     reload: Annotated[ReloadEntry | None, says("Recipe: when a new process replaces the engine's.")] = None
-    abilities: Annotated[AbilitiesEntry, says("What it was measured on.")] = AbilitiesEntry()
+    abilities: Annotated[DeclaredAbilities, says("What it was measured on.")] = UNDECLARED
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
     max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
 
@@ -165,13 +153,13 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class HostedDeployment:
-    """A deployment that the gateway hosts by a recipe; a price overrides the recipe's."""
+    """A deployment that the gateway hosts by a recipe; price and abilities go before the recipe's own."""
 
     name: str
     recipe: str
     price: Price | None
     max_concurrency: int | None = None
-    abilities: Abilities = TEXT_ALONE
+    abilities: DeclaredAbilities = UNDECLARED
     reload: ReloadPlan | None = None
 
 
@@ -343,6 +331,11 @@ def state_folder(path: Path, environ: Mapping[str, str] = os.environ) -> Path:
     return (path.resolve().parent / _state_path(convert(written, str, file, "state"), file)).parent
 
 
+def state_folder_or_default(path: Path) -> Path:
+    """Return the folder of the state; that of the default state where there is no operator's file."""
+    return state_folder(path) if path.exists() else Path("var")
+
+
 def load_policy_set(settings: Settings) -> PolicySet:
     """Read the tenants' policies against the tiers and deployments of `settings`."""
     return load_policies(settings.policies, settings.known, settings.environment)
@@ -433,7 +426,7 @@ def _deployment(
             entry.recipe,
             _hosted_price(entry.recipe, entry.price, file, key, table, state_dir),
             entry.max_concurrency,
-            _abilities(entry.abilities),
+            entry.abilities,
             reload_plan(entry.reload, file, f"{key}.reload"),
         )
     if entry.reload is not None:
@@ -461,12 +454,8 @@ def _deployment(
         probe=entry.probe,
         drain_s=entry.drain_s,
         max_concurrency=entry.max_concurrency,
-        abilities=_abilities(entry.abilities),
+        abilities=entry.abilities.over(TEXT_ALONE),
     )
-
-
-def _abilities(entry: AbilitiesEntry) -> Abilities:
-    return Abilities(**msgspec.structs.asdict(entry))
 
 
 def _hosted_price(

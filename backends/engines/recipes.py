@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args, get_type_hints
 
 import msgspec
 
+from backends.declared_abilities import UNDECLARED, DeclaredAbilities
 from backends.engines.launcher import EngineSpec, Precision
 from backends.engines.weights_store import resolve_weights
 from core.errors import ConfigurationError
@@ -67,6 +68,9 @@ class _RecipeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     allow_unevaluated: Annotated[
         bool, says("Let a model that `headgate models quantize` made take traffic without a passed evaluation.")
     ] = False
+    abilities: Annotated[
+        DeclaredAbilities, says("What a tier below the dearest may be asked for, in place of what the probe found.")
+    ] = UNDECLARED
     options: Annotated[dict[str, object], says("What only this kind of engine understands.")] = msgspec.field(
         default_factory=dict
     )
@@ -85,6 +89,7 @@ class Recipe:
     hub: HubSource | None = None
     weights_digest: str | None = None
     allow_unevaluated: bool = False
+    abilities: DeclaredAbilities = UNDECLARED
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -122,6 +127,7 @@ def load_recipe(name_or_path: str | Path, read_yaml: Callable[[Path], object]) -
         hub=parsed.hub,
         weights_digest=parsed.weights_digest,
         allow_unevaluated=parsed.allow_unevaluated,
+        abilities=parsed.abilities,
     )
 
 

@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.commands import models_eval
 from gateway.commands.options import Subparsers, add_config, add_json
+
+if TYPE_CHECKING:
+    from backends.engines.recipes import Recipe
+    from gateway.probed_abilities import ProbedAbilities
 
 CONVERT_PYTHON = Path(".venv-convert/bin/python")
 PRECISIONS = ("int4", "int8", "fp16")
@@ -25,11 +29,15 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         "check",
         help="check recipes and their weights",
         description="Checks all that can be checked without starting an engine: the recipe, the program, the weights "
-        "and their precision, the memory. Exit code 2 and one line for what cannot be used.",
-        epilog="example: headgate models check bundled-small-int4",
+        "and their precision, the memory. Exit code 2 and one line for what cannot be used. With --probe the engine is "
+        "then started by itself and asked for tool calls, JSON, answers in several scripts, and facts from longer and "
+        "longer prompts; what it can do is kept beside the state and read at the next start of the gateway.",
+        epilog="example: headgate models check bundled-small-int4 --probe",
     )
     check.add_argument("recipe", nargs="+", help=RECIPE_HELP)
     check.add_argument("--digests", action="store_true", help="read every file and compare it with what was pulled")
+    check.add_argument("--probe", action="store_true", help="start the engine and measure what it can do")
+    add_config(check)
     add_json(check)
     check.set_defaults(run=run_check)
     pull = actions.add_parser(
@@ -85,11 +93,14 @@ def run_list(arguments: argparse.Namespace) -> int:
     from backends.engines.recipes import load_recipe, recipe_names
     from gateway.evaluation_tables import verdict_text
     from gateway.evaluations import evaluation_of
+    from gateway.probed_abilities import probed_abilities
+    from gateway.settings import state_folder_or_default
     from policies.safe_yaml import load_yaml
 
     recipes = [load_recipe(name, load_yaml) for name in arguments.recipe or recipe_names()]
-    state_dir = models_eval.state_dir(arguments.config)
+    state_dir = state_folder_or_default(arguments.config)
     evaluations = {recipe.name: evaluation_of(recipe, state_dir) for recipe in recipes}
+    probed = {recipe.name: probed_abilities(recipe, state_dir) for recipe in recipes}
     if arguments.json:
         return _json(
             [
@@ -105,19 +116,28 @@ def run_list(arguments: argparse.Namespace) -> int:
                     "weights": str(recipe.spec.model_dir),
                     "installed": recipe.spec.model_dir.exists(),
                     "evaluation": evaluations[recipe.name],
+                    "abilities": recipe.abilities,
+                    "probed": probed[recipe.name],
                 }
                 for recipe in recipes
             ]
         )
     table = Table(title="recipes")
-    for column in ("recipe", "engine", "weights", "memory", "present", "evaluated"):
+    for column in ("recipe", "engine", "weights", "memory", "present", "evaluated", "probed"):
         table.add_column(column, no_wrap=column in ("recipe", "engine"), overflow="fold")
     for recipe in recipes:
         spec = recipe.spec
         present = "yes" if spec.model_dir.exists() else "pull" if recipe.hub is not None else "no"
         memory = f"{spec.memory_bytes / 2**30:.1f} GiB on {', '.join(spec.devices)}"
+        found = probed[recipe.name]
         table.add_row(
-            recipe.name, recipe.engine, spec.precision, memory, present, verdict_text(evaluations[recipe.name])
+            recipe.name,
+            recipe.engine,
+            spec.precision,
+            memory,
+            present,
+            verdict_text(evaluations[recipe.name]),
+            "no" if found is None else found.summary,
         )
     Console().print(table)
     return 0
@@ -129,17 +149,43 @@ def run_check(arguments: argparse.Namespace) -> int:
     from gateway.model_checks import check_recipe
     from policies.safe_yaml import load_yaml
 
-    rows = []
+    rows: list[object] = []
     for name in arguments.recipe:
         recipe = load_recipe(name, load_yaml)
         checked = check_recipe(recipe, digests=arguments.digests)
-        rows.append(checked)
+        if not arguments.probe:
+            rows.append(checked)
         if not arguments.json:
             spec = recipe.spec
             files = f", {checked.verified_files} files as pulled" if arguments.digests else ""
             digest = f" ({checked.digest}{files})" if checked.digest else ""
             print(f"{recipe.name}: {spec.model} at {spec.precision} in {spec.model_dir} can be started{digest}")
+        if arguments.probe:
+            rows.append(_probe(recipe, arguments.config, quiet=arguments.json))
     return _json(rows) if arguments.json else 0
+
+
+def _probe(recipe: "Recipe", config: Path, *, quiet: bool) -> "ProbedAbilities":
+    """Measure what a recipe's model can do, keep it beside the state and tell it."""
+    import asyncio
+
+    from rich.console import Console
+
+    from core.clock import SystemClock
+    from gateway.probed_abilities import probe_recipe, probed_file, write_probed
+    from gateway.settings import state_folder_or_default
+
+    console = Console(stderr=True, quiet=quiet)
+    with console.status(f"starting {recipe.name}") as status:
+        telling = probe_recipe(recipe, SystemClock(), lambda step: status.update(f"probing {recipe.name}: {step}"))
+        probed = asyncio.run(telling)
+    path = probed_file(state_folder_or_default(config), recipe.name)
+    write_probed(path, probed)
+    if not quiet:
+        for missed in probed.missed:
+            print(f"  missed {missed.ability}: {missed.prompt!r} gave {missed.came}")
+        print(f"{recipe.name}: passed {probed.summary} ({probed.asked} requests); kept in {path}")
+    return probed
 
 
 def run_pull(arguments: argparse.Namespace) -> int:

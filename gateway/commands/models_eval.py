@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gateway.evaluation_tables import evaluation_json, print_evaluation
     from gateway.evaluations import evaluation_file, keep_evaluation
     from gateway.model_evaluating import Effort
+    from gateway.settings import state_folder_or_default
 
     least = Thresholds(arguments.least_accuracy, arguments.least_agreement)
     if arguments.gate and least == Thresholds():
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         result = asyncio.run(evaluate(asker, subject, reference, least))
     file = None
     if subject.recipe is not None:
-        file = evaluation_file(subject.recipe, state_dir(arguments.config))
+        file = evaluation_file(subject.recipe, state_folder_or_default(arguments.config))
         keep_evaluation(file, result)
     if arguments.json:
         print(evaluation_json(result))
@@ -102,13 +103,6 @@ def suite_of(arguments: argparse.Namespace) -> "Suite":
     bundled = SOURCE_ROOT / "backends" / "bundled" / "suite.jsonl"
     path = bundled if arguments.suite == BUNDLED else Path(arguments.suite)
     return load_suite(path).only(frozenset(arguments.family))
-
-
-def state_dir(config: Path) -> Path:
-    """Return the folder of the state, `var` where there is no operator's file."""
-    from gateway.settings import state_folder
-
-    return state_folder(config) if config.exists() else Path("var")
 
 
 @contextmanager

@@ -174,6 +174,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     from gateway.measured_prices import measured_file
     from gateway.price_measuring import Effort, measure
     from gateway.price_tables import measured_json, print_measured
+    from gateway.settings import state_folder_or_default
     from policies.measured_price import measured_text, parse_measured
     from policies.safe_yaml import load_yaml
 
@@ -182,7 +183,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     if hourly_usd is None:
         mend = "add for example --hourly-usd 0.08, or hourly_usd to the recipe"
         raise ConfigurationError(f"recipe {recipe.name}", "hourly_usd", "nobody says what an hour costs", mend)
-    out = arguments.out or measured_file(_state_folder(arguments.config), recipe.name)
+    out = arguments.out or measured_file(state_folder_or_default(arguments.config), recipe.name)
     with TemporaryDirectory(prefix="headgate-measure-") as folder:
         effort = Effort(concurrency=arguments.concurrency)
         measured, samples = asyncio.run(measure(recipe, hourly_usd, effort, Path(folder), SystemClock()))
@@ -194,12 +195,6 @@ def run_measure(arguments: argparse.Namespace) -> int:
     else:
         print_measured(measured, f"went into {out}")
     return 0
-
-
-def _state_folder(config: Path) -> Path:
-    from gateway.settings import state_folder
-
-    return state_folder(config) if config.exists() else Path("var")
 
 
 def _own_file(config: Path) -> Path:
