@@ -126,8 +126,8 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
         single_tenant: tells whether there is only one tenant, who may then reuse its own prefixes on any engine.
 
     Raises:
-        ConfigurationError: a recipe is missing or cannot be used, its model was quantised here and not evaluated, or the
-            file of its probe is broken.
+        ConfigurationError: a recipe is missing or cannot be used, its model was quantised here and not evaluated,
+            or the file of its probe is broken.
     """
     hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
     recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
