@@ -1,6 +1,7 @@
 """Engines of a running gateway through its commands, `/readyz` and `/metrics`: sleep, wake, logs, and a crash loop."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,15 +82,15 @@ def test_the_list_tells_every_engines_state(gateway: RunningGateway) -> None:
 
 
 def test_a_crash_loop_shows_in_the_list_readyz_and_metrics_while_others_serve(gateway: RunningGateway) -> None:
-    until(lambda: engines(gateway)["crashing"]["failures"] == 2)
+    until(lambda: int(str(engines(gateway)["crashing"]["failures"])) >= 2)
     error = str(engines(gateway)["crashing"]["last_error"])
     assert error.startswith("recipe crashing: the engine exited with status 3 before it was ready (error: no luck)")
     ready = httpx.get(f"{gateway.url}/readyz", trust_env=False)
     assert ready.status_code == 200
-    assert ready.json()["failing"]["crashing"]["failures"] == 2
+    assert ready.json()["failing"]["crashing"]["failures"] >= 2
     assert "no luck" not in ready.text
-    assert 'headgate_engine_state{engine="crashing",state="failed"} 1.0' in gateway.metrics()
-    assert 'headgate_engine_failures{engine="crashing"} 2.0' in gateway.metrics()
+    until(lambda: 'headgate_engine_state{engine="crashing",state="failed"} 1.0' in gateway.metrics())
+    assert re.search(r'headgate_engine_failures\{engine="crashing"\} [2-9]', gateway.metrics())
     assert text_of(ask(gateway, gateway.key("lenient"), "What is 48 plus 37?", model="large")) == "85"
 
 

@@ -44,7 +44,7 @@ price: {input_usd_per_m: 1, output_usd_per_m: 1}
 prefix_caching: false
 expected_start_s: 3
 options:
-  command: [PYTHON, FAKE, --port, "{port}", --model, MODEL, --frames, "8", --gap-s, "0.01", --load-s, "LOAD"]
+  command: [PYTHON, FAKE, --port, "{port}", --model, MODEL, --frames, "8", --gap-s, "0.01", --load-until, "LOADED"]
 """
 POLICY = "tenant: NAME\ncache: {enabled: false}\nsla: {small: {ttft_ms: 1000}}\nwhen_loading: HOW\n"
 
