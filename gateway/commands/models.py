@@ -1,10 +1,10 @@
-"""`headgate models list | check | pull | convert | warm | eval`: recipes of hosted engines and their weights."""
+"""`headgate models list | check | pull | convert | warm | eval | quantize`: hosted models."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.commands import models_eval
+from gateway.commands import models_eval, models_quantize
 from gateway.commands.options import Subparsers, add_config, add_json
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     warm.set_defaults(run=run_warm)
     _add_convert(actions)
     models_eval.add_parser(actions)
+    models_quantize.add_parser(actions)
 
 
 def _add_convert(actions: "Subparsers[Any]") -> None:
