@@ -154,7 +154,7 @@ def full_precision(order: Order) -> Recipe:
 def recipe_text(order: Order) -> str:
     """Write a recipe of the new weights: what the full-precision one says, at INT4."""
     written = dict(_mapping(load_yaml(order.like.file)))
-    for key in ("hub", "weights_digest", "port", "allow_unevaluated"):
+    for key in ("hub", "weights_digest", "port", "allow_unevaluated", "abilities"):
         written.pop(key, None)
     model = f"{order.like.spec.model}-int4"
     written.update({"weights": f"./{order.out.name}", "precision": "int4", "model": model})

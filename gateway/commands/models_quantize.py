@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gateway.commands.models_eval import add_suite, add_thresholds, progress, state_dir, suite_of
+from gateway.commands.models_eval import add_suite, add_thresholds, progress, suite_of
 from gateway.commands.options import Subparsers, add_config, add_json
 
 CONVERT_PYTHON = Path(".venv-convert/bin/python")
@@ -82,6 +82,7 @@ def _carry_out(arguments: argparse.Namespace, order: Any, prompts: Any, suite: A
     from gateway.evaluations import evaluation_file, keep_evaluation
     from gateway.model_evaluating import Effort
     from gateway.quantizing import full_precision, make
+    from gateway.settings import state_folder_or_default
 
     with progress(1, f"quantising {order.source.name} on {len(prompts)} prompts") as done:
         recipe = make(order, prompts)
@@ -90,7 +91,7 @@ def _carry_out(arguments: argparse.Namespace, order: Any, prompts: Any, suite: A
     with progress(2 * len(suite.tasks), "asking both models") as advance:
         asker = Asker(suite, effort, SystemClock(), advance)
         result = asyncio.run(evaluate(asker, Side(None, recipe), Side(None, full_precision(order)), least))
-    file = evaluation_file(recipe, state_dir(arguments.config))
+    file = evaluation_file(recipe, state_folder_or_default(arguments.config))
     keep_evaluation(file, result)
     if arguments.json:
         print(evaluation_json(result))
