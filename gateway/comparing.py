@@ -28,13 +28,16 @@ Compared = Callable[[Chance, bool], None]
 
 @dataclass(slots=True)
 class Comparing:
-    """Asks the other end on the tenant's account; at most MOST_WAITING at a time, more are dropped."""
+    """Asks the other end on the tenant's account; at most MOST_WAITING at a time, more are dropped.
+
+    `spent` is by tenant: a day and what was spent on it, in nano-USD.
+    """
 
     asking: Asking
     compare: Compare
     clock: Clock
+    spent: dict[str, tuple[date, int]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _spent: dict[str, tuple[date, int]] = field(default_factory=dict)
 
     def begin(
         self,
@@ -71,7 +74,7 @@ class Comparing:
 
     def spent_nano_usd(self, tenant: str) -> int:
         """Return what comparisons have cost the tenant today (UTC)."""
-        day, spent = self._spent.get(tenant, (None, 0))
+        day, spent = self.spent.get(tenant, (None, 0))
         return spent if day == self.clock.now().date() else 0
 
     async def close(self) -> None:
@@ -103,6 +106,6 @@ class Comparing:
 
     def _spend(self, tenant: str, cost_nano_usd: int) -> None:
         spent = self.spent_nano_usd(tenant) + cost_nano_usd
-        self._spent[tenant] = (self.clock.now().date(), spent)
-        if len(self._spent) > MOST_TENANTS:
-            self._spent.pop(next(iter(self._spent)))
+        self.spent[tenant] = (self.clock.now().date(), spent)
+        if len(self.spent) > MOST_TENANTS:
+            self.spent.pop(next(iter(self.spent)))

@@ -46,7 +46,7 @@ from gateway.decisions import Decisions, program_version
 from gateway.feedback import Feedback, Owners
 from gateway.holdout import Holdout
 from gateway.hosting import Hosting, build_hosting
-from gateway.learning import Learning, exploring_secret, load_learners
+from gateway.learning import Learning, exploring_secret, learning_file, load_learners
 from gateway.local_encoder import encoder_deployment
 from gateway.monitoring import Monitoring, build_metrics, build_monitoring, build_sinks, propagation
 from gateway.pipeline import Pipeline
@@ -217,11 +217,10 @@ def build(settings: Settings) -> Gateway:
     control = load_control(control_file, clock, settings.replicas)
     classifier = PairModel.load(settings.pair, embedder.fingerprint)
     calibrations = TenantCalibrations(calibrations_file(settings), classifier.manifest)
-    comparing = Comparing(asking, AnswerComparison(embedder), clock)
-    learned_file = settings.beside("learning").with_suffix(".json")
-    learners = load_learners(learned_file, classifier.version)
+    learners = load_learners(learning_file(settings), classifier.version)
+    comparing = Comparing(asking, AnswerComparison(embedder), clock, learners.spent)
     secret = exploring_secret(pepper)
-    learning = Learning(learners, comparing, lambda: watcher.current, clock, secret, learned_file)
+    learning = Learning(learners, comparing, lambda: watcher.current, clock, secret, learning_file(settings))
     feedback = Feedback(owners, request_log.tenant_of, cache, (outcomes, learning), clock)
     receipt_log = ReceiptLog(
         settings.beside("decisions"), classifier.version, program_version(), settings.telemetry.receipts

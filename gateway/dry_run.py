@@ -10,12 +10,14 @@ from pathlib import Path
 from core.chat import ChatRequest
 from core.errors import HeadgateError
 from core.plan import Complexity, Standing
-from core.rules import AutoTarget
+from core.rules import AutoTarget, TenantPolicy
+from gateway.learning import learned, learning_file, load_learners
 from gateway.policy_report import catalogue, tenant_in_force
 from gateway.request_preview import meaning_of
-from gateway.settings import load_policy_set, load_settings
+from gateway.settings import Settings, load_policy_set, load_settings
 from gateway.tenant_calibrations import TenantCalibrations, calibrations_file
 from router.complexity import PairModel
+from router.context import context_of
 from router.decision import Decision, Inputs, decide
 from router.facts import facts_of
 from router.receipt import Decided, Receipt, receipt_of
@@ -50,12 +52,25 @@ def dry_run(config: Path, asked: Asked) -> Receipt:
     if judged is not None:
         manifest = PairModel.load(settings.pair).manifest
         judged = TenantCalibrations(calibrations_file(settings), manifest).applied(asked.tenant, judged)
+        judged = _learned(settings, policy.tenant_policy, asked.request, judged, router())
     inputs = Inputs(facts, policy, judged, asked.standing, registry)
     try:
         decided: Decision | HeadgateError = decide(inputs)
     except HeadgateError as refusal:
         decided = refusal
     return receipt_of(Decided(asked.request.request_id, asked.at, "", inputs, decided), router(), asked.program)
+
+
+def _learned(
+    settings: Settings, rules: TenantPolicy, request: ChatRequest, judged: Complexity, weights: str
+) -> Complexity:
+    """Return what was learned makes of the score, as a gateway started now would."""
+    learners, text = load_learners(learning_file(settings), weights), request.last_user_text
+    if text is None or not rules.routing.learns or rules.tenant not in learners.tenants:
+        return judged
+    from gateway.offline import embed_texts
+
+    return learned(learners, rules, judged, context_of(judged.p_small_suffices, text, embed_texts([text])[0]))
 
 
 def offline_judge(pair: str) -> tuple[Callable[[ChatRequest], Complexity], Callable[[], str]]:

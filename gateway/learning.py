@@ -9,6 +9,7 @@ is promoted or taken back is on record before it happens; when the audit log can
 import asyncio
 import hashlib
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,16 +20,17 @@ from core.clock import Clock
 from core.errors import ConfigurationError, InvalidRequest, Unavailable, UnknownName
 from core.outcome import Outcome
 from core.plan import Complexity
-from core.rules import AutoTarget, Routing
+from core.rules import AutoTarget, Routing, TenantPolicy
 from gateway.admin.changes import Changes
 from gateway.comparing import Comparing
 from gateway.files import write_whole
 from gateway.retries import RetryWatch
+from gateway.settings import Settings
 from gateway.trace_draft import TraceDraft
 from policies.audit import Actor
 from policies.loading import PolicySet
 from router.chance import Chance, chance_of
-from router.context import context_of
+from router.context import Context, context_of
 from router.exploring import draw_of
 from router.learner import Event, Status, TenantLearner
 from router.learners import Learners
@@ -50,6 +52,7 @@ class Learning:
     file: Path
     retries: RetryWatch = field(default_factory=RetryWatch)
     _due: set[str] = field(default_factory=set)
+    _saving: threading.Lock = field(default_factory=threading.Lock)
 
     def judged(self, draft: TraceDraft, judged: Complexity | None, vector: Vector | None) -> Complexity | None:
         """Return what the promoted router makes of a score, and keep with `draft` what learners see of the request."""
@@ -57,12 +60,8 @@ class Learning:
         if policy is None or judged is None or text is None or not policy.tenant_policy.routing.learns:
             return judged
         rules = policy.tenant_policy
-        context = draft.context = context_of(judged.p_small_suffices, text, vector)
-        learner = self.learners.tenants.get(rules.tenant)
-        if learner is None or learner.promoted is None or learner.tiers != rules.tiers:
-            return judged
-        p = learner.promoted.router.p_small_suffices(context.x)
-        return replace(judged, p_small_suffices=p, source=f"{judged.source};learned:{learner.in_force}")
+        draft.context = context_of(judged.p_small_suffices, text, vector)
+        return learned(self.learners, rules, judged, draft.context)
 
     def draw(self, draft: TraceDraft) -> float | None:
         """Return what decides whether this request explores; None where the policy explores nothing."""
@@ -142,11 +141,7 @@ class Learning:
         """
         if tenant is None:
             return [learner.status(name) for name, learner in sorted(self.learners.tenants.items())]
-        policy = self.policies().get(tenant)
-        if policy is None:
-            raise UnknownName(f"There is no tenant {tenant[:80]!r}.", param="tenant")
-        learner = self._learner(tenant) or TenantLearner(policy.tiers)
-        return [learner.status(tenant)]
+        return [self._known(tenant).status(tenant)]
 
     async def change(self, tenant: str, what: str, actor: Actor, changes: Changes) -> Status:
         """Promote the candidate or take back what is in force, as an administrator asks, on record.
@@ -155,19 +150,16 @@ class Learning:
             InvalidRequest: the evidence does not suffice, or nothing learned is in force.
             UnknownName: the tenant has no policy.
         """
-        (before,) = self.status(tenant)
-        learner, now = self._learner(tenant), self.clock.now()
-        if learner is None:
-            raise InvalidRequest(f"{before.verdict}.".capitalize())
+        learner, now = self._known(tenant), self.clock.now()
         try:
-            async with changes.recording(actor, f"routing.{what}", tenant, before.in_force) as change:
+            async with changes.recording(actor, f"routing.{what}", tenant, learner.in_force) as change:
                 if what == "promote":
                     learner.promote(now, actor.name)
                 else:
                     learner.take_back(now, "rolled_back", actor.name)
                 change.after = learner.in_force
         except ValueError as problem:
-            raise InvalidRequest(f"{problem}.".capitalize()) from problem
+            raise InvalidRequest(f"Refused: {problem}.") from problem
         await asyncio.to_thread(self.save)
         return learner.status(tenant)
 
@@ -176,7 +168,8 @@ class Learning:
         if not self.learners.tenants and not self.file.exists():
             return
         try:
-            write_whole(self.file, self.learners.dump().decode())
+            with self._saving:
+                write_whole(self.file, self.learners.dump().decode())
         except ConfigurationError as problem:
             logger.warning("what was learned was not saved", extra={"problem": str(problem)})
 
@@ -195,12 +188,33 @@ class Learning:
         if chance is not None and learner is not None:
             learner.asked_again(chance)
 
+    def _known(self, tenant: str) -> TenantLearner:
+        """Return the learner of a tenant with a policy, a blank one where nothing was learned; raises UnknownName."""
+        policy = self.policies().get(tenant)
+        if policy is None:
+            raise UnknownName(f"There is no tenant {tenant[:80]!r}.", param="tenant")
+        return self._learner(tenant) or TenantLearner(policy.tiers)
+
     def _learner(self, tenant: str) -> TenantLearner | None:
         return self.learners.tenants.get(tenant)
 
     def _routing(self, tenant: str) -> Routing | None:
         policy = self.policies().get(tenant)
         return None if policy is None else policy.routing
+
+
+def learned(learners: Learners, rules: TenantPolicy, judged: Complexity, context: Context) -> Complexity:
+    """Return what the tenant's promoted router makes of a score; the score where none is in force."""
+    learner = learners.tenants.get(rules.tenant)
+    if learner is None or learner.promoted is None or learner.tiers != rules.tiers:
+        return judged
+    p = learner.promoted.router.p_small_suffices(context.x)
+    return replace(judged, p_small_suffices=p, source=f"{judged.source};learned:{learner.in_force}")
+
+
+def learning_file(settings: Settings) -> Path:
+    """Return the file of what was learned, beside the state."""
+    return settings.beside("learning").with_suffix(".json")
 
 
 def load_learners(file: Path, weights: str) -> Learners:

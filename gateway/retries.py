@@ -24,7 +24,7 @@ Caller = tuple[str, str, str | None]
 class RetryWatch:
     """The last question of each caller (tenant, key, end user); used from the event loop only."""
 
-    key: str = field(default_factory=lambda: secrets.token_hex(16))
+    key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     _last: OrderedDict[Caller, tuple[str, frozenset[int], float]] = field(default_factory=OrderedDict)
 
     def noted(self, caller: Caller, request_id: str, text: str, now_s: float) -> str | None:

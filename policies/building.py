@@ -235,10 +235,6 @@ def _routing(entry: RoutingEntry, tiers: tuple[str, ...], known: Known, refuse: 
     if cascade.from_p > cascade.to_p:
         refuse("routing.cascade.from_p", "is above to_p", "lower it or raise to_p")
     holdout_ratio = _holdout_ratio(entry.holdout_ratio, refuse)
-    if (entry.shadow_ratio > 0) != (entry.shadow_budget_usd is not None):
-        missing = "shadow_budget_usd" if entry.shadow_budget_usd is None else "shadow_ratio"
-        refuse("routing", f"{missing} is missing beside the other of the two", "write both, or neither")
-    budget = entry.shadow_budget_usd
     return Routing(
         entry.quality,
         entry.max_large_share,
@@ -250,10 +246,19 @@ def _routing(entry: RoutingEntry, tiers: tuple[str, ...], known: Known, refuse: 
         holdout_ratio,
         explore_ratio=entry.explore_ratio,
         shadow_ratio=entry.shadow_ratio,
-        shadow_budget_nano_usd=0 if budget is None else _amount(budget, "routing.shadow_budget_usd", refuse),
+        shadow_budget_nano_usd=_shadow_budget(entry, refuse),
         learn_from_retries=entry.learn_from_retries,
         promotion=entry.promotion,
     )
+
+
+def _shadow_budget(entry: RoutingEntry, refuse: _Refuse) -> int:
+    """Return what comparisons may cost; without a limit none may be made."""
+    if (entry.shadow_ratio > 0) != (entry.shadow_budget_usd is not None):
+        missing = "shadow_budget_usd" if entry.shadow_budget_usd is None else "shadow_ratio"
+        refuse("routing", f"{missing} is missing beside the other of the two", "write both, or neither")
+    usd = entry.shadow_budget_usd
+    return 0 if usd is None else _amount(usd, "routing.shadow_budget_usd", refuse)
 
 
 def _holdout_ratio(ratio: float, refuse: _Refuse) -> float:

@@ -22,8 +22,8 @@ from router.context import SIZE, Doubles
 from router.trial import Evidence, Trial, compared_gain, doubly_robust, reach_of, trial_of
 
 ERROR = 0.05
-FIRST_OUTCOMES = 200
-SAID_LIFE, COMPARED_LIFE = 4_000, 500
+LEAST_OUTCOMES = 100
+SAID_LIFE, COMPARED_LIFE = 16_000, 500
 LONGEST_LIFE = 64_000
 COMPARED_WEIGHT = 0.5
 RETRY_WEIGHT = 0.25
@@ -58,6 +58,7 @@ class SavedTenant(msgspec.Struct, frozen=True):
     tiers: tuple[str, ...]
     arms: tuple[SavedArm, ...]
     outcomes: int
+    seen: tuple[int, ...]
     numbered: int
     candidate: SavedVersion | None
     promoted: SavedVersion | None
@@ -100,6 +101,7 @@ class TenantLearner:
 
     tiers: tuple[str, ...]
     bandit: Bandit = field(init=False)
+    seen: dict[str, int] = field(init=False)
     outcomes: int = 0
     numbered: int = 0
     candidate: Version | None = None
@@ -107,7 +109,7 @@ class TenantLearner:
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.bandit = Bandit(self.tiers)
+        self.bandit, self.seen = Bandit(self.tiers), dict.fromkeys(self.tiers, 0)
 
     def said(self, chance: Chance, reward: float, now: datetime) -> None:
         """Learn from a user's word on the answer, in [0, 1]."""
@@ -119,7 +121,7 @@ class TenantLearner:
                     version.trial.said = Bound(reach_of(least))
                 version.trial.note_said(doubly_robust(chance, challenger, quality, reward))
         self.bandit.learn(chance.answered, chance.context.x, reward)
-        self._counted(now, least)
+        self._counted(now, least, chance.answered)
 
     def compared(self, chance: Chance, small_is_right: bool, now: datetime) -> None:
         """Learn from both ends' answers to one request, of which the dearest tier's counts as right."""
@@ -130,11 +132,16 @@ class TenantLearner:
                 version.trial.note_compared(gain)
         for tier, reward in quality.items():
             self.bandit.learn(tier, chance.context.x, reward, COMPARED_WEIGHT)
-        self._counted(now, min(one.propensity for one in chance.allowed))
+        self._counted(now, min(one.propensity for one in chance.allowed), *quality)
 
     def asked_again(self, chance: Chance) -> None:
         """Learn, weakly, that the answer did not do; it is no evidence in a trial."""
         self.bandit.learn(chance.answered, chance.context.x, 0.0, RETRY_WEIGHT)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Return the cheapest and the dearest tier, between which a router decides."""
+        return self.tiers[0], self.tiers[-1]
 
     @property
     def in_force(self) -> int:
@@ -192,7 +199,8 @@ class TenantLearner:
     def verdict(self) -> str:
         """Return in words how the candidate stands."""
         if self.candidate is None:
-            return f"not enough evidence yet: {self.outcomes} outcomes, the first candidate needs {FIRST_OUTCOMES}"
+            ends = " and ".join(f"{self.seen[tier]} of {tier}" for tier in self.ends)
+            return f"not enough evidence yet: outcomes {ends}, a candidate needs {LEAST_OUTCOMES} of each"
         trial = self.candidate.trial
         if trial.is_won:
             return f"candidate {self.candidate.number} is better than what is in force"
@@ -222,6 +230,7 @@ class TenantLearner:
             self.tiers,
             tuple(arm.saved() for arm in self.bandit.arms.values()),
             self.outcomes,
+            tuple(self.seen.values()),
             self.numbered,
             None if self.candidate is None else self.candidate.saved(),
             None if self.promoted is None else self.promoted.saved(),
@@ -239,13 +248,15 @@ class TenantLearner:
             pairs.append((self.promoted, chance.choice(chance.context.p)))
         return pairs
 
-    def _counted(self, now: datetime, least_propensity: float) -> None:
+    def _counted(self, now: datetime, least_propensity: float, *tiers: str) -> None:
         """Freeze a candidate when there is none and enough was learned; begin the watch anew when its time is up."""
         self.outcomes += 1
+        for tier in tiers:
+            self.seen[tier] += 1
         if self.promoted is not None and _is_over(self.promoted):
             old = self.promoted.trial
             self.promoted.trial = Trial(ERROR, Bound(old.said.reach), Bound(old.compared.reach))
-        if self.candidate is None and self.outcomes >= FIRST_OUTCOMES:
+        if self.candidate is None and min(self.seen[tier] for tier in self.ends) >= LEAST_OUTCOMES:
             self.numbered += 1
             alpha = ERROR / (self.numbered * (self.numbered + 1))
             trial = trial_of(alpha, least_propensity or 1.0)
@@ -268,6 +279,7 @@ def restored(saved: SavedTenant) -> TenantLearner:
     learner = TenantLearner(saved.tiers)
     for arm, one in zip(learner.bandit.arms.values(), saved.arms, strict=True):
         arm.restore(one)
+    learner.seen = dict(zip(saved.tiers, saved.seen, strict=True))
     learner.outcomes, learner.numbered, learner.events = saved.outcomes, saved.numbered, list(saved.events)
     learner.candidate = None if saved.candidate is None else _version(saved.candidate)
     learner.promoted = None if saved.promoted is None else _version(saved.promoted)

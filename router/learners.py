@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import date
 
 import msgspec
 
@@ -19,15 +20,20 @@ class _Saved(msgspec.Struct, frozen=True):
     weights: str
     context: int
     tenants: dict[str, SavedTenant]
+    spent: dict[str, tuple[date, int]]
 
 
 @dataclass(slots=True)
 class Learners:
-    """Everything learned with one weight set; `weights` names it. Used from the event loop; `dump` from any thread."""
+    """Everything learned with one weight set, which `weights` names; `spent` is what comparisons cost a tenant, by day.
+
+    Used from the event loop; `dump` from any thread.
+    """
 
     weights: str
     tenants: OrderedDict[str, TenantLearner] = field(default_factory=OrderedDict)
     chances: OrderedDict[str, Chance] = field(default_factory=OrderedDict)
+    spent: dict[str, tuple[date, int]] = field(default_factory=dict)
 
     def of(self, tenant: str, tiers: tuple[str, ...]) -> TenantLearner:
         """Return the tenant's learner; a new one where there is none, or it learned of other tiers."""
@@ -48,7 +54,7 @@ class Learners:
     def dump(self) -> bytes:
         """Return the state as JSON, without texts and without what waits."""
         tenants = {name: learner.saved() for name, learner in [*self.tenants.items()]}
-        return msgspec.json.encode(_Saved(SCHEMA, self.weights, VERSION, tenants))
+        return msgspec.json.encode(_Saved(SCHEMA, self.weights, VERSION, tenants, dict(self.spent)))
 
     def restore(self, dumped: bytes) -> None:
         """Take over what `dump` returned.
@@ -62,3 +68,4 @@ class Learners:
             raise ValueError(f"schema, weights and context {found} instead of {known}")
         for name, one in saved.tenants.items():
             self.tenants[name] = restored(one)
+        self.spent.update(saved.spent)

@@ -11,7 +11,10 @@ import msgspec
 import pytest
 
 from gateway.telemetry.receipt_log import read_receipt
+from router.complexity import PairModel
+from router.learners import Learners
 from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration
+from tests.unit.test_learning import better
 from tests.upstream.process import RunningUpstream
 
 ACME = "tenant: acme\nrouting: {quality: 0, explore_ratio: 0.1}\ncache: {semantic: false}\n"
@@ -121,8 +124,8 @@ def test_answers_are_compared_with_the_other_end_on_the_tenants_account(gateway:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("promote", "--tenant", "acme"), "Not enough evidence yet"),
-        (("rollback", "--tenant", "acme"), "Nothing learned is in force"),
+        (("promote", "--tenant", "acme"), "not enough evidence yet"),
+        (("rollback", "--tenant", "acme"), "nothing learned is in force"),
         (("status", "--tenant", "nobody"), "There is no tenant 'nobody'"),
     ],
 )
@@ -131,3 +134,15 @@ def test_what_cannot_be_done_is_one_line(gateway: RunningGateway, arguments: tup
     assert refused.returncode != 0
     assert says in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def test_the_dry_run_judges_with_what_is_in_force(tmp_path: Path) -> None:
+    operator = REMOTE.format(base_url="http://127.0.0.1:9/v1", small="scripted", large="scripted-large")
+    write_configuration(tmp_path, operator, {"acme": ACME})
+    learners = Learners(PairModel.load("general").version)
+    learners.tenants["acme"] = better()
+    learners.tenants["acme"].promote(learners.tenants["acme"].candidate.frozen_at, "test")  # type: ignore[union-attr]
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "headgate-learning.json").write_bytes(learners.dump())
+    told = headgate("route", "explain", "how far is Oslo", "--tenant", "acme", "--json", folder=tmp_path)
+    assert ";learned:1" in told.stdout

@@ -11,7 +11,7 @@ from router.chance import Allowed, Chance, chance_of
 from router.confidence import Bound
 from router.context import OWN, SIZE, Context, context_of
 from router.decision import Inputs, decide
-from router.learner import ERROR, FIRST_OUTCOMES, TenantLearner
+from router.learner import ERROR, LEAST_OUTCOMES, TenantLearner
 from router.learners import MAX_CHANCES, Learners
 from router.trial import compared_gain, doubly_robust, trial_of
 from tests.planning import EASY, declared, two_tiers
@@ -33,7 +33,7 @@ def chance(
 def learner_with_a_candidate(small: float, large: float) -> TenantLearner:
     """Return a learner whose candidate has seen what both tiers are worth on one kind of request."""
     learner = TenantLearner(TIERS)
-    for _ in range(FIRST_OUTCOMES // 2):
+    for _ in range(LEAST_OUTCOMES):
         learner.said(chance(), small, NOW)
         learner.said(chance(answered="large"), large, NOW)
     assert learner.candidate is not None
