@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,14 @@ def train_bundled() -> Trained:
         data_sha256={BUNDLED_OUTCOMES.name: file_sha256(BUNDLED_OUTCOMES)},
         notes="Outcomes of the two bundled models on generated questions, in wordings that the models were trained on.",
     )
+
+
+def bundled_rows() -> list[Outcome]:
+    """Return the kept outcomes of the two bundled models; the family is the group."""
+    rows = read_outcomes(BUNDLED_OUTCOMES)
+    with gzip.open(BUNDLED_OUTCOMES, "rt") as lines:
+        families = [json.loads(line)["family"] for line in lines]
+    return [replace(row, group=family) for row, family in zip(rows, families, strict=True)]
 
 
 def collect_bundled(path: Path = BUNDLED_OUTCOMES, *, declared: bool = False) -> list[Outcome]:
