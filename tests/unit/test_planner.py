@@ -8,6 +8,7 @@ from core.chat import ChatRequest
 from core.errors import BudgetExhausted, ModelNotFound, Unavailable
 from core.plan import Abilities, Complexity, Plan, Readiness, Reason, RegistrySnapshot, Standing
 from core.rules import DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget, WhenExhausted
+from core.weighing import Pin
 from router.planner import make_plan
 from tests.planning import EASY, HARD, chat, declared, deployment, policy, registry, two_tiers
 
@@ -344,6 +345,19 @@ def test_a_rule_of_deployments_skips_those_whose_window_is_too_small_and_is_neve
     assert (made.reason, names(made)) == (Reason.GUARD_CONTEXT, ["l"])
     alone = plan(chat("word " * 200), policy(RuledTarget("mail", ("s",))), tiers=tiers)
     assert (alone.reason, names(alone)) == (Reason.RULE, ["s"])
+
+
+def test_a_session_does_not_hold_a_deployment_whose_window_its_prompt_has_outgrown() -> None:
+    small = [deployment("narrow", 1, context_tokens=100), deployment("wide", 1, context_tokens=400)]
+    tiers = registry(small, [deployment("l", 10, context_tokens=10_000)])
+
+    def held(words: int) -> Plan:
+        pin = Pin("narrow", held_tier="small")
+        return make_plan(declared(chat("word " * words)), policy(), EASY, Standing(), tiers, pin=pin)
+
+    assert (held(1).reason, names(held(1))[0]) == (Reason.SESSION, "narrow")
+    assert (held(200).reason, names(held(200))) == (Reason.SESSION, ["wide", "l"])
+    assert (held(800).reason, names(held(800))) == (Reason.GUARD_CONTEXT, ["l"])
 
 
 def test_a_rule_waives_the_measured_range_as_it_does_every_guard_but_the_window() -> None:

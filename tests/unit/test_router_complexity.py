@@ -108,6 +108,14 @@ def test_a_fixed_slope_counts_however_far_the_prompt_is(tmp_path: Path) -> None:
         assert shift == pytest.approx(-0.05 * np.log(4), abs=1e-6)
 
 
+def test_a_fixed_slope_counts_more_the_farther_the_training_data_are() -> None:
+    steep = replace(weights(), far_sense=3.0)
+    prior = steep.prior
+    near, far = (steep.log_odds(0.0, -0.5, axis(place))[0] for place in (1, 3))
+    assert near == pytest.approx(-0.5)
+    assert far == pytest.approx(prior + 0.25 * (0.0 - prior) - 0.5 * (1.0 + 3.0))
+
+
 def test_marks_of_reasoning_before_a_prompt_count_little(tmp_path: Path) -> None:
     sloped = np.zeros(len(LEXICAL_NAMES), np.float32)
     sloped[LEXICAL_NAMES.index("log_sentences")] = -5.0

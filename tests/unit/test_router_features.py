@@ -8,6 +8,7 @@ from router.features import (
     HEAD_CHARS,
     HEAD_WORDS,
     LEXICAL_NAMES,
+    STRIPPED_BELOW_WORDS,
     TAIL_CHARS,
     TextFeatures,
     capped,
@@ -77,6 +78,19 @@ def test_the_body_lacks_the_head_and_the_tail_is_the_end() -> None:
 def test_of_a_long_prompt_the_body_lacks_a_bounded_head() -> None:
     words = [f"w{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)]
     assert set(text_views(" ".join(words)).body.buckets) == set(whole(" ".join(words[HEAD_WORDS:])).buckets)
+
+
+@pytest.mark.parametrize(("n", "place"), [(1, 0), (2, 1), (4, 2), (8, 3)])
+def test_so_many_words_before_a_prompt_leave_a_view_of_it_alone(n: int, place: int) -> None:
+    prompt = "tell me who wrote the longest of all the novels that came out in that year"
+    stripped = text_views(f"{'theorem ' * n}{prompt}").stripped[place]
+    assert sorted(stripped.buckets) == sorted(whole(prompt).buckets)
+    assert stripped.lexical == pytest.approx(whole(prompt).lexical)
+
+
+def test_short_and_long_prompts_are_not_stripped_word_by_word_in_vain() -> None:
+    assert text_views("three words only").stripped == ()
+    assert text_views("word " * STRIPPED_BELOW_WORDS).stripped == ()
 
 
 def test_a_single_word_is_all_views_at_once() -> None:
