@@ -223,7 +223,7 @@ async def run_mix(
 def tiers_of(model: PairModel, questions: Sequence[Question]) -> list[str]:
     """Return the tier that a router with these weights chooses at the default quality."""
     texts = [question.prompt for question in questions]
-    return [TIERS[p < DEFAULT_QUALITY] for p in score_texts(model, texts, embed_texts)]
+    return [TIERS[int(p < DEFAULT_QUALITY)] for p in score_texts(model, texts, embed_texts)]
 
 
 def unseen_routers() -> dict[str, PairModel]:
