@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,8 +31,9 @@ def post(gateway: RunningGateway, key: str, body: object, **headers: str) -> htt
 
 
 @pytest.fixture
-def client(gateway: RunningGateway, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=gateway.base_url, api_key=key)
+def client(gateway: RunningGateway, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=key) as client:
+        yield client
 
 
 def test_the_official_sdk_gets_a_plain_answer(client: openai.OpenAI) -> None:
@@ -183,8 +184,10 @@ def test_a_refusal_before_the_request_is_known_is_logged_under_the_id_that_the_c
 def test_an_exhausted_budget_is_429_and_the_sdk_asks_only_once(
     gateway: RunningGateway, upstream: RunningUpstream
 ) -> None:
-    client = openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key("poor"))
-    with pytest.raises(openai.RateLimitError) as refused:
+    with (
+        openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key("poor")) as client,
+        pytest.raises(openai.RateLimitError) as refused,
+    ):
         client.chat.completions.create(model="large", messages=[{"role": "user", "content": "too dear"}])
     assert refused.value.code == "insufficient_quota"
     assert refused.value.response.headers["x-should-retry"] == "false"

@@ -32,13 +32,13 @@ def gateway(upstream: RunningUpstream, tmp_path_factory: pytest.TempPathFactory)
 def test_held_out_requests_go_to_the_dearest_tier_uncached_and_are_recorded(
     gateway: RunningGateway, tmp_path: Path
 ) -> None:
-    client = openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key("acme"), max_retries=0)
     told = {}
-    for _ in range(REQUESTS):
-        answer = client.chat.completions.with_raw_response.create(
-            model="auto", messages=[{"role": "user", "content": "What is a ledger?"}]
-        )
-        told[answer.headers["x-request-id"]] = answer.headers
+    with openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key("acme"), max_retries=0) as client:
+        for _ in range(REQUESTS):
+            answer = client.chat.completions.with_raw_response.create(
+                model="auto", messages=[{"role": "user", "content": "What is a ledger?"}]
+            )
+            told[answer.headers["x-request-id"]] = answer.headers
     held = {id_ for id_, headers in told.items() if headers["x-headgate-reason"] == "holdout"}
     assert 0 < len(held) < REQUESTS
     assert {told[id_]["x-headgate-tier"] for id_ in held} == {"large"}

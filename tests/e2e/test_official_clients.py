@@ -1,5 +1,6 @@
 """The official SDKs of OpenAI and Anthropic, unchanged, against a gateway: text, streams, tools, errors, cancel."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -22,13 +23,15 @@ class City(BaseModel):
 
 
 @pytest.fixture
-def client(gateway: RunningGateway, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
+def client(gateway: RunningGateway, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def claude(gateway: RunningGateway, key: str) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=gateway.url, api_key=key, max_retries=0)
+def claude(gateway: RunningGateway, key: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=gateway.url, api_key=key, max_retries=0) as client:
+        yield client
 
 
 def test_responses_answers_with_text_and_usage(client: openai.OpenAI, upstream: RunningUpstream) -> None:
@@ -146,8 +149,10 @@ def test_messages_errors_have_anthropics_types(gateway: RunningGateway, claude: 
     with pytest.raises(anthropic.NotFoundError) as missing:
         claude.messages.create(model="nope", max_tokens=5, messages=[{"role": "user", "content": "x"}])
     assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
-    stranger = anthropic.Anthropic(base_url=gateway.url, api_key="wrong", max_retries=0)
-    with pytest.raises(anthropic.AuthenticationError):
+    with (
+        anthropic.Anthropic(base_url=gateway.url, api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(anthropic.AuthenticationError),
+    ):
         stranger.messages.create(model="large", max_tokens=5, messages=[{"role": "user", "content": "x"}])
 
 

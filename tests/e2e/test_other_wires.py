@@ -54,8 +54,9 @@ def gateway(upstream: RunningUpstream, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def client(gateway: RunningGateway, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
+def client(gateway: RunningGateway, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0) as client:
+        yield client
 
 
 def post(gateway: RunningGateway, key: str, path: str, body: Any, **headers: str) -> httpx.Response:

@@ -41,8 +41,9 @@ def gateway(upstream: RunningUpstream, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def client(gateway: RunningGateway) -> openai.OpenAI:
-    return openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key("acme"), max_retries=0)
+def client(gateway: RunningGateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key("acme"), max_retries=0) as client:
+        yield client
 
 
 def routed(client: openai.OpenAI, text: str, model: str = "auto", **options: Any) -> tuple[str, str, str]:
@@ -86,10 +87,11 @@ def test_a_tag_that_cannot_be_used_is_told_instead_of_dropped(client: openai.Ope
 
 
 def test_a_key_without_the_rules_tier_is_refused_and_never_served_below_it(gateway: RunningGateway) -> None:
-    narrow = openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key("acme", "--tier", "small"), max_retries=0)
-    assert routed(narrow, "ten")[0] == "small"
-    with pytest.raises(openai.PermissionDeniedError, match="rule 'legal'"):
-        routed(narrow, "eleven", extra_headers={"x-headgate-tags": "legal"})
+    narrow_key = gateway.key("acme", "--tier", "small")
+    with openai.OpenAI(base_url=gateway.base_url, api_key=narrow_key, max_retries=0) as narrow:
+        assert routed(narrow, "ten")[0] == "small"
+        with pytest.raises(openai.PermissionDeniedError, match="rule 'legal'"):
+            routed(narrow, "eleven", extra_headers={"x-headgate-tags": "legal"})
 
 
 def test_policy_test_runs_the_examples_and_check_tells_of_rules_without_one(gateway: RunningGateway) -> None:
