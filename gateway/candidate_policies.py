@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from core.errors import ConfigurationError
 from policies.loading import Known, PolicySet, load_policies
+from policies.safe_yaml import parse_yaml, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,24 @@ class CandidatePolicies:
     folder: Path
     known: Known
     variables: Mapping[str, str | None]
+
+    def at(self, path: Path, tenant: str | None = None) -> PolicySet:
+        """Return what a folder of policies, or one changed file, would put in force; slow.
+
+        Args:
+            path: a policy folder, or a tenant's file as somebody would like it; one without `tenant` is taken for
+                `defaults.yaml`.
+            tenant: whose file it is, where it does not say.
+
+        Raises:
+            ConfigurationError: it cannot be loaded.
+        """
+        if path.is_dir():
+            return load_policies(path, self.known, self.variables)
+        text = read_text(path)
+        written = parse_yaml(text, str(path))
+        named = written.get("tenant") if isinstance(written, dict) else None
+        return self.with_file(tenant or str(named or "defaults"), text)
 
     def with_file(self, tenant: str, text: str) -> PolicySet:
         """Return all policies, with `text` in place of the tenant's file; slow, so call it in a thread.

@@ -20,6 +20,7 @@ COMMANDS = (
     "route",
     "explain",
     "requests",
+    "simulate",
     "models",
     "engines",
 )

@@ -28,6 +28,7 @@ from gateway.hosting import Hosting
 from gateway.learning import Learning
 from gateway.settings import Settings
 from gateway.telemetry.log_reader import LogReader
+from gateway.whatif.live import WhatIf
 from policies.access import AdminAuthenticator
 from policies.audit import AuditLog
 from policies.failures import FailureLimiter
@@ -100,7 +101,13 @@ def build_admin(
     api = AdminApi(
         authenticator=authenticator,
         keys=KeyAdministration(changing, pepper, clock, lambda: watcher.current, tuple(settings.tiers), changes),
-        policies=PolicyAdministration(lambda: watcher.current, watcher.reload, candidates, changes),
+        policies=PolicyAdministration(
+            lambda: watcher.current,
+            watcher.reload,
+            candidates,
+            changes,
+            WhatIf(settings.beside("requests"), settings.beside("decisions"), registry.snapshot, clock),
+        ),
         budgets=BudgetAdministration(
             TreasuryBudgets(treasury, lambda: watcher.current), lambda: watcher.current, changes
         ),

@@ -14,6 +14,7 @@ from core.rules import TenantPolicy
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
 from gateway.admin.changes import Changes
 from gateway.candidate_policies import CandidatePolicies
+from gateway.whatif.comparison import Comparison as Simulation
 from policies.documents import key_text
 from policies.explaining import differences
 from policies.loading import PolicySet
@@ -70,14 +71,28 @@ class Comparison(Struct, frozen=True):
     problem: str | None = None
 
 
+class SimulatedCandidate(Candidate, frozen=True, forbid_unknown_fields=True):
+    """A candidate, and the span of logged requests to replay under it: `24h`, `7d`, `2026-11`, ..."""
+
+    range: Annotated[str, Meta(max_length=40)] = "7d"
+
+
+class Simulated(Struct, frozen=True):
+    """What a candidate would have done with the logged requests, or why it cannot be loaded."""
+
+    result: Simulation | None
+    problem: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyAdministration:
-    """What the policy routes need."""
+    """What the policy routes need; `what_if` replays the log of a span and a tenant under a candidate."""
 
     current: Callable[[], PolicySet]
     reload: Callable[[], Awaitable[ReloadResult]]
     candidates: CandidatePolicies
     changes: Changes
+    what_if: Callable[[PolicySet, str, str], Simulation]
 
     async def reloaded(self, request: AdminRequest) -> Reloaded:
         """Load the folder now.
@@ -104,6 +119,16 @@ class PolicyAdministration:
         found = differences(self.current().policies, candidate.policies)
         return Comparison([ChangeRow(one.tenant, key_text(one.path), one.old, one.new) for one in found])
 
+    def simulate(self, tenant: str, wanted: SimulatedCandidate) -> Simulated:
+        """Replay the tenant's logged requests under the candidate; takes seconds, so call it in a thread."""
+        if self.current().get(tenant) is None:
+            raise UnknownName(f"The tenant {tenant[:64]!r} has no policy.", param="tenant")
+        try:
+            candidate = self.candidates.with_file(tenant, wanted.text)
+            return Simulated(self.what_if(candidate, wanted.range, tenant))
+        except ConfigurationError as problem:
+            return Simulated(None, problem.message)
+
 
 def policy_router(policies: PolicyAdministration) -> Router:
     """Return the routes under `/admin/policies`."""
@@ -124,11 +149,15 @@ def policy_router(policies: PolicyAdministration) -> Router:
     async def compare(tenant: FromPath[str], data: JSONBody[Candidate]) -> Comparison:
         return await asyncio.to_thread(policies.compare, tenant, data.text)
 
+    @post("/{tenant:str}/simulate", opt=VIEWER, status_code=200, summary="Replay logged requests under a changed file")
+    async def simulate(tenant: FromPath[str], data: JSONBody[SimulatedCandidate]) -> Simulated:
+        return await asyncio.to_thread(policies.simulate, tenant, data)
+
     @post("/reload", opt=OPERATOR, status_code=200, summary="Load the folder of policies again")
     async def reload(request: AdminRequest) -> Reloaded:
         return await policies.reloaded(request)
 
-    return Router("/admin/policies", route_handlers=[list_tenants, show, compare, reload], tags=["policies"])
+    return Router("/admin/policies", route_handlers=[list_tenants, show, compare, simulate, reload], tags=["policies"])
 
 
 def policy_view(policy: TenantPolicy) -> dict[str, object]:

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,21 @@ def read_receipt(path: Path, request_id: str) -> bytes | None:
         return None if row is None else _unpacked(row[1], DICTIONARIES[row[0]])
     except (sqlite3.Error, zlib.error, IndexError) as problem:
         raise LogUnreadable(f"{path} cannot be read as a log of decisions ({problem}).") from problem
+
+
+def read_receipts(path: Path, request_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the canonical bytes of the receipts that a log holds of these requests, by request.
+
+    Raises:
+        sqlite3.Error, zlib.error: the file cannot be read.
+    """
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)) as reading:
+        for request_id in request_ids:
+            row = reading.execute(_FIND, (request_id[-16:], request_id)).fetchone()
+            if row is not None:
+                yield request_id, _unpacked(row[1], DICTIONARIES[row[0]])
 
 
 def _packed(content: bytes, dictionary: bytes) -> bytes:
