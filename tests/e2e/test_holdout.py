@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -55,3 +56,32 @@ def test_held_out_requests_go_to_the_dearest_tier_uncached_and_are_recorded(
     assert explained["identical"]
     decision = explained["decision"]
     assert (decision["inputs"]["policy"]["asked"], decision["outcome"]["reason"]) == ("holdout", "holdout")
+
+
+def test_the_log_is_replayed_under_another_policy_by_command_and_by_the_admin_listener(
+    gateway: RunningGateway, tmp_path: Path
+) -> None:
+    assert len(gateway.request_rows(REQUESTS)) >= REQUESTS
+    candidate = ACME.replace("quality: 0, holdout_ratio: 0.5", "quality: 1")
+    (tmp_path / "candidate.yaml").write_text(candidate)
+    command = ("simulate", "--log", "requests", "--policy", str(tmp_path / "candidate.yaml"), "--json")
+    (told,) = json.loads(headgate(*command, folder=gateway.folder).stdout)["tenants"]
+    assert told["then"]["requests"] == REQUESTS
+    assert told["then"]["cost_nano_usd"] == sum(row["cost_nano_usd"] for row in gateway.request_rows(REQUESTS))
+    assert told["now"]["shares"]["large"]["value"] == 1.0
+    key = (gateway.folder / "var" / "admin.key").read_text().strip()
+    answer = httpx.post(
+        f"{gateway.admin_url}/admin/policies/acme/simulate",
+        headers={"authorization": f"Bearer {key}"},
+        json={"text": candidate, "range": "24h"},
+        timeout=60,
+        trust_env=False,
+    )
+    assert answer.json()["result"]["tenants"][0]["then"] == told["then"]
+    wrong = httpx.post(
+        f"{gateway.admin_url}/admin/policies/acme/simulate",
+        headers={"authorization": f"Bearer {key}"},
+        json={"text": "tenant: acme\nrouting: {qualty: 1}"},
+        trust_env=False,
+    )
+    assert "qualty" in wrong.json()["problem"]

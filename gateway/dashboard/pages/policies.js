@@ -1,10 +1,41 @@
 // The policies in force, the folder's state, and what a changed file would change.
-import { html, useLoad, useRef, useState, Loaded, Panel, Table, Problem } from '/dashboard/lib/ui.js';
+import { html, useLoad, useRef, useState, Loaded, Panel, Table, Problem, usd, count, percent } from '/dashboard/lib/ui.js';
 import { get, post } from '/dashboard/lib/api.js';
+
+const SPANS = ['24h', '7d', '30d', 'all'];
+const between = (one, shown) => (one.low === null ? 'too few requests' : `${shown(one.low)} to ${shown(one.high)}`);
+
+/** Then and now of one tenant: what was logged, and what the candidate would have come to. */
+function Simulated({ result }) {
+  const [one] = result.tenants;
+  if (!one) return html`<p class="problem" role="alert">${result.notes.join('; ')}</p>`;
+  const ratio = (value) => percent(value, 1);
+  const rows = [
+    ['Cost', one.then.cost_nano_usd, one.now.cost_nano_usd, usd],
+    ...Object.entries(one.now.shares).map(([tier, share]) => [`Answered by ${tier}`, one.then.shares[tier], share, ratio]),
+    ...(one.now.sla_attainment ? [['Within SLA', one.then.sla_attainment, one.now.sla_attainment, ratio]] : []),
+    ['Cache hits', one.then.hits, one.now.hits, count], ['Refused', one.then.refused, one.now.refused, count],
+  ];
+  return html`<${Table} label="Then and now" rows=${rows} columns=${[
+    { name: 'Figure', of: (row) => row[0] }, { name: 'Then', number: true, of: (row) => row[3](row[1]) },
+    { name: 'Now', number: true, of: (row) => row[3](row[2].value) }, { name: '95 % interval', number: true, of: (row) => between(row[2], row[3]) },
+  ]} /><p class="summary">${count(one.then.requests)} requests replayed; ${percent(one.kept_ratio, 1)} stay as they were, ${count(one.imputed)} decisions imputed. ${result.notes.join('. ')}.</p>`;
+}
 
 function Compare({ tenants }) {
   const [found, setFound] = useState(null);
   const [error, setError] = useState(null);
+  const [replayed, setReplayed] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const span = useRef(null);
+  const simulate = async () => {
+    setBusy(true);
+    try {
+      setReplayed(await post(`/admin/policies/${encodeURIComponent(tenant.current.value)}/simulate`, { text: text.current.value, range: span.current.value }));
+      setError(null);
+    } catch (problem) { setError(problem); }
+    setBusy(false);
+  };
   const tenant = useRef(null), text = useRef(null);
   const compare = async (event) => {
     event.preventDefault();
@@ -18,9 +49,12 @@ function Compare({ tenants }) {
       <label>Tenant <select ref=${tenant}>${tenants.map((one) => html`<option value=${one.tenant}>${one.tenant}</option>`)}</select></label>
       <label for="candidate">The tenant's file as you would like it</label>
       <textarea id="candidate" ref=${text} rows="8" spellcheck="false" placeholder=${'tenant: acme\nrouting: {quality: 0.8}'}></textarea>
-      <div><button type="submit">Compare with what is in force</button></div>
+      <div><button type="submit">Compare with what is in force</button> <button type="button" disabled=${busy} onClick=${simulate}>${busy ? 'Replaying…' : 'Simulate on logged requests'}</button>
+        <label>of <select ref=${span}>${SPANS.map((one) => html`<option value=${one} selected=${one === '7d'}>${one}</option>`)}</select></label></div>
     </form>
     <${Problem} error=${error} />
+    ${replayed?.problem && html`<p class="problem" role="alert">${replayed.problem}</p>`}
+    ${replayed?.result && html`<div role="status"><${Simulated} result=${replayed.result} /></div>`}
     ${found?.problem && html`<p class="problem" role="alert">${found.problem}</p>`}
     ${found && !found.problem && html`<div role="status"><${Table} label="Changes" rows=${found.changes} empty="Nothing would change." columns=${[
       { name: 'Tenant', of: (one) => one.tenant }, { name: 'Key', of: (one) => html`<code>${one.key}</code>` },
