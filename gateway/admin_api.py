@@ -31,6 +31,7 @@ from gateway.admin.insight_routes import Insight, insight_router
 from gateway.admin.key_routes import KeyAdministration, key_router
 from gateway.admin.learning_routes import learning_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
+from gateway.admin.report_routes import Reporting, report_router
 from gateway.admin.state_routes import StoreProbe, state_router
 from gateway.decisions import Decisions
 from gateway.feedback import Feedback
@@ -58,6 +59,7 @@ class AdminApi:
     decisions: Decisions
     changes: Changes
     insight: Insight
+    reporting: Reporting
     dashboard: Dashboard
     probe: StoreProbe
     exposition: Callable[[], tuple[bytes, str]]
@@ -89,6 +91,7 @@ def admin_app(api: AdminApi) -> Litestar:
             decision_router(api.decisions),
             state_router(api.probe, api.changes),
             insight_router(api.insight),
+            report_router(api.reporting),
             dashboard_router(api.dashboard),
         ],
         guards=[AdminGate(api.authenticator, api.dashboard.sessions)],

@@ -19,6 +19,7 @@ COMMANDS = (
     "prices",
     "route",
     "explain",
+    "report",
     "requests",
     "simulate",
     "models",

@@ -17,6 +17,7 @@ from gateway.admin.engine_routes import EngineAdministration
 from gateway.admin.insight_routes import Insight
 from gateway.admin.key_routes import KeyAdministration
 from gateway.admin.policy_routes import PolicyAdministration
+from gateway.admin.report_routes import Reporting, Verified
 from gateway.admin.session import Sessions
 from gateway.admin.state_routes import StoreProbe
 from gateway.admin.treasury import TreasuryBudgets
@@ -97,6 +98,7 @@ def build_admin(
     changes = Changes(log)
     changing = _store_for_threads(settings, keys, files)
     candidates = CandidatePolicies(settings.policies, settings.known, settings.environment)
+    budgets = TreasuryBudgets(treasury, lambda: watcher.current)
     authenticator = AdminAuthenticator(owner_key, keys, pepper, clock, failures)
     api = AdminApi(
         authenticator=authenticator,
@@ -108,9 +110,7 @@ def build_admin(
             changes,
             WhatIf(settings.beside("requests"), settings.beside("decisions"), registry.snapshot, clock),
         ),
-        budgets=BudgetAdministration(
-            TreasuryBudgets(treasury, lambda: watcher.current), lambda: watcher.current, changes
-        ),
+        budgets=BudgetAdministration(budgets, lambda: watcher.current, changes),
         cache=CacheAdministration(cache, lambda: watcher.current, changes, save_evidence),
         feedback=feedback,
         engines=EngineAdministration(hosting, changes),
@@ -118,11 +118,25 @@ def build_admin(
         decisions=decisions,
         changes=changes,
         insight=Insight(LogReader(settings.beside("requests")), clock, registry),
+        reporting=Reporting(
+            settings.beside("requests"), lambda: watcher.current, budgets.balances, _verified(cache, watcher), clock
+        ),
         dashboard=Dashboard(load_assets(), Sessions(pepper, clock), authenticator),
         probe=probe(changing),
         exposition=exposition,
     )
     return Admin(admin_app(api), files.close, changes)
+
+
+def _verified(cache: CacheControl, watcher: PolicyWatcher) -> Verified:
+    """Return what tells of a tenant's judged hits: how many, how many were wrong, and the bound on wrong ones."""
+
+    def tell(tenant: str) -> tuple[int, int, float] | None:
+        rates = {name: policy.cache.max_false_hit_rate for name, policy in watcher.current.policies.items()}
+        found = (one for one in cache.cache.evidence.reports(rates, frozenset()) if one.tenant == tenant)
+        return next(((one.judged, one.wrong, one.bound) for one in found if one.requests), None)
+
+    return tell
 
 
 def _store_for_threads(settings: Settings, keys: KeyStore, files: ExitStack) -> KeyStore:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from core.errors import ConfigurationError
+from core.plan import Reason
 from core.trace import SHADOW_PATH, AttemptOutcome
 from gateway.telemetry.log_reader import LogUnreadable
 from gateway.telemetry.receipt_log import read_receipts
@@ -21,6 +22,7 @@ from router.receipt import RecordedInputs, decode_receipt
 
 MOST_REQUESTS = 100_000
 OK = 200
+NOT_STORED = frozenset({Reason.BUDGET.value, Reason.HOLDOUT.value})
 TELLING = frozenset({AttemptOutcome.COMPLETE.value, AttemptOutcome.TIMED_OUT.value})
 _ROWS = """
 SELECT * FROM requests
@@ -36,6 +38,7 @@ class Past:
     Attributes:
         at_s: Unix seconds when it came.
         answer: the attempt that answered, or that the deadline cut; None for hits and for what failed otherwise.
+        stored: whether its answer was one that the cache may have kept.
         inputs: what its decision was made from; None where no decision was made or its record is gone.
     """
 
@@ -56,6 +59,7 @@ class Past:
     ttft_ms: float | None
     total_ms: float
     late: bool
+    stored: bool
     answer: LoggedAttempt | None
     inputs: RecordedInputs | None
 
@@ -134,6 +138,7 @@ def _past(row: Any, inputs: RecordedInputs | None) -> Past:
         ttft_ms=row["ttft_ms"],
         total_ms=row["total_ms"],
         late=bool(row["sla_violated"]),
+        stored=row["degraded_from"] is None and row["reason"] not in NOT_STORED,
         answer=telling[-1] if telling else None,
         inputs=inputs,
     )

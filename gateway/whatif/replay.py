@@ -2,7 +2,8 @@
 
 What is replayed: resolution of the model's name, the holdout, rate and concurrency limits, budgets with holds, control
 (share, mean cost, pace), rules, sessions as they stood, weighing with the forecasts of the moment, the cascade. What is
-taken from the log: how hard a request was judged, whether the cache hit, and what deployments took (`donors`). Whoever
+taken from the log: how hard a request was judged, whether the cache hit (as far as the candidate's answers may be kept,
+too), and what deployments took (`donors`). Whoever
 stays with the deployment that answered keeps the own cost and times.
 
 What nobody can know is counted: `imputed` decisions (the log has no inputs, as for a hit whose cache is now off) borrow
@@ -24,9 +25,10 @@ from core.errors import BudgetExhausted, HeadgateError
 from core.facts import RequestFacts
 from core.identity import Caller
 from core.money import Usage
-from core.plan import Complexity, DeploymentSnapshot, Plan, RegistrySnapshot
+from core.plan import Complexity, DeploymentSnapshot, Plan, Reason, RegistrySnapshot
 from core.rules import NO_SLA, AutoTarget, EffectivePolicy, TenantPolicy
 from gateway.holdout import Holdout, on_baseline_path
+from gateway.pipeline import has_given_way
 from gateway.whatif.donors import Donors, ease_of
 from gateway.whatif.history import Past
 from policies.admission import Admission, Admitted
@@ -106,6 +108,22 @@ class _Open:
     tokens: int = 0
 
 
+@dataclass(slots=True)
+class _Kept:
+    """How many answers so far the cache may keep, now and then: of the others, hits cannot come."""
+
+    now: int = 0
+    then: int = 0
+
+    def note(self, *, now: bool, then: bool) -> None:
+        self.now += now
+        self.then += then
+
+    @property
+    def ratio(self) -> float:
+        return min(1.0, self.now / self.then) if self.then else 1.0
+
+
 class Replay:
     """One run through a history; `seed` draws donors, and equal seeds give equal fates."""
 
@@ -126,6 +144,7 @@ class Replay:
         for past in history:
             if past.inputs is not None:
                 self._lenders[past.tenant].append(past)
+        self._kept: dict[str, _Kept] = defaultdict(_Kept)
         self._ending: list[tuple[float, int, _Open]] = []
 
     async def run(self) -> tuple[Fate, ...]:
@@ -167,13 +186,15 @@ class Replay:
             tokens = _expected_tokens(facts, rules)
             admitted = await slot.enter_async_context(self._admission.admit(caller, rules, tokens, rules.key_limits))
             opened = _Open(slot, admitted)
-            if past.is_hit and _still_hits(past, rules):
+            if past.is_hit and _still_hits(past, rules) and self._survives(past.tenant):
                 return await self._hit(n, past, opened)
             inputs = Inputs(facts, policy, complexity, admitted, self._seen(past), session=session)
             return await self._answer(n, past, opened, inputs, imputed=imputed)
         except HeadgateError as error:
             if opened is not None:
                 await self._settle(opened)
+            if not past.is_hit:
+                self._kept[past.tenant].note(now=False, then=past.stored and past.is_answered)
             ended = Ended.FAILED if error.http_status >= 500 else Ended.REFUSED
             return Fate(past.tenant, ended, refusal=error.code)
 
@@ -191,6 +212,8 @@ class Replay:
         opened.cost = Cost(served.cost_nano_usd, {tier: served.cost_nano_usd})
         self._end_later(n, past.at_s + served.total_ms / 1000, opened)
         late, cut = _is_late(past, rules, plan, served)
+        keeps = not (cut or has_given_way(plan) or plan.reason is Reason.HOLDOUT)
+        self._kept[past.tenant].note(now=keeps, then=past.stored and not past.is_hit)
         return Fate(
             past.tenant,
             Ended.FAILED if cut else Ended.ANSWERED,
@@ -282,6 +305,10 @@ class Replay:
         if recorded is not None:
             self._known.update({one.name: one for one in recorded.deployments})
         return RegistrySnapshot(dict(self._known), self._registry.tiers)
+
+    def _survives(self, tenant: str) -> bool:
+        """Tell whether the entry that a hit was served from is there under the candidate, too: drawn by the share."""
+        return self._draw.random() < self._kept[tenant].ratio
 
     def _end_later(self, n: int, at_s: float, opened: _Open) -> None:
         heapq.heappush(self._ending, (at_s, n, opened))

@@ -104,3 +104,21 @@ export function Budgets({ budgets, go, title = 'Budgets', most = 12 }) {
       { name: 'Free', number: true, of: (line) => html`<${Money} nano=${nanoOfText(line.free_usd)} />` },
     ]} /><//>`;
 }
+
+/** What the holdout shows this month, in words: a figure with its interval, or why there is none. */
+export function measuredWords({ measured, month }) {
+  const paths = `${count(measured.routed)} routed and ${count(measured.held_out)} held-out requests in ${month}`;
+  if (!measured.routed && !measured.held_out) return 'Not measured: no policy holds requests out (routing.holdout_ratio).';
+  if (measured.low === null) return `Not enough evidence yet: ${paths}.`;
+  const total = (one) => usd(one * measured.routed);
+  const shown = measured.low > 0 || measured.high < 0 ? '' : ' Not enough evidence yet that it is not 0.';
+  return `Measured: ${total(measured.value)}, 95 % at any time ${total(measured.low)} to ${total(measured.high)}; ${paths}.${shown}`;
+}
+
+export function Savings({ savings }) {
+  return html`<${Panel} title="Saved, by source" note="calculated; negative figures are costs">
+    <${Table} label="Savings by source" rows=${savings.sources} columns=${[
+      { name: 'Source', of: (one) => one.source },
+      { name: 'Saved', number: true, of: (one) => (one.saved_nano_usd === null ? html`<span title=${one.why_not}>not measured</span>` : html`<${Money} nano=${one.saved_nano_usd} />`) },
+    ]} /><p class="summary">${measuredWords(savings)}</p><//>`;
+}

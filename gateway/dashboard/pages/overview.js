@@ -2,7 +2,7 @@
 import { html, useLoad, Loaded, Panel, Table, Money, count } from '/dashboard/lib/ui.js';
 import { get } from '/dashboard/lib/api.js';
 import { Ranges, REFRESH_MS } from '/dashboard/lib/range.js';
-import { Budgets, CacheOutcomes, Charts, Figures, Routes, Tiers, hitRate } from '/dashboard/lib/glance.js';
+import { Budgets, CacheOutcomes, Charts, Figures, Routes, Savings, Tiers, hitRate } from '/dashboard/lib/glance.js';
 
 /** The rate and what is known of wrong hits: the worst bound of any tenant that asked. */
 function boundOf(report, overview) {
@@ -16,17 +16,18 @@ function boundOf(report, overview) {
 export function Overview({ values, go }) {
   const range = values.range ?? '1h';
   const state = useLoad(async () => {
-    const [overview, report, budgets] = await Promise.all([get('/admin/overview', { range }), get('/admin/cache/report'), get('/admin/budgets')]);
-    return { overview, report, budgets: budgets.budgets };
+    const [overview, report, budgets, savings] = await Promise.all([get('/admin/overview', { range }), get('/admin/cache/report'), get('/admin/budgets'), get('/admin/savings', { range })]);
+    return { overview, report, budgets: budgets.budgets, savings };
   }, [range], REFRESH_MS);
   return html`
     <div class="title"><h1>Overview</h1><${Ranges} value=${range} onChange=${(next) => go('overview', { range: next })} /></div>
-    <${Loaded} state=${state}>${({ overview, report, budgets }) => html`
+    <${Loaded} state=${state}>${({ overview, report, budgets, savings }) => html`
       <${Figures} overview=${overview} bound=${boundOf(report, overview)} />
       <div class="grid">
         <${Charts} overview=${overview} />
         <${Tiers} overview=${overview} readiness=${overview.readiness} />
         <${Budgets} budgets=${budgets} go=${go} />
+        <${Savings} savings=${savings} />
         <${Routes} overview=${overview} go=${go} />
         <${CacheOutcomes} overview=${overview} go=${go} />
         <${Panel} title="Tenants" wide>

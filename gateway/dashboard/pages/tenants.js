@@ -2,7 +2,7 @@
 import { html, useLoad, Loaded, Panel, Table, Money, count, percent, useState } from '/dashboard/lib/ui.js';
 import { get } from '/dashboard/lib/api.js';
 import { Ranges, REFRESH_MS } from '/dashboard/lib/range.js';
-import { Budgets, CacheOutcomes, Charts, Figures, Routes, Tiers } from '/dashboard/lib/glance.js';
+import { Budgets, CacheOutcomes, Charts, Figures, Routes, Savings, Tiers } from '/dashboard/lib/glance.js';
 
 export function Tenants({ values, go }) {
   const range = values.range ?? '24h';
@@ -40,21 +40,23 @@ const PolicyTable = ({ policy }) => html`<${Panel} title="Policy in force" note=
 export function Tenant({ item, values, go }) {
   const range = values.range ?? '24h';
   const state = useLoad(async () => {
-    const [overview, policy, budgets] = await Promise.all([
-      get('/admin/overview', { range, tenant: item }), get(`/admin/policies/${encodeURIComponent(item)}`), get(`/admin/budgets/${encodeURIComponent(item)}`)]);
-    return { overview, policy, budgets: budgets.budgets };
+    const [overview, policy, budgets, savings] = await Promise.all([
+      get('/admin/overview', { range, tenant: item }), get(`/admin/policies/${encodeURIComponent(item)}`), get(`/admin/budgets/${encodeURIComponent(item)}`), get('/admin/savings', { range, tenant: item })]);
+    return { overview, policy, budgets: budgets.budgets, savings };
   }, [item, range], REFRESH_MS);
   const limits = (policy) => Object.entries(policy.sla).flatMap(([tier, sla]) => ['ttft_ms', 'total_ms'].filter((kind) => sla[kind]).map((kind) => ({ kind, name: `SLA ${tier}`, value: sla[kind] })));
   return html`
     <div class="title"><h1><a href="#/tenants">Tenants</a> / ${item}</h1>
+      <a class="button" href=${`/admin/report/${encodeURIComponent(item)}/page`}>Month's report</a>
       <a class="button" href=${`#/requests?tenant=${encodeURIComponent(item)}`}>Requests</a>
       <${Ranges} value=${range} onChange=${(next) => go(`tenants/${encodeURIComponent(item)}`, { range: next })} /></div>
-    <${Loaded} state=${state}>${({ overview, policy, budgets }) => html`
+    <${Loaded} state=${state}>${({ overview, policy, budgets, savings }) => html`
       <${Figures} overview=${overview} />
       <div class="grid">
         <${Budgets} budgets=${budgets} title="Budgets in their present windows" most=${50} />
         <${Charts} overview=${overview} limits=${limits(policy)} />
         <${Tiers} overview=${overview} readiness=${overview.readiness} />
+        <${Savings} savings=${savings} />
         <${Routes} overview=${overview} go=${go} tenant=${item} />
         <${CacheOutcomes} overview=${overview} go=${go} tenant=${item} />
         <${PolicyTable} policy=${policy} />
