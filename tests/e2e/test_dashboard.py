@@ -191,6 +191,31 @@ def test_a_candidate_policy_is_compared_and_not_put_in_force(browser: Browser, g
     assert admin(gateway, "/admin/policies")["version"] == before
 
 
+def test_a_candidate_is_replayed_on_logged_requests(browser: Browser, gateway: RunningGateway) -> None:
+    rows = [row for row in gateway.request_rows(REQUESTS) if row["tenant"] == "globex"]
+    with opened(browser, gateway) as (page, watched):
+        show(page, gateway, "policies")
+        page.fill("#candidate", GLOBEX)
+        page.select_option("select", "globex")
+        page.click("text=Simulate on logged requests")
+        told = page.locator("section", has_text="What would a change do?").locator("[role=status]")
+        expect(told.locator(".summary")).to_contain_text(f"{len(rows)} requests replayed", timeout=30_000)
+        expect(told.locator("tbody")).to_contain_text("Within SLA")
+        assert watched.console_errors == []
+
+
+def test_savings_are_told_by_source_with_what_the_holdout_shows(browser: Browser, gateway: RunningGateway) -> None:
+    told = admin(gateway, "/admin/savings?range=24h")
+    overview = admin(gateway, "/admin/overview?range=24h")["total"]
+    saved = sum(one["saved_nano_usd"] or 0 for one in told["sources"])
+    assert saved == overview["baseline_nano_usd"] - overview["cost_nano_usd"]
+    with opened(browser, gateway) as (page, _):
+        show(page, gateway, "overview")
+        panel = page.locator("section", has_text="Saved, by source")
+        expect(panel).to_contain_text("Not measured: no policy holds requests out")
+        expect(panel.locator("tbody tr")).to_have_count(len(told["sources"]))
+
+
 def test_pages_are_reached_by_keyboard(browser: Browser, gateway: RunningGateway) -> None:
     with opened(browser, gateway) as (page, _):
         page.keyboard.press("g")
