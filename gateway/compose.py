@@ -204,7 +204,7 @@ def build(settings: Settings) -> Gateway:
     cache, keep_evidence = _cache(settings, pepper, stores, placed.index, embedder, clock)
     request_log = RequestLog(settings.beside("requests"), settings.telemetry.rows)
     outcomes = OutcomeLog(settings.beside("requests"))
-    sinks = build_sinks(settings.telemetry, metrics, request_log)
+    sinks = build_sinks(settings.telemetry, metrics, request_log, hosting.costs)
     owners = Owners()
     queue = AdmissionQueue(
         lambda name: registry[name].gate, clock, max_waiting=settings.max_waiting, on_shed=metrics.shed

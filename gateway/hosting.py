@@ -19,6 +19,7 @@ from backends.gate import Gate
 from backends.remote import RemoteBackend, http_transport
 from core.clock import Clock
 from core.plan import Abilities, Readiness
+from gateway.engine_costs import EngineCosts
 from gateway.evaluations import check_evaluated
 from gateway.probed_abilities import abilities_of
 from gateway.settings import HostedDeployment, Settings
@@ -47,11 +48,13 @@ class Hosting:
     clock: Clock
     single_tenant: Callable[[], bool]
     upkeep: Upkeep
+    costs: EngineCosts
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start every engine, in the order of the file, and stop all of them on the way out."""
-        background = [asyncio.create_task(self._keep_prefixes_apart()), asyncio.create_task(self.upkeep.run())]
+        duties = (self._keep_prefixes_apart(), self.upkeep.run(), self.costs.run())
+        background = [asyncio.create_task(duty) for duty in duties]
         try:
             for supervisor in self.supervisors.values():
                 supervisor.start()
@@ -60,6 +63,7 @@ class Hosting:
             for task in background:
                 task.cancel()
             await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
+            await asyncio.to_thread(self.costs.write)
 
     def deployment(self, hosted: HostedDeployment, salt: Callable[[str], str]) -> Deployment:
         """Return the registry's view of one hosted deployment; the engine's address is asked for each call.
@@ -150,4 +154,5 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
     plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
     weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
     upkeep = Upkeep(supervisors, plans, weights, clock)
-    return Hosting(supervisors, recipes, abilities, clock, single_tenant, upkeep)
+    costs = EngineCosts(supervisors, recipes, settings.beside("engine-hours"), clock)
+    return Hosting(supervisors, recipes, abilities, clock, single_tenant, upkeep, costs)

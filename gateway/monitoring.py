@@ -47,13 +47,13 @@ class Sinks:
     close: Callable[[], None]
 
 
-def build_sinks(settings: TelemetrySettings, metrics: Metrics, request_log: RequestLog) -> Sinks:
+def build_sinks(settings: TelemetrySettings, metrics: Metrics, request_log: RequestLog, costs: TraceSink) -> Sinks:
     """Open the exporters that are asked for, and join them with the metrics and the logs.
 
     Raises:
         ConfigurationError: an exporter is not installed.
     """
-    sinks: list[TraceSink] = [metrics, request_log, LogLine()]
+    sinks: list[TraceSink] = [metrics, request_log, costs, LogLine()]
     closers: list[Callable[[], None]] = [request_log.close]
     dropped: Dropped = {"requests": lambda: request_log.dropped}
     if settings.exports:
@@ -138,7 +138,7 @@ def build_monitoring(
     """Let the metrics show everything that is not counted request by request."""
     budgets = BudgetMetrics(stores.treasury, lambda: watcher.current, clock)
     dropped = {**sinks.dropped, "receipts": lambda: receipts.dropped}
-    metrics.include(EngineMetrics(lambda: hosting.supervisors))
+    metrics.include(EngineMetrics(lambda: hosting.supervisors, hosting.costs.cost))
     metrics.include(StateMetrics(registry, lambda: watcher.current, clock, dropped, program_version()))
     metrics.include(budgets)
     return Monitoring(metrics, budgets, readiness, stores, queue, registry)

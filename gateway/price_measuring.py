@@ -7,6 +7,7 @@ stretches of both tell input from output. Prompts are random numbers, so that no
 import asyncio
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -16,7 +17,7 @@ import httpx
 import msgspec
 
 from backends.engines.cpu_time import group_cpu_s
-from backends.engines.devices import device_bytes
+from backends.engines.devices import CPU, device_bytes, gpu_count
 from backends.engines.kinds import engine_version, launcher_of
 from backends.engines.recipes import Recipe
 from backends.engines.supervisor import Supervisor
@@ -97,12 +98,18 @@ async def measure(
         weights_digest=digest,
         measured_at=clock.now().replace(microsecond=0),
         hourly_usd=hourly_usd,
-        cores=os.cpu_count() or 1,
+        cores=_units(spec.devices),
         concurrency=effort.concurrency,
         cpu_s_per_m_input=per_m_input,
         cpu_s_per_m_output=per_m_output,
+        unit="core" if CPU in spec.devices else "device",
     )
     return measured, samples
+
+
+def _units(devices: Sequence[str]) -> int:
+    """Return how many cores, or GPUs where the engine runs on those, the whole machine has."""
+    return (os.cpu_count() or 1) if CPU in devices else max(gpu_count(), len(devices))
 
 
 class _Bench:
@@ -149,15 +156,20 @@ class _Bench:
         began_s, group = self._clock.monotonic_s(), self._supervisor.group
         if group is None:
             raise ProcessLookupError("the engine is not running any more")
-        before = group_cpu_s(group)
+        before = self._work_s(group)
         inputs = outputs = 0
         cpu_s = Fraction()
         while cpu_s < self._effort.cpu_s and self._clock.monotonic_s() - began_s < SAMPLE_LIMIT_S:
             for usage in await self._round(client, workload):
                 inputs += usage.prompt_tokens
                 outputs += usage.completion_tokens
-            cpu_s = group_cpu_s(group) - before
+            cpu_s = self._work_s(group) - before
         return Sample(inputs, outputs, cpu_s)
+
+    def _work_s(self, group: int) -> Fraction:
+        """Return the engine's CPU seconds; on GPUs the seconds of all of them, which are its own while it works."""
+        devices = self._recipe.spec.devices
+        return group_cpu_s(group) if CPU in devices else Fraction(self._clock.monotonic_s()) * len(devices)
 
     async def _round(self, client: httpx.AsyncClient, workload: _Workload) -> list[_Usage]:
         asking = (self._ask(client, workload) for _ in range(self._effort.concurrency))

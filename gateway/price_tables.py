@@ -1,6 +1,7 @@
 """How the commands about prices print: tables that fit 80 columns, and the same content as JSON values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.errors import ConfigurationError
+from core.money import NANO_PER_USD
+from gateway.engine_hours import EngineCost
 from policies.measured_price import MeasuredPrice, Sample
 from policies.price_import import Imported, written_usd
 from policies.price_table import PriceRow
@@ -64,14 +67,14 @@ def print_measured(measured: MeasuredPrice, where: str) -> None:
     console = Console()
     table = Table(title=escape(measured.recipe), title_justify="left")
     table.add_column("a million tokens", no_wrap=True)
-    table.add_column("CPU seconds", justify="right", no_wrap=True)
+    table.add_column("CPU seconds" if measured.unit == "core" else "GPU seconds", justify="right", no_wrap=True)
     table.add_column("USD", justify="right", no_wrap=True)
     table.add_row("input", f"{measured.cpu_s_per_m_input:f}", f"{measured.input_usd_per_m:f}")
     table.add_row("output", f"{measured.cpu_s_per_m_output:f}", f"{measured.output_usd_per_m:f}")
     console.print(table)
     console.print(
         f"{escape(measured.engine)}, {measured.precision}, {measured.concurrency} requests at a time, "
-        f"{measured.cores} cores at {measured.hourly_usd:f} USD an hour; {escape(where)}",
+        f"{measured.cores} {measured.unit}s at {measured.hourly_usd:f} USD an hour; {escape(where)}",
         soft_wrap=True,
         highlight=False,
     )
@@ -84,6 +87,43 @@ def measured_json(measured: MeasuredPrice, samples: Sequence[Sample]) -> dict[st
         for one in samples
     ]
     return {**measured.figures(), "samples": rows}
+
+
+def print_hosted(costs: Mapping[str, EngineCost], title: str) -> None:
+    """Print what hosted engines cost, marginal and fully loaded."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("engine", no_wrap=True)
+    for column in ("up h", "busy h", "tokens", "marginal USD", "held USD", "idle USD", "loaded / marginal"):
+        table.add_column(column, justify="right")
+    for name, cost in costs.items():
+        use = cost.use
+        table.add_row(
+            escape(name),
+            f"{use.up_s / 3600:.2f}",
+            f"{use.busy_s / 3600:.2f}",
+            f"{use.input_tokens + use.output_tokens:,}",
+            *(_usd_cell(amount) for amount in (use.marginal_nano_usd, cost.held_nano_usd, cost.idle_nano_usd)),
+            "-" if cost.ratio is None else f"{cost.ratio:.2f}",
+        )
+    Console().print(table)
+
+
+def hosted_json(costs: Mapping[str, EngineCost]) -> list[dict[str, Any]]:
+    """Return what hosted engines cost as JSON values; amounts are whole nano-USD."""
+    return [
+        {
+            "engine": name,
+            **asdict(cost.use),
+            "held_nano_usd": cost.held_nano_usd,
+            "idle_nano_usd": cost.idle_nano_usd,
+            "loaded_ratio": cost.ratio,
+        }
+        for name, cost in costs.items()
+    ]
+
+
+def _usd_cell(nano_usd: int | None) -> str:
+    return "-" if nano_usd is None else f"{nano_usd / NANO_PER_USD:.6f}"
 
 
 def print_errors(errors: Sequence[ConfigurationError]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -28,6 +28,7 @@ SECONDS_PER_HOUR = 3600
 MAX_CPU_S_PER_M = 1_000_000_000
 """A thousand CPU seconds for one token; more is a slip."""
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Unit = Literal["core", "device"]
 
 
 class MeasuredFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +47,7 @@ class MeasuredFile(Struct, frozen=True, forbid_unknown_fields=True):
     input_usd_per_m: Decimal
     output_usd_per_m: Decimal
     source: str
+    unit: Unit = "core"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,11 @@ class MeasuredPrice:
         weights_digest: tells these weights from others.
         measured_at: aware, in UTC, whole seconds.
         hourly_usd: what the whole machine costs an hour.
-        cores: of the whole machine.
+        cores: of the whole machine; its devices where `unit` is `device`.
         concurrency: requests at a time during the measurement; engines batch them.
         cpu_s_per_m_input: CPU seconds for a million input tokens, three decimal places.
         cpu_s_per_m_output: the same for output tokens.
+        unit: whose seconds these are; a GPU's count whole while it works on requests, whatever it does in them.
     """
 
     recipe: str
@@ -84,6 +87,7 @@ class MeasuredPrice:
     concurrency: int
     cpu_s_per_m_input: Decimal
     cpu_s_per_m_output: Decimal
+    unit: Unit = "core"
 
     @property
     def input_usd_per_m(self) -> Decimal:
@@ -121,6 +125,7 @@ class MeasuredPrice:
             "input_usd_per_m": f"{self.input_usd_per_m:f}",
             "output_usd_per_m": f"{self.output_usd_per_m:f}",
             "source": self.source,
+            "unit": self.unit,
         }
 
 
@@ -203,6 +208,7 @@ def parse_measured(raw: object, file: str, mend: str) -> MeasuredPrice:
         concurrency=written.concurrency,
         cpu_s_per_m_input=written.cpu_s_per_m_input,
         cpu_s_per_m_output=written.cpu_s_per_m_output,
+        unit=written.unit,
     )
     for key in ("input_usd_per_m", "output_usd_per_m", "source"):
         if getattr(written, key) != getattr(measured, key):

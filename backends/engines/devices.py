@@ -32,6 +32,11 @@ def device_bytes(device: str) -> int:
     return found
 
 
+def gpu_count() -> int:
+    """Return how many GPUs this machine has."""
+    return len(_gpus())
+
+
 def memory_ratio(spec: EngineSpec, total_bytes: DeviceBytes) -> Decimal:
     """Return the engine's declared share of the smallest of its devices, rounded down to a thousandth.
 

@@ -9,8 +9,10 @@ from msgspec import Struct
 
 from backends.engines.supervisor import Supervisor
 from core.errors import UnknownName
+from core.money import usd_text
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
 from gateway.admin.changes import Changes
+from gateway.engine_hours import EngineCost
 from gateway.hosting import Hosting
 
 LAST = -1
@@ -22,6 +24,23 @@ class ReloadRow(Struct, frozen=True):
     stage: str
     number: int
     problem: str | None
+
+
+class CostRow(Struct, frozen=True):
+    """What an engine did and cost since the gateway started; None where the recipe says no `hourly_usd`.
+
+    `marginal_usd` is what its tokens were priced at, `held_usd` its share of the machine's hours, `idle_usd` the part
+    of that in which nothing was under way; a token fully loaded costs its price times `loaded_ratio`.
+    """
+
+    up_s: float
+    busy_s: float
+    input_tokens: int
+    output_tokens: int
+    marginal_usd: str
+    held_usd: str | None
+    idle_usd: str | None
+    loaded_ratio: float | None
 
 
 class EngineRow(Struct, frozen=True):
@@ -48,6 +67,7 @@ class EngineRow(Struct, frozen=True):
     generation: int
     ready_s: float
     reload: ReloadRow
+    cost: CostRow
 
 
 class Engines(Struct, frozen=True):
@@ -127,7 +147,22 @@ class EngineAdministration:
             generation=supervisor.generation,
             ready_s=round(supervisor.ready_s, 1),
             reload=ReloadRow(**asdict(supervisor.reloading)),
+            cost=_cost_row(self.hosting.costs.cost(name)),
         )
+
+
+def _cost_row(cost: EngineCost) -> CostRow:
+    use = cost.use
+    return CostRow(
+        up_s=round(use.up_s, 1),
+        busy_s=round(use.busy_s, 1),
+        input_tokens=use.input_tokens,
+        output_tokens=use.output_tokens,
+        marginal_usd=usd_text(use.marginal_nano_usd),
+        held_usd=None if cost.held_nano_usd is None else usd_text(cost.held_nano_usd),
+        idle_usd=None if cost.idle_nano_usd is None else usd_text(cost.idle_nano_usd),
+        loaded_ratio=None if cost.ratio is None else round(cost.ratio, 4),
+    )
 
 
 def engine_router(engines: EngineAdministration) -> Router:

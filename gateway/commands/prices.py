@@ -1,4 +1,4 @@
-"""`headgate prices list | check | import | measure`: the price table, an operator's own prices, and measured ones."""
+"""`headgate prices list | check | import | measure | hosted`: the price table, own prices, and what engines cost."""
 
 import argparse
 from datetime import date
@@ -34,6 +34,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     check.set_defaults(run=run_check)
     _add_import(actions)
     _add_measure(actions)
+    _add_hosted(actions)
 
 
 def _add_import(actions: "Subparsers[Any]") -> None:
@@ -76,6 +77,27 @@ def _add_measure(actions: "Subparsers[Any]") -> None:
     add_config(measuring)
     add_json(measuring)
     measuring.set_defaults(run=run_measure)
+
+
+def _add_hosted(actions: "Subparsers[Any]") -> None:
+    hosted = actions.add_parser(
+        "hosted",
+        help="show what hosted engines cost, fully loaded, with their idle time apart",
+        description="Reads the hours that the gateway has kept beside its state: what every hosted engine's tokens were "
+        "priced at (marginal), what its share of the machine's hours cost (held), and the part of that in which nothing "
+        "was under way (idle). The recipe's `hourly_usd` says what an hour costs.",
+        epilog="example: headgate prices hosted --days 7",
+    )
+    hosted.add_argument("--days", type=_days, default=30, metavar="N", help="back from now, 1 to 3660 (default: 30)")
+    add_config(hosted)
+    add_json(hosted)
+    hosted.set_defaults(run=run_hosted)
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 3660:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 3660")
+    return int(text)
 
 
 def _usd(text: str) -> Decimal:
@@ -195,6 +217,25 @@ def run_measure(arguments: argparse.Namespace) -> int:
     else:
         print_measured(measured, f"went into {out}")
     return 0
+
+
+def run_hosted(arguments: argparse.Namespace) -> int:
+    """Print what every engine cost; 1 when nothing is known."""
+    from datetime import timedelta
+
+    from core.clock import SystemClock
+    from gateway.engine_hours import sum_hours
+    from gateway.price_tables import hosted_json, print_hosted
+    from gateway.settings import load_settings
+
+    now = SystemClock().now()
+    since = now - timedelta(days=arguments.days)
+    costs = sum_hours(load_settings(arguments.config).beside("engine-hours"), since, now)
+    if arguments.json:
+        _print_json({"since": since.isoformat(), "engines": hosted_json(costs)})
+    else:
+        print_hosted(costs, f"hosted engines, {arguments.days} days")
+    return 0 if costs else 1
 
 
 def _own_file(config: Path) -> Path:
