@@ -83,9 +83,9 @@ def _add_hosted(actions: "Subparsers[Any]") -> None:
     hosted = actions.add_parser(
         "hosted",
         help="show what hosted engines cost, fully loaded, with their idle time apart",
-        description="Reads the hours that the gateway has kept beside its state: what every hosted engine's tokens were "
-        "priced at (marginal), what its share of the machine's hours cost (held), and the part of that in which nothing "
-        "was under way (idle). The recipe's `hourly_usd` says what an hour costs.",
+        description="Reads the hours that the gateway has kept beside its state: what every hosted engine's tokens "
+        "were priced at (marginal), what its share of the machine's hours cost (held), and the part of that in which "
+        "nothing was under way (idle). The recipe's `hourly_usd` says what an hour costs.",
         epilog="example: headgate prices hosted --days 7",
     )
     hosted.add_argument("--days", type=_days, default=30, metavar="N", help="back from now, 1 to 3660 (default: 30)")
