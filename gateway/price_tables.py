@@ -91,10 +91,10 @@ def measured_json(measured: MeasuredPrice, samples: Sequence[Sample]) -> dict[st
 
 def print_hosted(costs: Mapping[str, EngineCost], title: str) -> None:
     """Print what hosted engines cost, marginal and fully loaded."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", pad_edge=False, collapse_padding=True)
     table.add_column("engine", no_wrap=True)
-    for column in ("up h", "busy h", "tokens", "marginal USD", "held USD", "idle USD", "loaded / marginal"):
-        table.add_column(column, justify="right")
+    for column in ("up h", "busy h", "tokens", "marginal", "held", "idle", "loaded"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, cost in costs.items():
         use = cost.use
         table.add_row(

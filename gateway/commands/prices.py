@@ -234,7 +234,7 @@ def run_hosted(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"since": since.isoformat(), "engines": hosted_json(costs)})
     else:
-        print_hosted(costs, f"hosted engines, {arguments.days} days")
+        print_hosted(costs, f"hosted engines, {arguments.days} days, USD; loaded: held / marginal")
     return 0 if costs else 1
 
 

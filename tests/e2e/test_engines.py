@@ -94,6 +94,20 @@ def test_a_crash_loop_shows_in_the_list_readyz_and_metrics_while_others_serve(ga
     assert text_of(ask(gateway, gateway.key("lenient"), "What is 48 plus 37?", model="large")) == "85"
 
 
+def test_what_an_engine_did_and_cost_is_told_with_its_idle_time_apart(gateway: RunningGateway) -> None:
+    assert text_of(ask(gateway, gateway.key("lenient"), "What is 48 plus 37?", model="large")) == "85"
+
+    def cost() -> dict[str, float | str]:
+        found = engines(gateway)["large-full"]["cost"]
+        assert isinstance(found, dict)
+        return found
+
+    until(lambda: float(cost()["input_tokens"]) > 0 and float(cost()["up_s"]) > 0)
+    assert 0 <= float(cost()["idle_usd"]) <= float(cost()["held_usd"])
+    assert float(cost()["marginal_usd"]) > 0
+    assert 'headgate_engine_cost_usd_total{engine="large-full",kind="held"}' in gateway.metrics()
+
+
 def test_logs_are_printed_and_limited(gateway: RunningGateway) -> None:
     lines = run(gateway, "logs", "crashing").splitlines()
     assert "error: no luck" in lines
