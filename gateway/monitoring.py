@@ -18,7 +18,7 @@ from gateway.stores import Stores
 from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.engine_metrics import EngineMetrics
 from gateway.telemetry.fan_out import FanOut
-from gateway.telemetry.log_line import LogLine
+from gateway.telemetry.log_line import LogLine, dropped_lines
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt_log import ReceiptLog
 from gateway.telemetry.request_log import RequestLog
@@ -55,7 +55,7 @@ def build_sinks(settings: TelemetrySettings, metrics: Metrics, request_log: Requ
     """
     sinks: list[TraceSink] = [metrics, request_log, costs, LogLine()]
     closers: list[Callable[[], None]] = [request_log.close]
-    dropped: Dropped = {"requests": lambda: request_log.dropped}
+    dropped: Dropped = {"requests": lambda: request_log.dropped, "lines": dropped_lines}
     if settings.exports:
         from gateway.telemetry.exporting import Spans
         from gateway.telemetry.otlp import span_exporter

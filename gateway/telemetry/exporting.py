@@ -33,6 +33,11 @@ class Spans:
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Return how many traces are queued."""
+        return len(self._queue)
+
     def record(self, trace: RequestTrace) -> None:
         """Queue a trace that is kept, or count it as dropped."""
         if not self._keeping.keeps(trace):

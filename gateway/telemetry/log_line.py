@@ -1,16 +1,27 @@
-"""One JSON line per request on standard error, and the JSON formatter of every other log record."""
+"""One JSON line per request on standard error, and the JSON formatter of every other log record.
+
+Lines are formatted and written by a thread: whoever reads standard error slowly, or not at all, holds up no request.
+What does not fit the queue is dropped and counted.
+"""
 
 import logging
-import sys
+import os
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from core.hand_over import HandOver
 from core.money import usd_text
 from core.trace import RequestTrace
 
 logger = logging.getLogger("headgate.request")
+MAX_QUEUED = 20_000
+MAX_GROUP = 500
+GATHER_S = 0.02
+CLOSE_S = 2.0
+STDERR = 2
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -25,42 +36,110 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        if isinstance(record, _RequestRecord):
+            line |= request_fields(record.trace)
+        else:
+            line |= {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class _RequestRecord(logging.LogRecord):
+    """A request's record: its trace is turned into fields where it is written, and nobody searches for a caller."""
+
+    def __init__(self, trace: RequestTrace) -> None:
+        super().__init__(logger.name, logging.INFO, "", 0, "request", None, None)
+        self.trace = trace
+
+
+class BackgroundHandler(logging.Handler):
+    """Writes records to a file descriptor in a thread of its own; `close` waits a little for what is queued.
+
+    Without a buffer between them: its lock, held by a write that nobody reads, would break the end of the process.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self.dropped = 0
+        self._queue: HandOver[logging.LogRecord] = HandOver(GATHER_S, MAX_GROUP)
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def createLock(self) -> None:  # noqa: N802 - the name is logging's
+        """Have no lock, since a queue needs none."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record, or count it as dropped."""
+        if len(self._queue) >= MAX_QUEUED:
+            self.dropped += 1
+            return
+        self._queue.put(record)
+
+    def close(self) -> None:
+        """Write what is queued, for a bounded time."""
+        super().close()
+        self._queue.close()
+        self._thread.join(timeout=CLOSE_S)
+
+    def _run(self) -> None:
+        going_on = True
+        while going_on:
+            group, going_on = self._queue.take()
+            lines = "".join(self.format(record) + "\n" for record in group)
+            try:
+                self._write(lines.encode("utf-8", "backslashreplace"))
+            except OSError:  # a full disk or a closed pipe: there is nowhere left to say it
+                self.dropped += len(group)
+
+    def _write(self, content: bytes) -> None:
+        while content:
+            content = content[os.write(self._descriptor, content) :]
 
 
 class LogLine:
     """A sink that logs each trace at INFO."""
 
     def record(self, trace: RequestTrace) -> None:
-        """Log what an operator greps for; never a prompt, a completion or a key."""
-        logger.info(
-            "request",
-            extra={
-                "request_id": trace.request_id,
-                "tenant": trace.tenant,
-                "path": trace.path,
-                "status": trace.status,
-                "error": trace.error_code,
-                "cache": trace.cache,
-                "tier": trace.tier,
-                "deployment": trace.deployment,
-                "reason": trace.reason,
-                "attempts": len(trace.attempts),
-                "cost_usd": usd_text(trace.cost_nano_usd),
-                "saved_usd": usd_text(trace.saved_nano_usd),
-                "ttft_ms": None if trace.ttft_ms is None else round(trace.ttft_ms, 1),
-                "total_ms": round(trace.total_ms, 1),
-            },
-        )
+        """Log one line, unless the level is above INFO."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        logger.handle(_RequestRecord(trace))
 
 
-def configure_logging(level: str) -> None:
-    """Send JSON lines to standard error; called once by the command line, never on import."""
-    handler = logging.StreamHandler(sys.stderr)
+def request_fields(trace: RequestTrace) -> dict[str, Any]:
+    """Return what an operator greps for; never a prompt, a completion or a key."""
+    return {
+        "request_id": trace.request_id,
+        "tenant": trace.tenant,
+        "path": trace.path,
+        "status": trace.status,
+        "error": trace.error_code,
+        "cache": trace.cache,
+        "tier": trace.tier,
+        "deployment": trace.deployment,
+        "reason": trace.reason,
+        "attempts": len(trace.attempts),
+        "cost_usd": usd_text(trace.cost_nano_usd),
+        "saved_usd": usd_text(trace.saved_nano_usd),
+        "ttft_ms": None if trace.ttft_ms is None else round(trace.ttft_ms, 1),
+        "total_ms": round(trace.total_ms, 1),
+    }
+
+
+def dropped_lines() -> int:
+    """Return how many lines could not be written so far."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.dropped for handler in handlers if isinstance(handler, BackgroundHandler))
+
+
+def configure_logging(level: str, descriptor: int = STDERR) -> None:
+    """Send JSON lines to a file descriptor; called once by the command line, never on import."""
+    handler = BackgroundHandler(descriptor)
     handler.setFormatter(JsonFormatter())
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line tells them
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

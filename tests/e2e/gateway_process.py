@@ -112,17 +112,27 @@ def write_configuration(folder: Path, operator: str, tenants: dict[str, str]) ->
 
 @contextmanager
 def run_gateway(
-    folder: Path, *, scheme: str = "http", verify: ssl.SSLContext | bool = True, until: str = "/readyz"
+    folder: Path,
+    *,
+    scheme: str = "http",
+    verify: ssl.SSLContext | bool = True,
+    until: str = "/readyz",
+    log_to: int | None = None,
 ) -> Iterator[RunningGateway]:
     """Serve the configuration in `folder` on free ports until the block ends; it must stop cleanly.
 
-    It begins once the path `until` is answered 200.
+    It begins once the path `until` is answered 200. Its log goes to a file in the folder, or to `log_to`.
     """
     port, admin_port = unused_port(), unused_port()
     arguments = ["serve", "--port", str(port), "--admin-port", str(admin_port)]
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [*HEADGATE, *arguments], cwd=folder, env=_environment(), stdout=log, stderr=log, start_new_session=True
+            [*HEADGATE, *arguments],
+            cwd=folder,
+            env=_environment(),
+            stdout=log,
+            stderr=log_to or log,
+            start_new_session=True,
         )
         running = RunningGateway(f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", folder, process)
         try:

@@ -1,0 +1,1 @@
+"""Dashboards, rules and configuration for Grafana, Prometheus and the OpenTelemetry collector."""
