@@ -1,6 +1,6 @@
 """Whether learning finds what is better and lets nothing worse pass: simulated tenants with known worth of both tiers.
 
-    python -m benchmarks.router_learning [--json FILE] [--seeds N]
+    python -m benchmarks.router_learning [--json FILE] [--seeds N] [--tenants N]
 
 The simulated tenant asks questions of eight kinds in random order; each has an embedding around its kind's centre, and
 small's worth of a kind is known to the simulation alone. The score in force knows the kinds' worth as they were before
@@ -204,11 +204,12 @@ def published() -> Callable[[np.random.Generator], Iterator[Asked]] | None:
     return source
 
 
-def run(seeds: int) -> dict[str, Any]:
+def run(seeds: int, tenants: int) -> dict[str, Any]:
     """Run everything."""
     results: dict[str, Any] = {
         "hot_path_ms": hot_path_ms(),
         "seeds": seeds,
+        "tenants": tenants,
         "floor": FLOOR,
         "forgetting": FORGETTING,
         "alpha": ALPHA,
@@ -235,10 +236,10 @@ def run(seeds: int) -> dict[str, Any]:
     }
     results["score is right"], results["after a shift"] = {}, {}
     for name, (rows, mode) in modes.items():
-        runs = each(partial(learning, rows=rows, mode=mode, worth=SMALL_BEFORE), seeds)
+        runs = each(partial(learning, rows=rows, mode=mode, worth=SMALL_BEFORE), tenants)
         worse = [any(one["gain"] < 0.0 for one in run["promotions"]) for run in runs]
         results["score is right"][name] = {"requests": rows, "worse_promoted": statistics.fmean(worse)}
-        runs = each(partial(learning, rows=rows, mode=mode, worth=SMALL_AFTER), seeds)
+        runs = each(partial(learning, rows=rows, mode=mode, worth=SMALL_AFTER), tenants)
         firsts = [run["promotions"][0] for run in runs if run["promotions"]]
         results["after a shift"][name] = {
             "requests": rows,
@@ -249,7 +250,7 @@ def run(seeds: int) -> dict[str, Any]:
             "regret_fixed": statistics.fmean(run["regret"]["fixed"] for run in runs),
             "regret_product": statistics.fmean(run["regret"]["product"] for run in runs),
         }
-    live = [linucb(seed, 20_000, 1.0, SMALL_AFTER) for seed in range(max(1, seeds // 10))]
+    live = [linucb(seed, 20_000, 1.0, SMALL_AFTER) for seed in range(max(1, tenants // 10))]
     results["after a shift"]["regret_linucb_ungated_every_answer_rated"] = statistics.fmean(live)
     return results
 
@@ -258,9 +259,12 @@ def main() -> int:
     """Run, print, and write the results."""
     parser = argparse.ArgumentParser(description="Simulate learning from outcomes.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
-    parser.add_argument("--seeds", type=int, default=60, metavar="N", help="simulated tenants (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=60, metavar="N", help="runs for the coverage (default: %(default)s)"
+    )
+    parser.add_argument("--tenants", type=int, default=40, metavar="N", help="simulated tenants (default: %(default)s)")
     arguments = parser.parse_args()
-    results = run(arguments.seeds)
+    results = run(arguments.seeds, arguments.tenants)
     results["machine"] = {"cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}
     table = Table(title="learning from outcomes")
     for column in ("what", "case", "result"):
