@@ -213,7 +213,7 @@ class Replay:
         self._end_later(n, past.at_s + served.total_ms / 1000, opened)
         late, cut = _is_late(past, rules, plan, served)
         keeps = not (cut or has_given_way(plan) or plan.reason is Reason.HOLDOUT)
-        self._kept[past.tenant].note(now=keeps, then=past.stored and not past.is_hit)
+        self._kept[past.tenant].note(now=keeps, then=past.stored and past.is_answered and not past.is_hit)
         return Fate(
             past.tenant,
             Ended.FAILED if cut else Ended.ANSWERED,
