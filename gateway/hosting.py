@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from backends.deployment import Deployment
 from backends.engines.devices import CPU, device_bytes
 from backends.engines.engine_state import EngineState
+from backends.engines.engine_watch import EngineWatch
+from backends.engines.gpu_use import GpuWatch
 from backends.engines.hosted_backend import HostedBackend
 from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
@@ -49,11 +51,16 @@ class Hosting:
     single_tenant: Callable[[], bool]
     upkeep: Upkeep
     costs: EngineCosts
+    watch: EngineWatch
+    gpus: GpuWatch
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start every engine, in the order of the file, and stop all of them on the way out."""
-        duties = (self._keep_prefixes_apart(), self.upkeep.run(), self.costs.run())
+        duties = (
+            *(self._keep_prefixes_apart(), self.upkeep.run(), self.costs.run()),
+            *(self.watch.run(), self.gpus.run()),
+        )
         background = [asyncio.create_task(duty) for duty in duties]
         try:
             for supervisor in self.supervisors.values():
@@ -62,6 +69,7 @@ class Hosting:
         finally:
             for task in background:
                 task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
             await asyncio.to_thread(self.costs.write)
 
@@ -151,8 +159,9 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
     abilities = {
         name: abilities_of(one.abilities, recipes[name], settings.state_file.parent) for name, one in hosted.items()
     }
+    watch = EngineWatch(supervisors, {name: recipe.engine for name, recipe in recipes.items()}, clock)
     plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
     weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
     upkeep = Upkeep(supervisors, plans, weights, clock)
     costs = EngineCosts(supervisors, recipes, settings.beside("engine-hours"), clock)
-    return Hosting(supervisors, recipes, abilities, clock, single_tenant, upkeep, costs)
+    return Hosting(supervisors, recipes, abilities, clock, single_tenant, upkeep, costs, watch, GpuWatch())

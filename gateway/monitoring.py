@@ -17,6 +17,7 @@ from gateway.settings import Settings
 from gateway.stores import Stores
 from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.engine_metrics import EngineMetrics
+from gateway.telemetry.engine_work import EngineWork
 from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.log_line import LogLine, dropped_lines
 from gateway.telemetry.metrics import Metrics
@@ -139,6 +140,7 @@ def build_monitoring(
     budgets = BudgetMetrics(stores.treasury, lambda: watcher.current, clock)
     dropped = {**sinks.dropped, "receipts": lambda: receipts.dropped}
     metrics.include(EngineMetrics(lambda: hosting.supervisors, hosting.costs.cost))
+    metrics.include(EngineWork(lambda: hosting.supervisors, hosting.watch, lambda: hosting.gpus.last))
     metrics.include(StateMetrics(registry, lambda: watcher.current, clock, dropped, program_version()))
     metrics.include(budgets)
     return Monitoring(metrics, budgets, readiness, stores, queue, registry)

@@ -43,6 +43,8 @@ class Gauges:
         steps: how often the whole batch advanced by a token or a chunk of prompt.
         stalled_s: seconds without a finished step while there was work.
         failure: why the engine can no longer generate, or None.
+        drafted_tokens: tokens guessed ahead so far, at most; None where nothing is guessed.
+        accepted_tokens: how many of them stood.
     """
 
     running: int = 0
@@ -51,6 +53,8 @@ class Gauges:
     steps: int = 0
     stalled_s: float = 0.0
     failure: str | None = None
+    drafted_tokens: int | None = None
+    accepted_tokens: int | None = None
 
 
 class PromptRefused(Exception):

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,7 +125,7 @@ class OpenVinoEngine:
         """Return the last step's gauges, with the present stall."""
         known = self._gauges
         stalled_s = time.monotonic() - self._last_progress_s if self._running else 0.0
-        return Gauges(known.running, known.waiting, known.cache_usage_ratio, known.steps, stalled_s, known.failure)
+        return replace(known, stalled_s=stalled_s)
 
     def close(self) -> None:
         """Stop stepping and wait for the thread; running completions end without another piece."""
@@ -222,8 +222,24 @@ class OpenVinoEngine:
                 del self._running[ticket]
         metrics = self._pipeline.get_metrics()
         waiting = metrics.requests - metrics.scheduled_requests
-        self._gauges = Gauges(len(self._running), max(0, waiting), metrics.cache_usage / 100, self._gauges.steps + 1)
+        usage_ratio, steps = metrics.cache_usage / 100, self._gauges.steps + 1
+        drafted, accepted = self._guessed(pieces)
+        self._gauges = Gauges(
+            len(self._running), max(0, waiting), usage_ratio, steps, drafted_tokens=drafted, accepted_tokens=accepted
+        )
         self._deliver(pieces)
+
+    def _guessed(self, pieces: list[tuple[Callable[[Piece], None], Piece]]) -> tuple[int | None, int | None]:
+        """Return the tokens guessed and accepted so far: whatever a step yields beyond one token was guessed.
+
+        The library tells neither; with prompt lookup it may guess fewer than counted here.
+        """
+        speculation = self._speculation
+        if speculation.draft_model_dir is None and speculation.prompt_lookup is None:
+            return None, None
+        produced = [len(piece.token_ids) for _, piece in pieces if piece.token_ids]
+        drafted = (self._gauges.drafted_tokens or 0) + speculation.guessed_tokens * len(produced)
+        return drafted, (self._gauges.accepted_tokens or 0) + sum(n - 1 for n in produced)
 
     def _next_piece(self, running: _Running) -> Piece | None:
         tokens: list[int] = []

@@ -14,7 +14,7 @@ import msgspec
 
 from backends.engines.completion import Choice, ChunkWriter, completion_body, usage_of
 from backends.engines.generation import Piece, PromptRefused, TextEngine
-from backends.engines.worker_metrics import render_metrics
+from backends.engines.worker_metrics import Latencies, render_metrics
 from backends.engines.worker_request import Limits, RequestRefused, WorkerRequest, parse
 
 Scope = MutableMapping[str, Any]
@@ -49,6 +49,7 @@ class WorkerApp:
         self._in_flight = 0
         self._created = int(time.time())
         self._counts: Counter[str] = Counter()
+        self._latencies = Latencies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route one HTTP request."""
@@ -60,7 +61,7 @@ class WorkerApp:
         elif route == ("GET", "/health"):
             await self._health(send)
         elif route == ("GET", "/metrics"):
-            text = render_metrics(self._limits.model, self._engine.gauges(), self._counts)
+            text = render_metrics(self._limits.model, self._engine.gauges(), self._counts, self._latencies)
             await _reply(send, 200, text, b"text/plain; version=0.0.4; charset=utf-8")
         else:
             refusal = RequestRefused(f"There is no {route[0]} {route[1][:120]} here.", code="not_found", status=404)
@@ -125,8 +126,10 @@ class WorkerApp:
         """Send the answer as it grows, or whole; returns the outcome that is counted."""
         writer = ChunkWriter(self._limits.model, with_usage=request.include_usage)
         started = False
+        began_s, first_s = time.monotonic(), None
         try:
             async for batch in _batches(arrived, choices):
+                first_s = first_s or time.monotonic()
                 texts = [""] * len(choices)
                 for piece in batch:
                     texts[piece.index] += choices[piece.index].take(piece)
@@ -140,6 +143,10 @@ class WorkerApp:
             return "cancelled" if str(problem) == TOO_LATE else "failed"
         except _ClientGone:
             return "cancelled"
+        finally:
+            if first_s is not None:
+                tokens = choices[0].token_count
+                self._latencies.answered(began_s, first_s, time.monotonic(), tokens)
         usage = usage_of(prompt_tokens, choices)
         if request.stream:
             await send({"type": "http.response.body", "body": writer.last(usage), "more_body": False})

@@ -7,6 +7,7 @@ from litestar import Router, get, post
 from litestar.params import QueryParameter
 from msgspec import Struct
 
+from backends.engines.engine_watch import Look
 from backends.engines.supervisor import Supervisor
 from core.errors import UnknownName
 from core.money import usd_text
@@ -43,6 +44,22 @@ class CostRow(Struct, frozen=True):
     loaded_ratio: float | None
 
 
+class WorkRow(Struct, frozen=True):
+    """What an engine tells of its work, from the last look at its own metrics; null where it does not tell.
+
+    Speed and latencies are means since the look before.
+    """
+
+    queued: float | None = None
+    running: float | None = None
+    kv_usage_ratio: float | None = None
+    prefix_hit_ratio: float | None = None
+    draft_acceptance_ratio: float | None = None
+    output_tokens_per_s: float | None = None
+    ttft_ms: float | None = None
+    itl_ms: float | None = None
+
+
 class EngineRow(Struct, frozen=True):
     """One engine: its deployment's name, its recipe, and where it is in its life.
 
@@ -68,6 +85,7 @@ class EngineRow(Struct, frozen=True):
     ready_s: float
     reload: ReloadRow
     cost: CostRow
+    work: WorkRow
 
 
 class Engines(Struct, frozen=True):
@@ -148,6 +166,7 @@ class EngineAdministration:
             ready_s=round(supervisor.ready_s, 1),
             reload=ReloadRow(**asdict(supervisor.reloading)),
             cost=_cost_row(self.hosting.costs.cost(name)),
+            work=_work(self.hosting.watch.last(name)),
         )
 
 
@@ -163,6 +182,24 @@ def _cost_row(cost: EngineCost) -> CostRow:
         idle_usd=None if cost.idle_nano_usd is None else usd_text(cost.idle_nano_usd),
         loaded_ratio=None if cost.ratio is None else round(cost.ratio, 4),
     )
+
+
+def _work(look: Look | None) -> WorkRow:
+    if look is None:
+        return WorkRow()
+    figures = look.figures
+    return WorkRow(
+        queued=figures.queued,
+        running=figures.running,
+        kv_usage_ratio=figures.kv_usage_ratio,
+        prefix_hit_ratio=_ratio(figures.prefix_hit_tokens, figures.prefix_queried_tokens),
+        draft_acceptance_ratio=_ratio(figures.accepted_tokens, figures.drafted_tokens),
+        **asdict(look.rates),
+    )
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
 
 
 def engine_router(engines: EngineAdministration) -> Router:

@@ -2,7 +2,7 @@
 
 import sys
 
-from gateway.telemetry import budget_metrics, engine_metrics, state_metrics
+from gateway.telemetry import budget_metrics, engine_metrics, engine_work, state_metrics
 from gateway.telemetry.families import Family
 from gateway.telemetry.metrics import Metrics
 
@@ -23,7 +23,7 @@ Besides these, `process_*` of the Prometheus client: CPU seconds, resident memor
 
 def families() -> list[Family]:
     """Return every family that the gateway shows, by name."""
-    collected = (*engine_metrics.FAMILIES, *budget_metrics.FAMILIES, *state_metrics.FAMILIES)
+    collected = (*engine_metrics.FAMILIES, *engine_work.FAMILIES, *budget_metrics.FAMILIES, *state_metrics.FAMILIES)
     return sorted((*Metrics(lambda _: True).families, *collected), key=lambda family: family.name)
 
 
