@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from backends.deployment import Deployment
 from backends.engines.devices import CPU, device_bytes
@@ -16,6 +17,7 @@ from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.supervisor import Supervisor
+from backends.engines.swapping import Swapping
 from backends.engines.upkeep import Upkeep
 from backends.gate import Gate
 from backends.remote import RemoteBackend, http_transport
@@ -32,6 +34,10 @@ logger = logging.getLogger("headgate.hosting")
 TENANTS_POLL_S = 1.0
 GATEWAY_BYTES = 512 << 20
 """Kept free for the gateway itself: 400 MB resident with the encoder loaded and two tiers ready, and a small index."""
+FIRST_START_S = 10.0
+"""How long the next tier's engines wait for those of the cheapest, so that these do not share the machine."""
+START_POLL_S = 0.05
+STARTING = frozenset({EngineState.STOPPED, EngineState.STARTING, EngineState.WARMING})
 READINESS = {
     EngineState.READY: Readiness.READY,
     EngineState.STARTING: Readiness.LOADING,
@@ -53,18 +59,23 @@ class Hosting:
     costs: EngineCosts
     watch: EngineWatch
     gpus: GpuWatch
+    swapping: Swapping
+    tiers: tuple[tuple[str, ...], ...]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Start every engine, in the order of the file, and stop all of them on the way out."""
+        """Start every engine, the cheapest tier first, and stop all of them on the way out."""
         duties = (
-            *(self._keep_prefixes_apart(), self.upkeep.run(), self.costs.run()),
-            *(self.watch.run(), self.gpus.run()),
+            self._keep_prefixes_apart(),
+            self.upkeep.run(),
+            self.costs.run(),
+            self.watch.run(),
+            self.gpus.run(),
+            self.swapping.run(),
+            self._start(),
         )
         background = [asyncio.create_task(duty) for duty in duties]
         try:
-            for supervisor in self.supervisors.values():
-                supervisor.start()
             yield
         finally:
             for task in background:
@@ -94,10 +105,24 @@ class Hosting:
             local=True,
             gate=Gate(hosted.max_concurrency),
             readiness=lambda: readiness_of(supervisor),
-            retry_after_s=lambda: supervisor.retry_after_s,
-            wanted=supervisor.wake,
+            retry_after_s=lambda: supervisor.retry_after_s + self._turn_s(hosted.name),
+            wanted=supervisor.wake if hosted.swap_wait_s is None else partial(self.swapping.want, hosted.name),
             salt=salt if supervisor.isolates_prefixes and not recipe.spec.share_prefix_cache else None,
         )
+
+    def _turn_s(self, name: str) -> float:
+        return self.swapping.wait_s(name) if name in self.swapping.waits_s else 0.0
+
+    async def _start(self) -> None:
+        """Start the engines of the cheapest tier, and those of the next when these are ready, failed or take long."""
+        for names in self.tiers:
+            for name in names:
+                self.supervisors[name].start()
+            give_up_at_s = self.clock.monotonic_s() + FIRST_START_S
+            while any(self.supervisors[name].state in STARTING for name in names):
+                if self.clock.monotonic_s() >= give_up_at_s:
+                    break
+                await asyncio.sleep(START_POLL_S)
 
     def failing(self) -> dict[str, object]:
         """Return the engines that failed and are not healthy again, for those who watch; no error text, it may tell."""
@@ -153,6 +178,7 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
             settings.state_file.parent,
             name=name,
             memory=memory,
+            takes_turns=hosted[name].swap_wait_s is not None,
         )
         for name, recipe in recipes.items()
     }
@@ -160,8 +186,14 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
         name: abilities_of(one.abilities, recipes[name], settings.state_file.parent) for name, one in hosted.items()
     }
     watch = EngineWatch(supervisors, {name: recipe.engine for name, recipe in recipes.items()}, clock)
+    specs = {name: recipe.spec for name, recipe in recipes.items()}
+    waits_s = {name: one.swap_wait_s for name, one in hosted.items() if one.swap_wait_s is not None}
+    swapping = Swapping(supervisors, specs, waits_s, memory, clock)
+    tiers = tuple(tuple(name for name in names if name in recipes) for names in settings.tiers.values())
+    others = tuple(name for name in recipes if not any(name in names for names in tiers))
     plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
     weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
     upkeep = Upkeep(supervisors, plans, weights, clock)
     costs = EngineCosts(supervisors, recipes, settings.beside("engine-hours"), clock)
-    return Hosting(supervisors, recipes, abilities, clock, single_tenant, upkeep, costs, watch, GpuWatch())
+    everything = (upkeep, costs, watch, GpuWatch(), swapping, (*tiers, others))
+    return Hosting(supervisors, recipes, abilities, clock, single_tenant, *everything)

@@ -43,6 +43,7 @@ HEARTBEAT_S = 15.0
 DEFAULT_STATE = "sqlite:var/headgate.db"
 Tokens = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=120)]
+Wait = Annotated[float, Meta(gt=0, le=3_600)]
 Waiting = Annotated[int, Meta(ge=0, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Probe = Literal["models", "completion", "none"]
@@ -88,6 +89,9 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     max_concurrency: Annotated[Count | None, says("Requests at the same time; more wait in the queue.")] = None
     reload: Annotated[ReloadEntry | None, says("Recipe: when a new process replaces the engine's.")] = None
+    swap_wait_s: Annotated[
+        Wait | None, says("Recipe: it takes turns where memory does not hold all; others wait so long at most.")
+    ] = None
     abilities: Annotated[DeclaredAbilities, says("What it was measured on.")] = UNDECLARED
     context_tokens: Annotated[Tokens | None, says("The model's window, which the planner respects.")] = None
     max_output_tokens: Annotated[Tokens | None, says("The model's output limit, which the planner respects.")] = None
@@ -161,6 +165,7 @@ class HostedDeployment:
     max_concurrency: int | None = None
     abilities: DeclaredAbilities = UNDECLARED
     reload: ReloadPlan | None = None
+    swap_wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,9 +433,11 @@ def _deployment(
             entry.max_concurrency,
             entry.abilities,
             reload_plan(entry.reload, file, f"{key}.reload"),
+            entry.swap_wait_s,
         )
-    if entry.reload is not None:
-        raise ConfigurationError(file, f"{key}.reload", "only hosted engines are reloaded", "remove the key")
+    hosted_only = "reload" if entry.reload is not None else "swap_wait_s" if entry.swap_wait_s is not None else None
+    if hosted_only is not None:
+        raise ConfigurationError(file, f"{key}.{hosted_only}", "is for hosted engines only", "remove the key")
     if entry.backend == "encoder":
         return EncoderDeployment(name, parse_price(entry.price, file, f"{key}.price", table=table))
     if entry.model is None:

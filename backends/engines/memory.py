@@ -40,6 +40,21 @@ class MemoryBudget:
         self._claims[name] = dict.fromkeys(devices, share)
         return None
 
+    def has_room(self, name: str, wanted_bytes: int, devices: Sequence[str] = ("cpu",)) -> bool:
+        """Tell whether an engine's claim would fit beside those of others; nothing is claimed.
+
+        Raises:
+            ConfigurationError: there is no such device.
+        """
+        share = -(-wanted_bytes // len(devices))
+        return all(share <= self._free_bytes(device, name) for device in devices)
+
+    def fits_alone(self, wanted_bytes: int, devices: Sequence[str] = ("cpu",)) -> bool:
+        """Tell whether a claim would fit if no engine had one."""
+        share = -(-wanted_bytes // len(devices))
+        usable = (int(self.total_bytes(one) * USABLE_RATIO) - self.reserved_bytes.get(one, 0) for one in devices)
+        return all(share <= size for size in usable)
+
     def release(self, name: str) -> None:
         """Give an engine's claims back."""
         self._claims.pop(name, None)

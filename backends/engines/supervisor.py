@@ -55,6 +55,7 @@ class Supervisor:
         timings: Timings | None = None,
         memory: MemoryBudget | None = None,
         on_change: Callable[[EngineState], None] | None = None,
+        takes_turns: bool = False,
     ) -> None:
         """Prepare; nothing is started.
 
@@ -65,6 +66,7 @@ class Supervisor:
             name: unique among the engines of `state_dir`; the recipe's name without it.
             timings: the patience.
             memory: the device's budget, claimed before each start.
+            takes_turns: where there is no room beside others, sleep until woken instead of failing.
             on_change: called with every new state, on the event loop; it must not block.
         """
         self._launcher = launcher
@@ -75,6 +77,7 @@ class Supervisor:
         self._timings = timings or Timings()
         self._memory = memory
         self._on_change = on_change
+        self._takes_turns = takes_turns
         self._log = LogRing()
         self._state = EngineState.STOPPED
         self._changed = asyncio.Event()
@@ -155,8 +158,8 @@ class Supervisor:
 
     @property
     def comes_back(self) -> bool:
-        """Tell whether a draining engine starts again, at once or when it is wanted."""
-        return self._state is EngineState.DRAINING and not self._stop.is_set()
+        """Tell whether an engine that drains, or had no first start yet, starts at once or when it is wanted."""
+        return self._state in (EngineState.DRAINING, EngineState.STOPPED) and not self._stop.is_set()
 
     @property
     def failures(self) -> int:
@@ -285,15 +288,22 @@ class Supervisor:
             await self._succession.give_up()
             if self._life.group is not None:
                 self._enter(EngineState.DRAINING)
-                patience_s = asked.patience_s if isinstance(asked, RestartAsked) else self._spec.drain_timeout_s
+                patience_s = asked.patience_s if isinstance(asked, RestartAsked) else self._timings.retire_s
                 await self._life.drain(patience_s)
             raise
         except Fault as fault:
+            if isinstance(fault, NoRoom) and self._waits_for_room():
+                self._awake.clear()
+                raise SleepAsked from fault
             self._fail(str(fault))  # before the group is ended, so that nobody is sent to a dead engine meanwhile
             raise Ended from fault
         finally:
             await self._succession.give_up()
             await self._life.end()
+
+    def _waits_for_room(self) -> bool:
+        fits = self._memory is not None and self._memory.fits_alone(self._spec.memory_bytes, self._spec.devices)
+        return self._takes_turns and fits
 
     async def _begin(self) -> None:
         """Begin with a new process, and with nothing left of a gateway that was killed while it reloaded."""
