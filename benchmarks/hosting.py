@@ -165,7 +165,7 @@ def pin(process: int, *cores: int) -> None:
 def port_of(process: int) -> int:
     """Return the port in an engine's command line."""
     words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-    return int(words[words.index(b"--port") + 1])
+    return next(int(word.partition(b"=")[2]) for word in words if word.startswith(b"--port="))
 
 
 Ask = Callable[[str, int], Awaitable[Load]]
@@ -249,9 +249,10 @@ def write_llama(folder: Path) -> None:
 async def run(options: argparse.Namespace) -> dict[str, object]:
     """Measure everything."""
     full = options.models.resolve() / "fp16"
-    found: dict[str, object] = {"engines": await engine_arms(options.models, options.rounds)}
     rows = [await against_engine(full, options.rounds, pinned=pinned) for pinned in (True, False)]
-    return found | {"gateway": [row for some in rows for row in some]}
+    found: dict[str, object] = {"gateway": [row for some in rows for row in some]}
+    Console().print_json(json.dumps(found))
+    return found | {"engines": await engine_arms(options.models, options.rounds)}
 
 
 def main() -> None:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 FOLLOW_S = 0.5
 RELOAD_POLL_S = 0.2
+COLUMNS = (
+    *("engine", "recipe", "kind", "devices", "memory", "state", "requests", "queued"),
+    *("tokens/s", "TTFT ms", "restarts", "failures"),
+)
 RELOAD_WORDS = {
     "starting": "the new process starts and warms up; the old one serves",
     "draining": "the new process serves; the old one finishes its requests",
@@ -139,6 +143,10 @@ def _quoted(name: str) -> str:
     return quote(name, safe="")
 
 
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> int:
     from rich.console import Console
     from rich.table import Table
@@ -150,10 +158,11 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> int:
         console.print_json(msgspec.json.encode(rows).decode())
         return 0
     table = Table(title="engines")
-    for column in ("engine", "recipe", "kind", "devices", "memory", "state", "requests", "restarts", "failures"):
+    for column in COLUMNS:
         table.add_column(column, no_wrap=True)
     for row in rows:
-        numbers = [str(row[name]) for name in ("requests", "restarts", "failures")]
+        work = [_figure(row["work"][name]) for name in ("queued", "output_tokens_per_s", "ttft_ms")]
+        numbers = [str(row["requests"]), *work, *(str(row[name]) for name in ("restarts", "failures"))]
         memory = f"{row['memory_bytes'] / 2**20:.0f} MiB"
         table.add_row(row["name"], row["recipe"], row["kind"], ",".join(row["devices"]), memory, row["state"], *numbers)
     console.print(table)
