@@ -208,8 +208,6 @@ async def engine_arms(models: Path, rounds: int) -> dict[str, object]:
         found[f"precision, {at_a_time} at a time"] = await compared(
             specs, rounds, rounds_of(MODEL, at_a_time * 2, at_a_time, 64)
         )
-    batching = {"one at a time": spec_of(full, max_running=1), "continuous": spec_of(full)}
-    found["batching, 8 at a time"] = await compared(batching, rounds, rounds_of(MODEL, 16, 8, 64))
     prefixes = {"off": spec_of(full), "on": replace(spec_of(full), prefix_caching=True)}
 
     async def shared_prefix(url: str, n: int) -> Load:
