@@ -1,34 +1,33 @@
-"""The driver for any server that speaks the OpenAI wire: a provider, or an engine that we host."""
+"""The driver for any server that speaks the OpenAI wire: a provider, or an engine that we host.
+
+Over TLS requests travel by httpx and aiohttp, in the clear by `backends.plain_http`, which costs a tenth of that.
+"""
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
 import msgspec
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
-from httpx_aiohttp import AiohttpTransport
 
+from backends.plain_http import CONNECT_TIMEOUT_S, CannotConnectError, Origin
 from backends.protocol import AttemptError, HeaderLists, UpstreamCall, UpstreamResponse, timed_out
+from backends.transport import LibraryAnswer, PlainAnswer, PoolUse, Transport, pool_use
 from core.clock import Clock
 from core.deadline import Deadline
 from core.trace import AttemptOutcome
 
-CONNECT_TIMEOUT_S = 5.0
 NOTHING_PASSES = HeaderLists()
 PROBE_TIMEOUT_S = 2.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
-KEEPALIVE_S = 30.0
 LONGEST_RETRY_AFTER_S = 86_400.0
+MAX_HEADS = 64
+Answer = TypeVar("Answer")
 REQUEST_AT_FAULT = frozenset({400, 413, 422})
 
 
@@ -43,58 +42,33 @@ class _Refusal(msgspec.Struct):
 _refusal_decoder = msgspec.json.Decoder(_Refusal)
 
 
-def http_transport(max_connections: int = 1_000) -> httpx.AsyncBaseTransport:
-    """Return a transport whose cost per request does not grow with idle connections; it keeps no cookies."""
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The part of a request's head that stays the same for one URL, and where it is sent."""
 
-    def session() -> aiohttp.ClientSession:
-        connector = _Connector(limit=max_connections, keepalive_timeout=KEEPALIVE_S)
-        factory = partial(_Connection, loop=asyncio.get_running_loop())
-        connector._factory = cast("partial[ResponseHandler]", factory)
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent",),
-            read_bufsize=2**18,
-        )
+    origin: Origin
+    fixed: str
 
-    return AiohttpTransport(client=session, trust_env=False)
+    def with_headers(self, headers: Sequence[tuple[str, str]], body_bytes: int) -> bytes:
+        """Return the whole head.
 
-
-@dataclass(slots=True)
-class _PoolUse:
-    """How one request uses the pool: `only_new` asks for a new connection, `kept` is the old one that it was given."""
-
-    only_new: bool = False
-    kept: "_Connection | None" = None
+        Raises:
+            AttemptError: a header would end its line.
+        """
+        own = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        if own.count("\n") != len(headers) or own.count("\r") != len(headers):
+            raise AttemptError(AttemptOutcome.REFUSED, "a header holds a line break", retryable=False)
+        return f"{self.fixed}{own}content-length: {body_bytes}\r\n\r\n".encode("latin-1", "replace")
 
 
-_pool_use: ContextVar[_PoolUse | None] = ContextVar("_pool_use", default=None)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells whether a request was sent on a connection kept from before, which the upstream may just have closed."""
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        use = _pool_use.get()
-        if use is None:
-            return await super()._get(key, traces)
-        connection = None if use.only_new else await super()._get(key, traces)
-        if connection is not None and isinstance(connection.protocol, _Connection):
-            use.kept = connection.protocol
-            use.kept.has_received = False
-        return connection
-
-
-class _Connection(ResponseHandler):
-    """Wakes whoever reads a body whose framing broke: aiohttp 3.14 tells only who waits for a head."""
-
-    has_received = False
-
-    def data_received(self, data: bytes) -> None:
-        self.has_received = True
-        super().data_received(data)
-        if self.exception() is not None and self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(aiohttp.ClientPayloadError("the framing of the answer is broken"))
+def _plain_head(url: str, headers: Sequence[tuple[str, str]]) -> _Head | None:
+    """Return the head of requests to a URL, None where it is not plain HTTP to a host and a port."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or "@" in parts.netloc:
+        return None
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    lines = [f"POST {target} HTTP/1.1", f"host: {parts.netloc}", *(f"{name}: {value}" for name, value in headers)]
+    return _Head((parts.hostname, parts.port or 80), "".join(f"{line}\r\n" for line in lines))
 
 
 class RemoteBackend:
@@ -103,7 +77,7 @@ class RemoteBackend:
     def __init__(
         self,
         base_url: Callable[[], str | None],
-        transport: httpx.AsyncBaseTransport,
+        transport: Transport,
         clock: Clock,
         api_key: str | None = None,
         passed: HeaderLists = NOTHING_PASSES,
@@ -119,6 +93,7 @@ class RemoteBackend:
         ]
         if api_key is not None:
             self._headers.append(("authorization", f"Bearer {api_key}"))
+        self._heads: dict[str, _Head | None] = {}
 
     @asynccontextmanager
     async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
@@ -126,18 +101,18 @@ class RemoteBackend:
         base_url = self._base_url()
         if base_url is None:
             raise AttemptError(AttemptOutcome.FAILED, "the engine is not running")
-        response = await self._send_on_live(self._request(base_url, call, deadline), deadline)
+        answer = await self._answered(base_url + call.path, call, deadline)
         try:
-            if response.status_code != httpx.codes.OK:
-                raise await self._refused(response, deadline)
-            async with aclosing(_chunks(response)) as chunks:
+            if answer.status != httpx.codes.OK:
+                raise await self._refused(answer, deadline)
+            async with aclosing(_chunks(answer)) as chunks:
                 yield UpstreamResponse(
-                    content_type=response.headers.get("content-type", "").partition(";")[0].strip().lower(),
+                    content_type=(answer.header("content-type") or "").partition(";")[0].strip().lower(),
                     chunks=chunks,
-                    headers=self._returned(response),
+                    headers=answer.among(self._passed.response) if self._passed.response else (),
                 )
         finally:
-            await response.aclose()
+            await answer.close()
 
     async def answers(self, model: str, *, generates: bool) -> bool:
         """Ask whether the deployment answers: by its list of models, or by one token of `model`, which costs."""
@@ -156,7 +131,7 @@ class RemoteBackend:
         )
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                response = await self._transport.handle_async_request(request)
+                response = await self._transport.tls.handle_async_request(request)
                 await response.aclose()
         except (TimeoutError, httpx.TransportError, aiohttp.ClientError, OSError):
             return False
@@ -166,26 +141,36 @@ class RemoteBackend:
         """Close the connections of the transport."""
         await self._transport.aclose()
 
-    def _request(self, base_url: str, call: UpstreamCall, deadline: Deadline) -> httpx.Request:
-        headers = [*self._headers, ("content-type", call.content_type), ("x-request-id", call.request_id)]
-        headers += [pair for pair in call.headers if pair[0] in self._passed.request]
+    async def _answered(self, url: str, call: UpstreamCall, deadline: Deadline) -> PlainAnswer | LibraryAnswer:
+        """Send the call and return its answer once its head is there."""
+        if url not in self._heads:
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            self._heads[url] = _plain_head(url, self._headers)
+        head, headers = self._heads[url], self._own_headers(call, deadline)
+        if head is not None:
+            sending = self._transport.plain.send(head.origin, head.with_headers(headers, len(call.body)), call.body)
+            return PlainAnswer(await self._in_time(sending, deadline))
+        request = httpx.Request(
+            "POST",
+            url,
+            headers=[*self._headers, *headers],
+            content=call.body,
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "pool": None}},
+        )
+        return LibraryAnswer(await self._send_on_live(request, deadline))
+
+    def _own_headers(self, call: UpstreamCall, deadline: Deadline) -> list[tuple[str, str]]:
+        """Return the headers that differ from call to call."""
+        headers = [("content-type", call.content_type), ("x-request-id", call.request_id)]
+        if self._passed.request:
+            headers += [pair for pair in call.headers if pair[0] in self._passed.request]
         if call.traceparent is not None:
             headers.append(("traceparent", call.traceparent))
         left_s = deadline.remaining_s(self._clock, first_token_sent=True) if call.tells_deadline else None
         if left_s is not None:
             headers.append(("x-headgate-deadline-ms", str(max(1, round(left_s * 1000)))))
-        return httpx.Request(
-            "POST",
-            f"{base_url}{call.path}",
-            headers=headers,
-            content=call.body,
-            extensions={"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "pool": None}},
-        )
-
-    def _returned(self, response: httpx.Response) -> tuple[tuple[str, str], ...]:
-        if not self._passed.response:
-            return ()
-        return tuple(pair for pair in response.headers.items() if pair[0].lower() in self._passed.response)
+        return headers
 
     async def _send_on_live(self, request: httpx.Request, deadline: Deadline) -> httpx.Response:
         """Send a request, and once more on a new connection when it met one that the upstream had just closed.
@@ -193,63 +178,62 @@ class RemoteBackend:
         Only where the connection was kept from an earlier request and not a byte of an answer has come: the upstream
         closed it before it read the request, which is therefore not sent twice.
         """
-        use = _PoolUse()
-        _pool_use.set(use)
+        use = PoolUse()
+        pool_use.set(use)
         try:
-            return await self._send(request, deadline)
+            return await self._in_time(self._transport.tls.handle_async_request(request), deadline)
         except AttemptError as failure:
             cause = failure.__cause__ and (failure.__cause__.__cause__ or failure.__cause__)
             was_closed = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
             if use.kept is None or use.kept.has_received or not was_closed:
                 raise
-        _pool_use.set(_PoolUse(only_new=True))
-        return await self._send(request, deadline)
+        pool_use.set(PoolUse(only_new=True))
+        return await self._in_time(self._transport.tls.handle_async_request(request), deadline)
 
-    async def _send(self, request: httpx.Request, deadline: Deadline) -> httpx.Response:
+    async def _in_time(self, sending: Awaitable[Answer], deadline: Deadline) -> Answer:
         try:
             async with asyncio.timeout(deadline.remaining_s(self._clock, first_token_sent=False)):
-                return await self._transport.handle_async_request(request)
+                return await sending
         except TimeoutError as timeout:
             message = "no answer began within the deadline"
             raise timed_out(deadline, self._clock, message) from timeout
         except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
             cause = problem.__cause__ or problem  # httpx-aiohttp calls nearly all of them ConnectTimeout
             message = f"the connection failed ({type(cause).__name__})"
-            if isinstance(cause, aiohttp.ClientConnectorError):
+            if isinstance(problem, CannotConnectError) or isinstance(cause, aiohttp.ClientConnectorError):
                 message = "the deployment cannot be reached"
             raise AttemptError(AttemptOutcome.FAILED, message) from problem
 
-    async def _refused(self, response: httpx.Response, deadline: Deadline) -> AttemptError:
+    async def _refused(self, answer: PlainAnswer | LibraryAnswer, deadline: Deadline) -> AttemptError:
         """Translate an error answer; the provider's own text is only kept where the request is at fault."""
-        status = response.status_code
+        status = answer.status
         message = f"the deployment answered {status}"
-        if status in REQUEST_AT_FAULT and (said := _upstream_message(await self._error_body(response, deadline))):
+        if status in REQUEST_AT_FAULT and (said := _upstream_message(await self._error_body(answer, deadline))):
             message = said
         return AttemptError(
             AttemptOutcome.REFUSED,
             message,
             http_status=status,
             retryable=status not in REQUEST_AT_FAULT,
-            retry_after_s=_retry_after_s(response.headers.get("retry-after")),
+            retry_after_s=_retry_after_s(answer.header("retry-after")),
         )
 
-    async def _error_body(self, response: httpx.Response, deadline: Deadline) -> bytes:
+    async def _error_body(self, answer: PlainAnswer | LibraryAnswer, deadline: Deadline) -> bytes:
         """Read what comes of an error answer within the deadline; the status says enough without it."""
         body = b""
         with suppress(AttemptError, TimeoutError):
             async with asyncio.timeout(deadline.remaining_s(self._clock, first_token_sent=False)):
-                async for chunk in _chunks(response):
+                async for chunk in _chunks(answer):
                     body += chunk
                     if len(body) > MAX_ERROR_BODY_BYTES:
                         break
         return body
 
 
-async def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+async def _chunks(answer: PlainAnswer | LibraryAnswer) -> AsyncGenerator[bytes, None]:
     """Yield the body as it arrives, decompressed when the upstream compressed it unasked."""
-    encoded = "content-encoding" in response.headers
     try:
-        async for chunk in response.aiter_bytes() if encoded else response.aiter_raw():
+        async for chunk in answer.chunks():
             yield chunk
     except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError, OSError) as problem:
         raise AttemptError(AttemptOutcome.BROKEN_OFF, f"the answer broke off ({type(problem).__name__})") from problem

@@ -21,8 +21,9 @@ from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
 from backends.gate import Gate
 from backends.registry import Registry
-from backends.remote import RemoteBackend, http_transport
+from backends.remote import RemoteBackend
 from backends.rescue_budget import RescueRules
+from backends.transport import http_transport
 from cache.control import CacheControl
 from cache.embedder import Embedder
 from cache.evidence_file import load_evidence, save_evidence

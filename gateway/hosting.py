@@ -20,7 +20,8 @@ from backends.engines.supervisor import Supervisor
 from backends.engines.swapping import Swapping
 from backends.engines.upkeep import Upkeep
 from backends.gate import Gate
-from backends.remote import RemoteBackend, http_transport
+from backends.remote import RemoteBackend
+from backends.transport import http_transport
 from core.clock import Clock
 from core.plan import Abilities, Readiness
 from gateway.engine_costs import EngineCosts

@@ -10,7 +10,8 @@ import pytest
 from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
 from backends.registry import Registry
-from backends.remote import RemoteBackend, http_transport
+from backends.remote import RemoteBackend
+from backends.transport import http_transport
 from core.clock import SystemClock
 from core.identity import Caller
 from core.money import Price

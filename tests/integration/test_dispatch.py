@@ -18,7 +18,8 @@ from backends.dispatch import Dispatcher, broken_off
 from backends.health import FAILURES_TO_OPEN
 from backends.protocol import AttemptError
 from backends.registry import Registry
-from backends.remote import RemoteBackend, http_transport
+from backends.remote import RemoteBackend
+from backends.transport import http_transport
 from backends.tries import AttemptLog, Errand
 from core.chat import ChatRequest, parse_chat_request
 from core.clock import SystemClock

@@ -15,8 +15,9 @@ from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
 from backends.protocol import AttemptError
 from backends.registry import Registry
-from backends.remote import RemoteBackend, http_transport
+from backends.remote import RemoteBackend
 from backends.rescue_budget import RescueRules
+from backends.transport import http_transport
 from backends.tries import AttemptLog, Errand
 from core.chat import ChatRequest, parse_chat_request
 from core.clock import SystemClock
