@@ -28,6 +28,12 @@ _SURFACE_IS_SUBJECT = re.compile(
     r"|\b(?:proofread|rewrite|reword|rephrase|paraphrase|translate|correct|edit|summari[sz]e|shorten)\b[^.?!\n]{0,60}:",
     re.IGNORECASE,
 )
+_SUBJECT_SIGNS = (
+    "`", "{", "}", "<", ">", "\\", "|", "\n", "\t", "://", "(", "case", "letter", "capital", "punctuat", "whitespace",
+    "spel", "anagram", "palindrome", "regex", "character", "vowel", "consonant", " with", "verbatim", "copy", "repeat",
+    "echo", "retype", "recite", "transcribe", "reverse", "say", "quote", ":",
+)  # fmt: skip
+"""A text in ASCII without any of these cannot match; to look for them costs a fiftieth of the pattern."""
 _LISTS_NUMBERS = re.compile(
     r"\b(?:sort|order|numbers|sequence|values|coordinates?|sum|add|average|mean|median|max|min|list|array|copy|repeat)",
     re.IGNORECASE,
@@ -81,7 +87,17 @@ def normalise(text: str) -> str:
 @lru_cache(maxsize=_LATELY)
 def is_surface_the_subject(text: str) -> bool:
     """Whether case, spaces or punctuation of `text` may matter to the answer (code, quotations, spelling)."""
+    if text.isascii() and not has_any(_SUBJECT_SIGNS, text.lower()):
+        return False
     return _SURFACE_IS_SUBJECT.search(text) is not None
+
+
+def has_any(signs: tuple[str, ...], text: str) -> bool:
+    """Tell whether a text holds one of some short texts."""
+    for sign in signs:  # noqa: SIM110 - a generator costs as much as ten of these looks
+        if sign in text:
+            return True
+    return False
 
 
 def _lower_outside_quotations(text: str) -> str:

@@ -7,6 +7,7 @@ time and secrets. "Why does my dog bark?" says "my" without being about a record
 import re
 from functools import lru_cache
 
+from cache.normalise import has_any
 from cache.words import TIME_WORDS
 
 LONG_CHARS = 2_000
@@ -75,6 +76,7 @@ _PERSONAL = _any_of(
 )
 _GENERIC = re.compile(r"^(?:how (?:do|does|can|could|should|would|to|might)|why|should|could|can)\b", re.I)
 _FIRST_PERSON = re.compile(r"\b(?:my|mine|me|i)\b", re.I)
+_ASKER = frozenset({"my", "mine", "me", "i"})
 _SECRET = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\b[spr]k[-_](?:live|test|proj|ant)?[-_]?[A-Za-z0-9_-]{20,}"
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}|\bxox[abprs]-[A-Za-z0-9-]{10,}"
@@ -83,6 +85,12 @@ _SECRET = re.compile(
     r"|(?<![\d.,-])(?:\d{4}[ -]){3}\d{1,4}(?![\d.,-])|(?<![\d.,-])\d{15,16}(?![\d.,-])"
 )
 
+_SECRET_SIGNS = (
+    "-----BEGIN", "k-", "k_", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "xox", "AIza",
+    "eyJ", "glpat-",
+)  # fmt: skip
+_SECRET_WORDS = ("passw", "secret", "key", "token")
+_LONG_NUMBER = re.compile(r"\d[\d -]{14}")
 _WHOLE_SECRET = re.compile(rf"(?:{_SECRET.pattern})[^\s\"',;]*")
 _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
@@ -90,8 +98,7 @@ _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END [A-Z ]*PRI
 @lru_cache(maxsize=_LATELY)
 def is_time_dependent(text: str) -> bool:
     """Whether the answer changes with the moment of asking, within hours or days."""
-    lowered = text.lower()
-    if TIME_WORDS.isdisjoint(_WORD.findall(lowered)) and _TIME_STEMS.search(lowered) is None:
+    if TIME_WORDS.isdisjoint(_words(text)) and _TIME_STEMS.search(text.lower()) is None:
         return False  # every rule needs one of these words; the rules cost ten times as much
     if len(text) > LONG_CHARS:
         return True  # the rules' cost grows faster than the text; refusing is the safe side
@@ -103,6 +110,8 @@ def is_personal(text: str) -> bool:
     """Whether the question is about the asker's own records; general how-to questions that say "my" are not."""
     if len(text) > LONG_CHARS:
         return _FIRST_PERSON.search(text) is not None
+    if text.isascii() and _ASKER.isdisjoint(_words(text)):
+        return False
     stripped = text.strip()
     return _PERSONAL.search(stripped) is not None and _GENERIC.match(stripped) is None
 
@@ -110,7 +119,19 @@ def is_personal(text: str) -> bool:
 @lru_cache(maxsize=_LATELY)
 def has_secret(text: str) -> bool:
     """Whether the text shows a credential or a payment card number."""
+    if (
+        text.isascii()
+        and not has_any(_SECRET_SIGNS, text)
+        and not has_any(_SECRET_WORDS, text.lower())
+        and _LONG_NUMBER.search(text) is None
+    ):
+        return False  # every rule needs one of these; the rules cost forty times as much
     return _SECRET.search(text) is not None
+
+
+@lru_cache(maxsize=_LATELY)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))
 
 
 def redacted(text: str) -> str:

@@ -32,7 +32,7 @@ DRAIN_S = 10.0
 CLOSE_S = 1
 CERTIFICATE_EVERY_S = 5.0
 KEEPALIVE_S = 75
-SWITCH_S = 0.0005
+SWITCH_S = 0.001
 """How long a writer thread may keep the interpreter from the event loop; Python's own 5 ms would be felt in streams."""
 
 
