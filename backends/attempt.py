@@ -18,6 +18,7 @@ from backends.sse import (
     data_of,
     is_done,
     is_error_event,
+    joined,
     may_carry_error,
     may_carry_usage,
     parse_completion,
@@ -188,17 +189,14 @@ class LiveAnswer:
             return None
         if self._body is not None and len(self._ready[0]) > MAX_KEPT_BYTES:
             return None
+        body = self._body
+        if body is not None:
+            return Captured(body.content, body.finish_reason or "", body.model or "", body.plain and body.choices <= 1)
         try:
-            parts = [self._body] if self._body is not None else [parse_completion(data) for data in self._kept]
+            whole = joined(self._kept)
         except msgspec.DecodeError:
             return None
-        finish = next((part.finish_reason for part in reversed(parts) if part.finish_reason), None)
-        return Captured(
-            content="".join(part.content for part in parts),
-            finish_reason=finish or "",
-            model=next((part.model for part in parts if part.model), ""),
-            plain=all(part.plain and part.choices <= 1 for part in parts),
-        )
+        return Captured(whole.content, whole.finish_reason or "", whole.model or "", whole.plain)
 
     def record(self) -> Attempt:
         """Freeze what happened."""

@@ -4,6 +4,7 @@ A frame is relayed as it arrived. Only frames that may carry first content, `usa
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -36,6 +37,13 @@ class FrameSplitter:
         Raises:
             FrameTooLargeError: the unfinished frame is longer than the limit.
         """
+        if (
+            not self._pending
+            and chunk.endswith(b"\n\n")
+            and chunk.find(b"\n\n") == len(chunk) - 2
+            and b"\r" not in chunk
+        ):
+            return [chunk]  # one whole frame, as most arrive
         self._pending += chunk
         frames = []
         while match := _FRAME_END.search(self._pending, max(0, self._searched - 3)):
@@ -114,6 +122,7 @@ class _Completion(msgspec.Struct):
 
 
 _completion_decoder = msgspec.json.Decoder(_Completion)
+_completions_decoder = msgspec.json.Decoder(list[_Completion])
 _tool_calls_decoder = msgspec.json.Decoder(list[_ToolCall] | None)
 _function_decoder = msgspec.json.Decoder(_Function | None)
 
@@ -134,6 +143,8 @@ class Parsed:
 
 def data_of(frame: bytes) -> bytes:
     """Return the data of a frame, its lines joined by newlines; empty for comments."""
+    if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
+        return frame[6:].strip()  # one line, as most frames have
     return b"\n".join(_DATA_LINE.findall(frame)).strip()
 
 
@@ -180,6 +191,43 @@ def parse_completion(data: bytes) -> Parsed:
         usage=_usage(completion.usage),
         error=error_text(completion.error),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WholeText:
+    """What the chunks of a stream say together; `plain` means text alone from a single choice."""
+
+    content: str
+    finish_reason: str | None
+    model: str | None
+    plain: bool
+
+
+def joined(chunks: Sequence[bytes]) -> WholeText:
+    """Return what the chunks of a stream say together, at a fifth of the cost of `parse_completion` for each.
+
+    Raises:
+        msgspec.DecodeError: one is not JSON, or not shaped like a completion.
+    """
+    try:
+        completions = _completions_decoder.decode(b"[" + b",".join(chunks) + b"]")
+    except (UnicodeDecodeError, RecursionError) as problem:
+        raise msgspec.DecodeError(str(problem)) from problem
+    texts: list[str] = []
+    finish_reason, model, plain = None, None, len(completions) == len(chunks)
+    for completion in completions:
+        model = model or completion.model
+        if not completion.choices:
+            continue
+        choice = completion.choices[0]
+        said = choice.delta or choice.message
+        if choice.text is not None:
+            texts.append(choice.text)
+        elif said is not None and isinstance(said.content, str):
+            texts.append(said.content)
+        finish_reason = choice.finish_reason or finish_reason
+        plain = plain and len(completion.choices) == 1 and choice.index == 0 and _is_plain(choice)
+    return WholeText("".join(texts), finish_reason, model, plain)
 
 
 def produced_bytes(data: bytes) -> int:
