@@ -103,10 +103,14 @@ def rounds(names: list[str], count: int, how: Measuring, peers: Path | None) -> 
                 pin([upstream_pid], how.load_core)
             for n, name in enumerate(track(order, "Measuring", console=Console(stderr=True))):
                 base = "nginx" if name.startswith("nginx") else name
-                with running(base, Place(folder / f"{n}-{name}", port, peers)) as target:
-                    if how.gateway_core is not None:
-                        pin(target.pids(), how.gateway_core)
-                    results[name].append(measured(name, target, how))
+                try:
+                    with running(base, Place(folder / f"{n}-{name}", port, peers)) as target:
+                        if how.gateway_core is not None:
+                            pin(target.pids(), how.gateway_core)
+                        results[name].append(measured(name, target, how))
+                except RuntimeError as problem:
+                    results[name].append({})  # no figure rather than one over errors
+                    Console(stderr=True).print(f"{name}: a round without figures: {str(problem)[-300:]}")
     return results
 
 

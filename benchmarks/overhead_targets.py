@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.overhead_load import Aim
 from benchmarks.process_cost import await_quiet, with_children
-from tests.e2e.gateway_process import run_gateway, write_configuration
+from tests.e2e.gateway_process import HEADGATE, run_gateway, write_configuration
 from tests.upstream.process import unused_port
 
 START_S = 120.0
@@ -94,11 +94,12 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a target runs: a folder for its files, the port of its upstream, and the folder of the peers."""
+    """Where a target runs: a folder for its files, the port of its upstream, the folder of the peers, our command."""
 
     folder: Path
     upstream: int
     peers: Path | None = None
+    command: tuple[str, ...] = HEADGATE
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def _headgate(name: str, place: Place) -> Iterator[Running]:
         tenant = TENANT.replace("SEMANTIC", "true" if name == "headgate-semantic" else "false")
         operator = OPERATOR.format(state=url or "sqlite:var/headgate.db", deployments=deployments)
         write_configuration(place.folder, operator, {"acme": tenant})
-        with run_gateway(place.folder) as gateway:
+        with run_gateway(place.folder, command=place.command) as gateway:
             await_quiet(gateway.process.pid)  # until the encoder is loaded
             yield Running(Aim(gateway.base_url + "/chat/completions", gateway.key("acme")), gateway.process.pid)
 

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,7 @@ def run_gateway(
     verify: ssl.SSLContext | bool = True,
     until: str = "/readyz",
     log_to: int | None = None,
+    command: Sequence[str] = HEADGATE,
 ) -> Iterator[RunningGateway]:
     """Serve the configuration in `folder` on free ports until the block ends; it must stop cleanly.
 
@@ -127,7 +128,7 @@ def run_gateway(
     arguments = ["serve", "--port", str(port), "--admin-port", str(admin_port)]
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [*HEADGATE, *arguments],
+            [*command, *arguments],
             cwd=folder,
             env=_environment(),
             stdout=log,
