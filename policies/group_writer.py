@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
+
+from core.hand_over import HandOver
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -19,6 +20,7 @@ _logger = logging.getLogger(__name__)
 
 CHECKPOINT_S = 1.0
 RETRY_S = 0.2
+MOST_CHANGES = 10_000
 
 
 class Group(Protocol[T_contra]):
@@ -33,10 +35,6 @@ class Group(Protocol[T_contra]):
         ...
 
 
-class _Stop:
-    """The last thing in the queue."""
-
-
 class GroupWriter(Generic[T]):
     """Commits changes in the order in which they were put; `linger_s` is how long a group gathers."""
 
@@ -44,9 +42,7 @@ class GroupWriter(Generic[T]):
         self.is_failing = False
         self._connection = connection
         self._new_group = new_group
-        self._linger_s = linger_s
-        self._queue: SimpleQueue[T | Future[None] | _Stop] = SimpleQueue()
-        self._closing = threading.Event()
+        self._queue: HandOver[T | Future[None]] = HandOver(linger_s, MOST_CHANGES)
         self._checkpoint_due_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="headgate-writer", daemon=True)
         self._thread.start()
@@ -58,13 +54,12 @@ class GroupWriter(Generic[T]):
     def flushed(self) -> "Future[None]":
         """Return a future that is done once everything put so far is committed."""
         done: Future[None] = Future()
-        self._queue.put(done)
+        self._queue.put_now(done)
         return done
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is left, then close the connection; gives up after `timeout_s` when the file stays unwritable."""
-        self._closing.set()
-        self._queue.put(_Stop())
+        self._queue.close()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             _logger.error("the last changes could not be written before closing")
@@ -80,23 +75,19 @@ class GroupWriter(Generic[T]):
                     self._connection.close()
                     return
                 group, waiting = self._new_group(), []
+            elif is_last:
+                time.sleep(RETRY_S)
             self._checkpoint_if_due()
 
     def _gather(self, group: Group[T], waiting: list["Future[None]"]) -> bool:
         """Add what arrives to the group while it lingers, and tell whether that was the last."""
-        try:
-            item = self._queue.get(timeout=self._patience_s())
-            if not isinstance(item, Future | _Stop):
-                self._closing.wait(self._linger_s)
-            while not isinstance(item, _Stop):
-                if isinstance(item, Future):
-                    waiting.append(item)
-                else:
-                    group.add(item)
-                item = self._queue.get_nowait()
-        except Empty:
-            return False
-        return True
+        items, is_open = self._queue.take(self._patience_s())
+        for item in items:
+            if isinstance(item, Future):
+                waiting.append(item)
+            else:
+                group.add(item)
+        return not is_open
 
     def _patience_s(self) -> float | None:
         if self.is_failing:

@@ -40,6 +40,30 @@ def test_a_queue_closed_empty_ends_with_an_empty_group() -> None:
     assert (queue.take(), len(queue)) == (([], False), 0)
 
 
+def test_a_reader_that_fell_asleep_is_woken_by_the_next_item() -> None:
+    queue: HandOver[int] = HandOver(gather_s=0.001, most=7, awake_s=0.0)
+    taken: list[tuple[list[int], bool]] = []
+    reader = threading.Thread(target=lambda: taken.append(queue.take()))
+    reader.start()
+    while not queue._is_asleep:
+        pass
+    queue.put(1)
+    reader.join(10)
+    assert taken == [([1], True)]
+
+
+def test_a_reader_waits_for_as_long_as_it_is_told() -> None:
+    queue: HandOver[int] = HandOver(gather_s=0.001, most=7)
+    assert queue.take(timeout_s=0.01) == ([], True)
+
+
+def test_an_item_that_hurries_does_not_wait_for_its_group() -> None:
+    queue: HandOver[int] = HandOver(gather_s=60.0, most=7)
+    queue.put(1)
+    queue.put_now(2)
+    assert queue.take() == ([1, 2], True)
+
+
 def test_nothing_put_by_many_threads_is_lost() -> None:
     queue: HandOver[int] = HandOver(gather_s=0.0, most=7)
 
