@@ -33,8 +33,10 @@ from core.identity import new_request_id
 from core.money import Usage
 from core.trace import RequestTrace
 from gateway.admin.insight_routes import Insight
+from gateway.sla_report import sla_report
 from gateway.telemetry.log_reader import Filter, LogReader, Window
 from gateway.telemetry.request_log import RequestLog, Retention
+from policies.loading import PolicySet
 from tests.traces import a_hit, a_refusal, a_trace, an_attempt
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -128,7 +130,7 @@ def traces(rows: int, during: timedelta, seed: int = 1) -> Iterator[RequestTrace
             )
             yield a_trace(
                 **common, tier=tier, deployment=deployment, usage=usage, cost_nano_usd=700_000, attempts=(attempt,),
-                total_ms=total_ms, ttft_ms=total_ms / 4, sla_violated=draw.random() < 0.01,
+                total_ms=total_ms, ttft_ms=total_ms / 4, sla_violated=draw.random() < 0.01, sla_total_ms=2_000.0,
             )  # fmt: skip
 
 
@@ -140,6 +142,9 @@ def pages(log: LogReader) -> Iterator[tuple[str, Callable[[], object]]]:
     for name, seconds in (("1 hour", 3_600), ("24 hours", 86_400), ("7 days", 604_800), ("30 days", 2_592_000)):
         yield f"overview, {name}", partial(insight.glance, Window.between(end_s - seconds, end_s), None)
     yield "tenant, 30 days", partial(insight.glance, Window.between(end_s - 2_592_000, end_s), TENANTS[0])
+    for name, seconds in (("7 days", 604_800), ("30 days", 2_592_000)):
+        window = Window.between(end_s - seconds, end_s)
+        yield f"SLA report, {name}", partial(sla_report, log, PolicySet.of({}), window, end_s, None)
     yield "requests, newest", lambda: log.page(Filter())
     yield "requests of a rare tenant", lambda: log.page(Filter(tenant=TENANTS[-1]))
     yield "requests that no row fits", lambda: log.page(Filter(reason="nothing"))

@@ -56,7 +56,7 @@ class Sla:
     """Latency limits of one tier for one tenant; None means unlimited.
 
     `when_late` says what happens to a request that cannot make it: `move` to another deployment of its plan, `queue`
-    for its own, or `shed` at once.
+    for its own, or `shed` at once. `objective_ratio` is the share of requests that shall keep the limits.
     """
 
     ttft_ms: int | None = None
@@ -64,6 +64,7 @@ class Sla:
     min_output_tokens_per_s: float | None = None
     idle_ms: int | None = None
     when_late: WhenLate = "move"
+    objective_ratio: float = 0.99
 
 
 NO_SLA = Sla()

@@ -32,6 +32,7 @@ from gateway.admin.key_routes import KeyAdministration, key_router
 from gateway.admin.learning_routes import learning_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.report_routes import Reporting, report_router
+from gateway.admin.sla_routes import Attainment, sla_router
 from gateway.admin.state_routes import StoreProbe, state_router
 from gateway.decisions import Decisions
 from gateway.feedback import Feedback
@@ -60,6 +61,7 @@ class AdminApi:
     changes: Changes
     insight: Insight
     reporting: Reporting
+    attainment: Attainment
     dashboard: Dashboard
     probe: StoreProbe
     exposition: Callable[[], tuple[bytes, str]]
@@ -92,6 +94,7 @@ def admin_app(api: AdminApi) -> Litestar:
             state_router(api.probe, api.changes),
             insight_router(api.insight),
             report_router(api.reporting),
+            sla_router(api.attainment),
             dashboard_router(api.dashboard),
         ],
         guards=[AdminGate(api.authenticator, api.dashboard.sessions)],

@@ -13,6 +13,7 @@ COMMANDS = (
     "faults",
     "keys",
     "budget",
+    "sla",
     "caching",
     "audit",
     "policy",

@@ -81,6 +81,11 @@ class SlaEntry(Struct, frozen=True, forbid_unknown_fields=True):
         WhenLate,
         says("A request that cannot make it: `move` to a deployment that can, `queue` for its own, `shed` with 503."),
     ] = "move"
+    objective_ratio: Annotated[
+        float,
+        Meta(gt=0, lt=1),
+        says("The share of requests that shall keep the limits; the rest is the error budget."),
+    ] = 0.99
 
 
 class RuleConditionEntry(Struct, frozen=True, forbid_unknown_fields=True):

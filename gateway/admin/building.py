@@ -19,6 +19,7 @@ from gateway.admin.key_routes import KeyAdministration
 from gateway.admin.policy_routes import PolicyAdministration
 from gateway.admin.report_routes import Reporting, Verified
 from gateway.admin.session import Sessions
+from gateway.admin.sla_routes import Attainment
 from gateway.admin.state_routes import StoreProbe
 from gateway.admin.treasury import TreasuryBudgets
 from gateway.admin_api import AdminApi, admin_app
@@ -100,6 +101,7 @@ def build_admin(
     candidates = CandidatePolicies(settings.policies, settings.known, settings.environment)
     budgets = TreasuryBudgets(treasury, lambda: watcher.current)
     authenticator = AdminAuthenticator(owner_key, keys, pepper, clock, failures)
+    insight = Insight(LogReader(settings.beside("requests")), clock, registry)
     api = AdminApi(
         authenticator=authenticator,
         keys=KeyAdministration(changing, pepper, clock, lambda: watcher.current, tuple(settings.tiers), changes),
@@ -117,10 +119,11 @@ def build_admin(
         learning=learning,
         decisions=decisions,
         changes=changes,
-        insight=Insight(LogReader(settings.beside("requests")), clock, registry),
         reporting=Reporting(
             settings.beside("requests"), lambda: watcher.current, budgets.balances, _verified(cache, watcher), clock
         ),
+        insight=insight,
+        attainment=Attainment(insight, lambda: watcher.current),
         dashboard=Dashboard(load_assets(), Sessions(pepper, clock), authenticator),
         probe=probe(changing),
         exposition=exposition,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from core.errors import HeadgateError
+from gateway.telemetry.attainment import COUNTS, Attained
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from gateway.telemetry.rollup import CACHE, DAY_S, HOUR_S, MINUTE_S, Sums
 from gateway.telemetry.savings import Saved, Trials
@@ -88,6 +89,14 @@ class Percentiles:
     ttft_ms: Mapping[str, float | None]
     total_ms: Mapping[str, float | None]
     error_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLatency:
+    """Milliseconds by name (`p50`, `p95`, `p99`) of one tenant's answered requests at one tier, within 1 %."""
+
+    ttft_ms: Mapping[str, float | None]
+    total_ms: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +218,30 @@ class LogReader:
             connection.row_factory = sqlite3.Row
             row = connection.execute(query, (request_id[-16:],)).fetchone()
         return None if row is None or row["request_id"] != request_id else _logged(row)
+
+    def attained(self, window: Window, tenant: str | None = None) -> Mapping[tuple[str, str], Attained]:
+        """Return what the requests held to an SLA came to, by tenant and tier."""
+        sums = ", ".join(f"sum({name})" for name in COUNTS)
+        query = f"SELECT tenant, tier, {sums} FROM attainment {_where(tenant)} GROUP BY 1, 2"  # noqa: S608 - our own names
+        tpot = f"SELECT tenant, tier, tpot FROM attainment {_where(tenant)}"  # noqa: S608 - our own names
+        values, sketches = _values(window, tenant), dict[tuple[str, str], list[bytes | None]]()
+        with self._reading() as connection:
+            rows = connection.execute(query, values).fetchall()
+            for *key, sketch in connection.execute(tpot, values):
+                sketches.setdefault((key[0], key[1]), []).append(sketch)
+        return {(row[0], row[1]): Attained.of(row[2:], sketches.get((row[0], row[1]), [])) for row in rows}
+
+    def by_tenant(self, window: Window, tenant: str | None = None) -> Mapping[tuple[str, str], TenantLatency]:
+        """Return the percentiles of answered requests by tenant and by who served, from sketches."""
+        query = f"SELECT tenant, served_by, ttft, total FROM latencies {_where(tenant)}"  # noqa: S608 - our own names
+        with self._reading() as connection:
+            rows = connection.execute(query, _values(window, tenant)).fetchall()
+        grouped: dict[tuple[str, str], tuple[list[bytes | None], list[bytes | None]]] = {}
+        for of, served_by, ttft, total in rows:
+            lists = grouped.setdefault((of, served_by), ([], []))
+            lists[0].append(ttft)
+            lists[1].append(total)
+        return {key: TenantLatency(_sketched(ttft), _sketched(total)) for key, (ttft, total) in grouped.items()}
 
     def savings(self, window: Window, tenant: str | None = None) -> tuple[Saved, ...]:
         """Return what each source saved in the window."""

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from core.money import NANO_PER_USD
 from core.trace import SHADOW_PATH, AttemptKind, AttemptOutcome, RequestTrace
+from gateway.telemetry.attainment import has_missed, is_judged, tpot_ms
 from gateway.telemetry.families import PREFIX, Family
 
 MAX_SLA_BOUNDS = 24
@@ -37,6 +38,7 @@ class _Series:
     saved: Counter
     baseline: Counter
     judged: Counter
+    missed: Counter
     violations: Counter
     ttft: Histogram
     tpot: Histogram
@@ -94,7 +96,12 @@ class Metrics:
             "Requests refused for want of capacity: `late`, `full`, `evicted`, `waited`, `policy`.",
             ("reason",),
         )
-        self._judged = self._counter("sla_judged", "Requests that had an SLA to keep.", ("tenant", "tier"))
+        self._judged = self._counter(
+            "sla_judged",
+            "Requests that had an SLA to keep, were not refused and whose client stayed.",
+            ("tenant", "tier"),
+        )
+        self._missed = self._counter("sla_missed", "Judged requests that were late, cut or failed.", ("tenant", "tier"))
         self._violations = self._counter("sla_violations", "Requests outside their SLA.", ("tenant", "tier"))
         self._ttft = self._histogram("ttft_seconds", "Request received to first token sent.", TTFT_BOUNDS_S, limits)
         self._total = self._histogram("request_seconds", "Request received to answer complete.", TOTAL_BOUNDS_S, limits)
@@ -128,8 +135,10 @@ class Metrics:
             of.routes.inc()
         if trace.shadow_price_per_usd is not None:
             self._child(self._price, self.tenant_label(trace.tenant)).set(trace.shadow_price_per_usd)
-        if trace.is_sla_judged or trace.sla_violated:
+        if is_judged(trace):
             of.judged.inc()
+        if has_missed(trace):
+            of.missed.inc()
         if trace.sla_violated:
             of.violations.inc()
         self._time(trace, of)
@@ -137,8 +146,8 @@ class Metrics:
     def _time(self, trace: RequestTrace, of: "_Series") -> None:
         if trace.ttft_ms is not None:
             of.ttft.observe(trace.ttft_ms / 1000)
-            if trace.stream and trace.attempts and trace.usage is not None and trace.usage.output_tokens > 1:
-                between_ms = (trace.total_ms - trace.ttft_ms) / (trace.usage.output_tokens - 1)
+            between_ms = tpot_ms(trace)
+            if between_ms is not None:
                 of.tpot.observe(between_ms / 1000)
         of.total.observe(trace.total_ms / 1000)
         of.overhead.observe(trace.overhead_ms / 1000)
@@ -183,6 +192,7 @@ class Metrics:
                 saved=self._saved.labels(tenant, tier),
                 baseline=self._baseline.labels(tenant, source),
                 judged=self._judged.labels(tenant, tier),
+                missed=self._missed.labels(tenant, tier),
                 violations=self._violations.labels(tenant, tier),
                 ttft=self._ttft.labels(tier),
                 tpot=self._tpot.labels(tier),

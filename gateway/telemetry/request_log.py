@@ -29,7 +29,7 @@ _TENANT_OF = "SELECT tenant FROM requests WHERE substr(request_id, -16) = ? AND 
 _TRIM_OLD = "DELETE FROM requests WHERE received_at_ms < ?"
 _TRIM_SUMS = tuple(
     f"DELETE FROM {table} WHERE span_s = ? AND starts_at_s < ?"  # noqa: S608 - our own names
-    for table in ("rollup", "latencies", "sources", "trials")
+    for table in ("rollup", "latencies", "sources", "trials", "attainment")
 )
 
 

@@ -79,11 +79,21 @@ CREATE TABLE trials (
   PRIMARY KEY (span_s, starts_at_s, tenant, per_10k, held_out)
 ) WITHOUT ROWID;
 """
-MIGRATIONS = (_FIRST, _SECOND, _THIRD)
+_FOURTH = """
+CREATE TABLE attainment (
+  span_s INTEGER NOT NULL, starts_at_s INTEGER NOT NULL, tenant TEXT NOT NULL, tier TEXT NOT NULL,
+  judged INTEGER NOT NULL, missed INTEGER NOT NULL, retries INTEGER NOT NULL, hedges INTEGER NOT NULL,
+  fallbacks INTEGER NOT NULL, retry_nano_usd INTEGER NOT NULL, hedge_nano_usd INTEGER NOT NULL,
+  fallback_nano_usd INTEGER NOT NULL, tpot BLOB,
+  PRIMARY KEY (span_s, starts_at_s, tenant, tier)
+) WITHOUT ROWID;
+"""
+MIGRATIONS = (_FIRST, _SECOND, _THIRD, _FOURTH)
 INSERT = f"INSERT OR IGNORE INTO requests ({_COLUMNS}, baseline_nano_usd, trial) VALUES ({','.join('?' * 30)})"  # noqa: S608
 INSERT_CELL = f"INSERT OR REPLACE INTO rollup VALUES ({','.join('?' * 18)})"  # noqa: S608 - placeholders only
 INSERT_SOURCE = "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_TRIAL = "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_ATTAINED = f"INSERT OR REPLACE INTO attainment VALUES ({','.join('?' * 13)})"  # noqa: S608 - placeholders only
 INSERT_LATENCIES = "INSERT OR REPLACE INTO latencies VALUES (?, ?, ?, ?, ?, ?)"
 Row = tuple[str | int | float | None, ...]
 

@@ -11,7 +11,8 @@ from operator import add
 from typing import Generic, Protocol, TypeVar, cast
 
 from core.trace import RequestTrace
-from gateway.telemetry.request_rows import INSERT_CELL, INSERT_LATENCIES, INSERT_SOURCE, INSERT_TRIAL
+from gateway.telemetry.attainment import COUNTS, Attained
+from gateway.telemetry.request_rows import INSERT_ATTAINED, INSERT_CELL, INSERT_LATENCIES, INSERT_SOURCE, INSERT_TRIAL
 from gateway.telemetry.savings import HITS, Saved, Source, Trials, sources_of
 from gateway.telemetry.sketch import bucket_of, encode, merged
 
@@ -39,6 +40,10 @@ _LOAD_TRIALS = """
 SELECT requests, cost_nano_usd, cost_squared, baseline_nano_usd, late FROM trials
 WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND per_10k = ? AND held_out = ?
 """
+_LOAD_ATTAINED = (
+    f"SELECT {', '.join(COUNTS)}, tpot FROM attainment "  # noqa: S608 - our own names
+    "WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND tier = ?"
+)
 Key = tuple[int | str, ...]
 
 
@@ -161,6 +166,7 @@ class Rollup:
         self._latencies = _Growing(self._load_latencies)
         self._sources = _Growing(self._load_source)
         self._trials = _Growing(self._load_trials)
+        self._attained = _Growing(self._load_attained)
 
     def add(self, trace: RequestTrace) -> None:
         """Count one request in its minute, its hour and its day."""
@@ -173,6 +179,8 @@ class Rollup:
             labels = (trace.tenant, tier, trace.deployment or "", trace.cache, trace.reason or "")
             self._sums.add((span_s, start_s, *labels), trace)
             self._latencies.add((span_s, start_s, trace.tenant, served_by), trace)
+            if Attained.concerns(trace):
+                self._attained.add((span_s, start_s, trace.tenant, tier), trace)
             for source in sources:
                 self._sources.add((span_s, start_s, trace.tenant, source), trace)
             if trace.trial is not None:
@@ -185,10 +193,11 @@ class Rollup:
         self._connection.executemany(INSERT_LATENCIES, self._latencies.taken())
         self._connection.executemany(INSERT_SOURCE, self._sources.taken())
         self._connection.executemany(INSERT_TRIAL, self._trials.taken())
+        self._connection.executemany(INSERT_ATTAINED, self._attained.taken())
 
     def forget(self) -> None:
         """Drop everything in memory; what is added to is read back first."""
-        for cells in (self._sums, self._latencies, self._sources, self._trials):
+        for cells in (self._sums, self._latencies, self._sources, self._trials, self._attained):
             cells.forget()
 
     def _load_sums(self, key: Key) -> Sums:
@@ -202,6 +211,10 @@ class Rollup:
     def _load_source(self, key: Key) -> Saved:
         row = self._connection.execute(_LOAD_SOURCE, key).fetchone()
         return Saved(cast(Source, key[3]), *(row or ()))
+
+    def _load_attained(self, key: Key) -> Attained:
+        row = self._connection.execute(_LOAD_ATTAINED, key).fetchone()
+        return Attained() if row is None else Attained.of(row[:-1], [row[-1]])
 
     def _load_trials(self, key: Key) -> Trials:
         row = self._connection.execute(_LOAD_TRIALS, key).fetchone()

@@ -30,21 +30,23 @@ def sources_of(trace: RequestTrace) -> Mapping[Source, int]:
     saved = baseline - trace.cost_nano_usd
     if trace.cache in HITS:
         return {"cache": saved}
-    answering = _answering(trace.attempts)
+    winner = answering(trace.attempts)
     parts: dict[Source, int] = {"hedging": 0, "tries": 0, "prefix": -trace.lost_prefix_nano_usd}
     for attempt in trace.attempts:
-        if attempt is not answering:
-            parts["hedging" if _was_hedged(attempt) else "tries"] -= attempt.cost_nano_usd
+        if attempt is not winner:
+            parts["hedging" if was_hedged(attempt) else "tries"] -= attempt.cost_nano_usd
     parts["routing"] = saved - sum(parts.values())
     return {source: part for source, part in parts.items() if part}
 
 
-def _answering(attempts: tuple[Attempt, ...]) -> Attempt | None:
+def answering(attempts: tuple[Attempt, ...]) -> Attempt | None:
+    """Return the attempt that gave the answer, or would have: the last whole one, else the last."""
     whole = [attempt for attempt in attempts if attempt.outcome is AttemptOutcome.COMPLETE]
     return whole[-1] if whole else attempts[-1] if attempts else None
 
 
-def _was_hedged(attempt: Attempt) -> bool:
+def was_hedged(attempt: Attempt) -> bool:
+    """Tell whether an attempt that did not answer was one side of a hedge."""
     return attempt.outcome is AttemptOutcome.OUTRUN or attempt.kind is AttemptKind.HEDGE
 
 

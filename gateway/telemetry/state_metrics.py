@@ -17,7 +17,10 @@ BREAKER = Family("gauge", "breaker_state", "1 for the state a deployment's break
 LIMIT = Family("gauge", "sla_limit_seconds", "Latency limit that a policy sets.", ("tenant", "tier", "kind"))
 DROPPED = Family("counter", "dropped", "Rows that a log could not take; requests never wait for one.", ("log",))
 BUILD = Family("gauge", "build_info", "Always 1; the program's version.", ("version",))
-FAMILIES = (BREAKER, LIMIT, DROPPED, BUILD)
+OBJECTIVE = Family(
+    "gauge", "sla_objective_ratio", "Share of requests that a policy wants to keep its SLA.", ("tenant", "tier")
+)
+FAMILIES = (BREAKER, LIMIT, OBJECTIVE, DROPPED, BUILD)
 
 
 class StateMetrics(Collector):
@@ -49,7 +52,15 @@ class StateMetrics(Collector):
         for log, count in self._dropped.items():
             dropped.add_metric((log,), count())
         build.add_metric((self._version,), 1.0)
-        yield from (breaker, self._limits(), dropped, build)
+        yield from (breaker, self._limits(), self._objectives(), dropped, build)
+
+    def _objectives(self) -> Metric:
+        objectives = OBJECTIVE.gauge()
+        policies = self._policies().policies
+        for tenant in sorted(policies)[:MAX_TENANTS]:
+            for tier, sla in policies[tenant].sla.items():
+                objectives.add_metric((tenant, tier), sla.objective_ratio)
+        return objectives
 
     def _limits(self) -> Metric:
         limits = LIMIT.gauge()

@@ -39,6 +39,7 @@ ROUTES = {
     ("POST", "/admin/policies/acme/compare"): "viewer",
     ("GET", "/admin/overview"): "viewer",
     ("GET", "/admin/deployments"): "viewer",
+    ("GET", "/admin/sla"): "viewer",
     ("GET", "/admin/requests"): "viewer",
     ("GET", "/admin/requests/req_0"): "viewer",
     ("GET", "/admin/engines"): "viewer",
@@ -346,6 +347,8 @@ def test_the_commands_speak_to_the_running_gateway(gateway: RunningGateway) -> N
     assert "poor: month" in headgate("budget", "show", *url, folder=gateway.folder).stdout
     reset = headgate("budget", "reset", "--tenant", "poor", "--window", "month", *url, folder=gateway.folder)
     assert reset.returncode == 0
+    report = headgate("sla", "report", "--tenant", "acme", "--json", *url, folder=gateway.folder)
+    assert json.loads(report.stdout)["end_s"] > 0
     wrong = headgate("budget", "show", "--tenant", "nobody", *url, folder=gateway.folder, check=False)
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert "no policy" in wrong.stderr

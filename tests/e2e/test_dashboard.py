@@ -149,6 +149,7 @@ def test_a_tenants_page_shows_its_own_figures_and_policy(browser: Browser, gatew
         show(page, gateway, "tenants/acme?range=1h")
         expect(figure(page, "Requests").locator("dd").first).to_have_text(str(len(rows)))
         expect(page.locator("text=Policy in force")).to_be_visible()
+        expect(page.get_by_label("SLA by tier").locator("tbody tr")).to_have_count(2)
         expect(page.locator(".pairs", has_text="service_class")).to_contain_text("interactive")
 
 

@@ -1,5 +1,5 @@
 // All tenants, and one tenant: the policy in force, budgets and what is left of them, top routes, latency against the SLA.
-import { html, useLoad, Loaded, Panel, Table, Money, count, percent, useState } from '/dashboard/lib/ui.js';
+import { html, useLoad, Loaded, Panel, Table, Money, Badge, ms, count, percent, useState } from '/dashboard/lib/ui.js';
 import { get } from '/dashboard/lib/api.js';
 import { Ranges, REFRESH_MS } from '/dashboard/lib/range.js';
 import { Budgets, CacheOutcomes, Charts, Figures, Routes, Savings, Tiers } from '/dashboard/lib/glance.js';
@@ -37,12 +37,31 @@ const PolicyTable = ({ policy }) => html`<${Panel} title="Policy in force" note=
         ? Object.entries(value).filter(([, inner]) => inner !== null).map(([key, inner]) => html`<span><code>${key}</code> ${text(inner)}</span>`)
         : text(value)}</dd></div>`)}</dl><//>`;
 
+const ratio = (value) => (value === null ? '–' : percent(value, 1, 2));
+const three = (values, limit) => `${['p50', 'p95', 'p99'].map((name) => ms(values[name])).join(' / ')}${limit ? ` (${ms(limit)})` : ''}`;
+const rescued = ({ count: times, cost_nano_usd: nano }) => (times ? html`${count(times)} (<${Money} nano=${nano} />)` : '0');
+
+/** How well the SLA was kept; the burn rate says how fast the error budget goes, 1 being just in time. */
+const Attainment = ({ lines }) => html`<${Panel} title="SLA" note="answers from the cache are not judged" wide>
+  <${Table} label="SLA by tier" rows=${lines} empty="No deployment was asked in this window." columns=${[
+    { name: 'Tier', of: (line) => line.tier || '–' },
+    { name: 'Kept', number: true, of: (line) => html`<span title=${`${count(line.missed)} of ${count(line.judged)} missed; the objective is ${ratio(line.objective_ratio)}`}>${ratio(line.attainment_ratio)}</span>` },
+    { name: 'Budget left', number: true, of: (line) => (line.budget_left_ratio < 0 ? html`<${Badge} tone="bad">${percent(line.budget_left_ratio, 1, 0)}<//>` : line.budget_left_ratio === null ? '–' : percent(line.budget_left_ratio, 1, 0)) },
+    { name: 'Burn 1h / 6h / 3d', number: true, of: (line) => ['1h', '6h', '3d'].map((name) => line.burn_rates[name]?.toFixed(1) ?? '–').join(' / ') },
+    { name: 'TTFT p50 / p95 / p99', number: true, of: (line) => three(line.ttft_ms, line.ttft_limit_ms) },
+    { name: 'TPOT p50 / p95 / p99', number: true, of: (line) => three(line.tpot_ms) },
+    { name: 'Total p50 / p95 / p99', number: true, of: (line) => three(line.total_ms, line.total_limit_ms) },
+    { name: 'Retries', number: true, of: (line) => rescued(line.retries) },
+    { name: 'Hedges', number: true, of: (line) => rescued(line.hedges) },
+    { name: 'Fallbacks', number: true, of: (line) => rescued(line.fallbacks) },
+  ]} /><//>`;
+
 export function Tenant({ item, values, go }) {
   const range = values.range ?? '24h';
   const state = useLoad(async () => {
-    const [overview, policy, budgets, savings] = await Promise.all([
-      get('/admin/overview', { range, tenant: item }), get(`/admin/policies/${encodeURIComponent(item)}`), get(`/admin/budgets/${encodeURIComponent(item)}`), get('/admin/savings', { range, tenant: item })]);
-    return { overview, policy, budgets: budgets.budgets, savings };
+    const [overview, attainment, policy, budgets, savings] = await Promise.all([
+      get('/admin/overview', { range, tenant: item }), get('/admin/sla', { range, tenant: item }), get(`/admin/policies/${encodeURIComponent(item)}`), get(`/admin/budgets/${encodeURIComponent(item)}`), get('/admin/savings', { range, tenant: item })]);
+    return { overview, attainment: attainment.lines, policy, budgets: budgets.budgets, savings };
   }, [item, range], REFRESH_MS);
   const limits = (policy) => Object.entries(policy.sla).flatMap(([tier, sla]) => ['ttft_ms', 'total_ms'].filter((kind) => sla[kind]).map((kind) => ({ kind, name: `SLA ${tier}`, value: sla[kind] })));
   return html`
@@ -50,10 +69,11 @@ export function Tenant({ item, values, go }) {
       <a class="button" href=${`/admin/report/${encodeURIComponent(item)}/page`}>Month's report</a>
       <a class="button" href=${`#/requests?tenant=${encodeURIComponent(item)}`}>Requests</a>
       <${Ranges} value=${range} onChange=${(next) => go(`tenants/${encodeURIComponent(item)}`, { range: next })} /></div>
-    <${Loaded} state=${state}>${({ overview, policy, budgets, savings }) => html`
+    <${Loaded} state=${state}>${({ overview, attainment, policy, budgets, savings }) => html`
       <${Figures} overview=${overview} />
       <div class="grid">
         <${Budgets} budgets=${budgets} title="Budgets in their present windows" most=${50} />
+        <${Attainment} lines=${attainment} />
         <${Charts} overview=${overview} limits=${limits(policy)} />
         <${Tiers} overview=${overview} readiness=${overview.readiness} />
         <${Savings} savings=${savings} />
