@@ -186,7 +186,7 @@ _BODIES: tuple[_Row, ...] = (
 )
 _WIRE: tuple[_Row, ...] = (
     ("HTTP/1.0", "wire=http10", _WHOLE, _FINE, _FINE),
-    ("HTTP/1.0, reset in the middle", "wire=http10;reset=2", _ERROR, _CUT, _FAILED),
+    ("HTTP/1.0, reset in the middle", "wire=http10;reset=2", _ERROR, _CUT, None),
     ("not HTTP", "wire=garbage", _ERROR, _FAILED, _FAILED),
     ("header of 128 KiB", "wire=bigheader", _EITHER, _FAILED, _FAILED),
     ("103 Early Hints first", "wire=hints", _WHOLE, _FINE, _FINE),
