@@ -159,7 +159,7 @@ def month_report(
 
 def sources(reader: LogReader, window: Window, tenant: str | None) -> list[SourceLine]:
     """Return every source of savings of a window, measured or not."""
-    found = {one.source: one.saved_nano_usd for one in reader.savings(window, tenant)}
+    found = {source: saved.saved_nano_usd for source, saved in reader.savings(window, tenant).items()}
     measured = [SourceLine(_NAMES.get(name, name), found.get(name, 0)) for name in _MEASURED]
     return [*measured, *(SourceLine(name, None, why) for name, why in NOT_MEASURED.items())]
 

@@ -15,7 +15,7 @@ from core.errors import HeadgateError
 from gateway.telemetry.attainment import COUNTS, Attained
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from gateway.telemetry.rollup import CACHE, DAY_S, HOUR_S, MINUTE_S, Sums
-from gateway.telemetry.savings import Saved, Trials
+from gateway.telemetry.savings import Saved, Source, Trials
 from gateway.telemetry.sketch import ERROR_RATIO, exact_percentile, merged, percentile
 
 EXACT_ROWS = 50_000
@@ -243,11 +243,11 @@ class LogReader:
             lists[1].append(total)
         return {key: TenantLatency(_sketched(ttft), _sketched(total)) for key, (ttft, total) in grouped.items()}
 
-    def savings(self, window: Window, tenant: str | None = None) -> tuple[Saved, ...]:
+    def savings(self, window: Window, tenant: str | None = None) -> Mapping[Source, Saved]:
         """Return what each source saved in the window."""
         query = f"SELECT source, sum(requests), sum(saved_nano_usd) FROM sources {_where(tenant)} GROUP BY source"  # noqa: S608
         with self._reading() as connection:
-            return tuple(Saved(*row) for row in connection.execute(query, _values(window, tenant)))
+            return {row[0]: Saved(*row[1:]) for row in connection.execute(query, _values(window, tenant))}
 
     def trials(self, window: Window, tenant: str | None = None) -> Mapping[tuple[int, bool], Trials]:
         """Return both paths of the comparison by (held out of 10,000, whether held out)."""

@@ -6,7 +6,7 @@ Numbers of nano-USD and milliseconds are as in `core.trace`.
 
 import msgspec
 
-from core.trace import Attempt, RequestTrace, Trial
+from core.trace import Attempt, AttemptKind, RequestTrace, Trial
 
 _FIRST = """
 CREATE TABLE requests (
@@ -120,6 +120,7 @@ class LoggedAttempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.json.Encoder()
+_USUAL = (None, None, AttemptKind.FIRST.value)
 attempts_decoder = msgspec.json.Decoder(list[LoggedAttempt])
 
 
@@ -167,9 +168,11 @@ def _trial(trial: Trial | None) -> int | None:
     return trial.per_10k if trial.held_out else -trial.per_10k
 
 
-def _logged(attempt: Attempt) -> LoggedAttempt:
+def _logged(attempt: Attempt) -> tuple[object, ...]:
+    """Return the fields of a `LoggedAttempt`, without those at the end that most attempts leave at their defaults."""
     usage, first_byte_ms = attempt.usage, attempt.first_byte_ms
-    return LoggedAttempt(
+    rest = (attempt.error, attempt.other_model, attempt.kind.value)
+    return (
         attempt.n,
         attempt.deployment,
         attempt.tier,
@@ -183,7 +186,5 @@ def _logged(attempt: Attempt) -> LoggedAttempt:
         None if usage is None else usage.output_tokens,
         attempt.usage_source,
         attempt.cost_nano_usd,
-        attempt.error,
-        attempt.other_model,
-        attempt.kind.value,
+        *(() if rest == _USUAL else rest),
     )

@@ -5,15 +5,15 @@ Sums are kept apart by everything one may ask for; sketches of latency, which ar
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import add
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar
 
 from core.trace import RequestTrace
 from gateway.telemetry.attainment import COUNTS, Attained
 from gateway.telemetry.request_rows import INSERT_ATTAINED, INSERT_CELL, INSERT_LATENCIES, INSERT_SOURCE, INSERT_TRIAL
-from gateway.telemetry.savings import HITS, Saved, Source, Trials, sources_of
+from gateway.telemetry.savings import HITS, Saved, Trials, sources_of
 from gateway.telemetry.sketch import bucket_of, encode, merged
 
 MINUTE_S = 60
@@ -121,40 +121,52 @@ class Latencies:
 
 
 class _Cell(Protocol):
-    def add(self, trace: RequestTrace) -> None: ...
-
     def values(self) -> tuple[object, ...]: ...
 
 
 C = TypeVar("C", bound=_Cell)
 
 
-class _Growing(Generic[C]):
-    """Cells of one table by key; one that is not in memory is read back before it is added to."""
+class _Table(Generic[C]):
+    """The cells of one table: those of the present group by minute, and those that still grow by span.
 
-    def __init__(self, load: Callable[[Key], C]) -> None:
+    A request is added to its minute alone; a group is then merged into every span, which costs little. A grown cell
+    that is not in memory is read back first.
+    """
+
+    def __init__(self, insert: str, empty: Callable[[], C], load: Callable[[Key], C]) -> None:
+        self._insert = insert
+        self._empty = empty
         self._load = load
-        self._cells: dict[Key, C] = {}
-        self._changed: set[Key] = set()
+        self._group: dict[Key, C] = {}
+        self._grown: dict[Key, C] = {}
 
-    def add(self, key: Key, trace: RequestTrace) -> None:
-        cell = self._cells.get(key)
+    def cell(self, *key: int | str) -> C:
+        """Return the group's cell of a minute and its labels."""
+        cell = self._group.get(key)
         if cell is None:
-            cell = self._cells[key] = self._load(key)
-        cell.add(trace)
-        self._changed.add(key)
+            cell = self._group[key] = self._empty()
+        return cell
 
-    def taken(self) -> Iterable[tuple[object, ...]]:
-        """Return the rows of what changed since the last call."""
-        rows = [(*key, *self._cells[key].values()) for key in self._changed]
-        self._changed.clear()
-        if len(self._cells) > MAX_CELLS:
-            self._cells.clear()
-        return rows
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Merge the group into every span, and write what changed."""
+        changed = {}
+        for span_s in SPANS_S:
+            for (minute_s, *labels), more in self._group.items():
+                key = (span_s, int(minute_s) - int(minute_s) % span_s, *labels)
+                cell = self._grown.get(key)
+                if cell is None:
+                    cell = self._grown[key] = self._load(key)
+                _merge(cell, more)
+                changed[key] = cell
+        self._group.clear()
+        connection.executemany(self._insert, [(*key, *cell.values()) for key, cell in changed.items()])
+        if len(self._grown) > MAX_CELLS:
+            self._grown.clear()
 
     def forget(self) -> None:
-        self._cells.clear()
-        self._changed.clear()
+        self._group.clear()
+        self._grown.clear()
 
 
 class Rollup:
@@ -162,43 +174,35 @@ class Rollup:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._sums = _Growing(self._load_sums)
-        self._latencies = _Growing(self._load_latencies)
-        self._sources = _Growing(self._load_source)
-        self._trials = _Growing(self._load_trials)
-        self._attained = _Growing(self._load_attained)
+        self._sums = _Table(INSERT_CELL, Sums, self._load_sums)
+        self._latencies = _Table(INSERT_LATENCIES, Latencies, self._load_latencies)
+        self._sources = _Table(INSERT_SOURCE, Saved, self._load_source)
+        self._trials = _Table(INSERT_TRIAL, Trials, self._load_trials)
+        self._attained = _Table(INSERT_ATTAINED, Attained, self._load_attained)
+        self._tables = (self._sums, self._latencies, self._sources, self._trials, self._attained)
 
     def add(self, trace: RequestTrace) -> None:
-        """Count one request in its minute, its hour and its day."""
+        """Count one request, until `write` or `forget`."""
         at_s = int(trace.received_at.timestamp())
-        tier = trace.tier or ""
-        served_by = CACHE if trace.cache in HITS else tier
-        sources = sources_of(trace)
-        for span_s in SPANS_S:
-            start_s = at_s - at_s % span_s
-            labels = (trace.tenant, tier, trace.deployment or "", trace.cache, trace.reason or "")
-            self._sums.add((span_s, start_s, *labels), trace)
-            self._latencies.add((span_s, start_s, trace.tenant, served_by), trace)
-            if Attained.concerns(trace):
-                self._attained.add((span_s, start_s, trace.tenant, tier), trace)
-            for source in sources:
-                self._sources.add((span_s, start_s, trace.tenant, source), trace)
-            if trace.trial is not None:
-                arm = (trace.trial.per_10k, int(trace.trial.held_out))
-                self._trials.add((span_s, start_s, trace.tenant, *arm), trace)
+        minute_s, tenant, tier = at_s - at_s % MINUTE_S, trace.tenant, trace.tier or ""
+        self._sums.cell(minute_s, tenant, tier, trace.deployment or "", trace.cache, trace.reason or "").add(trace)
+        self._latencies.cell(minute_s, tenant, CACHE if trace.cache in HITS else tier).add(trace)
+        if Attained.concerns(trace):
+            self._attained.cell(minute_s, tenant, tier).add(trace)
+        for source, part_nano_usd in sources_of(trace).items():
+            self._sources.cell(minute_s, tenant, source).add(part_nano_usd)
+        if trace.trial is not None:
+            self._trials.cell(minute_s, tenant, trace.trial.per_10k, int(trace.trial.held_out)).add(trace)
 
     def write(self) -> None:
         """Write what changed, inside the caller's transaction."""
-        self._connection.executemany(INSERT_CELL, self._sums.taken())
-        self._connection.executemany(INSERT_LATENCIES, self._latencies.taken())
-        self._connection.executemany(INSERT_SOURCE, self._sources.taken())
-        self._connection.executemany(INSERT_TRIAL, self._trials.taken())
-        self._connection.executemany(INSERT_ATTAINED, self._attained.taken())
+        for table in self._tables:
+            table.write(self._connection)
 
     def forget(self) -> None:
         """Drop everything in memory; what is added to is read back first."""
-        for cells in (self._sums, self._latencies, self._sources, self._trials, self._attained):
-            cells.forget()
+        for table in self._tables:
+            table.forget()
 
     def _load_sums(self, key: Key) -> Sums:
         row = self._connection.execute(_LOAD_SUMS, key).fetchone()
@@ -210,7 +214,7 @@ class Rollup:
 
     def _load_source(self, key: Key) -> Saved:
         row = self._connection.execute(_LOAD_SOURCE, key).fetchone()
-        return Saved(cast(Source, key[3]), *(row or ()))
+        return Saved(*(row or ()))
 
     def _load_attained(self, key: Key) -> Attained:
         row = self._connection.execute(_LOAD_ATTAINED, key).fetchone()
@@ -219,3 +223,13 @@ class Rollup:
     def _load_trials(self, key: Key) -> Trials:
         row = self._connection.execute(_LOAD_TRIALS, key).fetchone()
         return Trials(*(row or ()))
+
+
+def _merge(cell: object, more: object) -> None:
+    """Add every number, and every sketch, of one cell to another of its kind."""
+    for name in more.__slots__:  # type: ignore[attr-defined]
+        value = getattr(more, name)
+        if isinstance(value, Counter):
+            getattr(cell, name).update(value)
+        elif value:
+            setattr(cell, name, getattr(cell, name) + value)
