@@ -112,7 +112,8 @@ def usd(nano: int) -> str:
 def test_every_page_opens_without_error_or_outside_request(
     browser: Browser, gateway: RunningGateway, size: tuple[int, int], scheme: str
 ) -> None:
-    newest = gateway.request_rows(REQUESTS)[-1]["request_id"]
+    routed = [row for row in gateway.request_rows(REQUESTS) if row["reason"] == "score"]
+    newest = routed[-1]["request_id"]
     with opened(browser, gateway, size, scheme) as (page, watched):
         for path in (*PAGES, f"requests/{newest}"):
             show(page, gateway, path)
