@@ -39,7 +39,8 @@ from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.genai_metrics import GenAiMetrics
 from gateway.telemetry.log_line import LogLine, configure_logging, dropped_lines
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.request_log import RequestLog, Retention
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.retention import Retention
 from gateway.telemetry.spans import Keeping
 from gateway.trace_draft import TraceDraft
 from tests.planning import chat, policy

@@ -14,8 +14,7 @@ from msgspec import Meta, Struct
 
 from core.errors import ConfigurationError
 from core.money import nano_usd
-from gateway.telemetry.receipt_log import ReceiptRetention
-from gateway.telemetry.request_log import Retention
+from gateway.telemetry.retention import ReceiptRetention, Retention
 from gateway.telemetry.semconv import Version
 from gateway.urls import plain_url
 from policies.schema import says

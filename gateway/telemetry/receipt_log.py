@@ -11,11 +11,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from core.hand_over import HandOver
 from gateway.telemetry.log_reader import LogUnreadable
+from gateway.telemetry.retention import ReceiptRetention
 from policies.sqlite_schema import open_database
 from router.receipt import Decided, encode_receipt, receipt_of
 
@@ -69,14 +69,6 @@ DICTIONARIES = (
     b'"response_format":"text","input_tokens":,"max_tokens":null,"n":1,"script":"latin","non_latin_ratio":0.0,'
     b'"ends_in":"user","turns":0,"last_user_chars":,"deadline_ms":null,"read_timeout_ms":null},',
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptRetention:
-    """How long decision records are kept, and how many bytes of them, compressed, at most."""
-
-    days: float = 30.0
-    max_bytes: int = 1 << 30
 
 
 class ReceiptLog:

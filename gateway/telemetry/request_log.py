@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from core.hand_over import HandOver
 from core.trace import RequestTrace
 from gateway.telemetry.request_rows import INSERT, MIGRATIONS, row_of
+from gateway.telemetry.retention import Retention
 from gateway.telemetry.rollup import DAY_S, HOUR_S, MINUTE_S, Rollup
 from policies.sqlite_schema import open_database
 
@@ -31,17 +32,6 @@ _TRIM_SUMS = tuple(
     f"DELETE FROM {table} WHERE span_s = ? AND starts_at_s < ?"  # noqa: S608 - our own names
     for table in ("rollup", "latencies", "sources", "trials", "attainment")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long what is kept: rows by number and age, sums per minute, hour and day by age, in days."""
-
-    max_rows: int = 1_000_000
-    rows_days: float = 30.0
-    minutes_days: float = 2.0
-    hours_days: float = 32.0
-    days_days: float = 1_000.0
 
 
 class RequestLog:

@@ -7,7 +7,8 @@ import pytest
 
 from core.trace import RequestTrace
 from gateway.telemetry.log_reader import Filter, LogReader, LogUnreadable, Window, regrouped
-from gateway.telemetry.request_log import RequestLog, Retention
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.retention import Retention
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace
 
 START_S = RECEIVED_AT.timestamp()

@@ -11,7 +11,8 @@ import pytest
 
 from core.plan import Standing
 from gateway.telemetry.log_reader import LogUnreadable
-from gateway.telemetry.receipt_log import TRIM_EVERY, ReceiptLog, ReceiptRetention, read_receipt
+from gateway.telemetry.receipt_log import TRIM_EVERY, ReceiptLog, read_receipt
+from gateway.telemetry.retention import ReceiptRetention
 from router.decision import Inputs, decide
 from router.receipt import Decided, decode_receipt
 from tests.planning import EASY, declared, policy, two_tiers

@@ -12,8 +12,9 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.trace import AttemptOutcome
-from gateway.telemetry.request_log import RequestLog, Retention
+from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_rows import MIGRATIONS, attempts_decoder, row_of
+from gateway.telemetry.retention import Retention
 from gateway.telemetry.rollup import SPANS_S
 from gateway.telemetry.sketch import merged
 from policies.sqlite_schema import open_database

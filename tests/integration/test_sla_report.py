@@ -10,7 +10,8 @@ from core.rules import TenantPolicy
 from core.trace import AttemptKind, AttemptOutcome
 from gateway.sla_report import SlaReport, sla_report
 from gateway.telemetry.log_reader import LogReader, Window
-from gateway.telemetry.request_log import RequestLog, Retention
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.retention import Retention
 from policies.loading import PolicySet
 from tests.policy_samples import tenant_policy
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace, an_attempt
