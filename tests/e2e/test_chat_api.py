@@ -376,9 +376,15 @@ def wait_for_row(gateway: RunningGateway, **wanted: object) -> dict[str, Any]:
 
 
 def refusal_line(gateway: RunningGateway, request_id: str) -> dict[str, Any]:
-    lines = [json.loads(line) for line in gateway.log().splitlines() if request_id in line]
-    (line,) = [line for line in lines if line["message"] == "refused"]
-    return dict(line)
+    """Return the line that tells of a refusal, once the thread that writes lines has written it."""
+
+    def found() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in gateway.log().splitlines() if request_id in line]
+        return [line for line in lines if line["message"] == "refused"]
+
+    wait_until(lambda: len(found()) > 0)
+    (line,) = found()
+    return line
 
 
 def wait_until(fact: Callable[[], bool], timeout_s: float = 10.0) -> None:

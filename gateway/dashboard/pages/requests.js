@@ -24,15 +24,17 @@ export const columnsOf = [
 export function Requests({ values, go }) {
   const [log, setLog] = useState({ rows: [], before: null, loaded: false });
   const [live, setLive] = useState(true);
-  const [at, setAt] = useState(-1);
+  const [picked, setPicked] = useState(null);
   const [error, setError] = useState(null);
   const filters = JSON.stringify(values);
   const current = useRef(log);
   current.current = log;
+  const pickedNow = useRef(null);
+  const pick = (id) => { pickedNow.current = id; setPicked(id); };
 
   useEffect(() => {
     let gone = false;
-    setAt(-1);
+    pick(null);
     get('/admin/requests', { ...values, limit: PAGE }).then(
       (page) => { if (!gone) { setLog({ rows: page.requests, before: page.searched_to, loaded: true }); setError(null); } },
       (problem) => { if (!gone) setError(problem); },
@@ -57,18 +59,16 @@ export function Requests({ values, go }) {
   useEffect(() => {
     const pressed = (event) => {
       if (/INPUT|SELECT|TEXTAREA/.test(event.target.tagName)) return;
-      if (event.key === 'j') setAt((old) => Math.min(old + 1, current.current.rows.length - 1));
-      if (event.key === 'k') setAt((old) => Math.max(old - 1, 0));
+      const { rows } = current.current;
+      const at = rows.findIndex((row) => row.id === pickedNow.current);
+      if (event.key === 'j' && rows.length) pick(rows[Math.min(at + 1, rows.length - 1)].id);
+      if (event.key === 'k' && rows.length) pick(rows[Math.max(at - 1, 0)].id);
+      if (event.key === 'Enter' && at >= 0 && event.target === document.body) open(rows[at]);
     };
     addEventListener('keydown', pressed);
     return () => removeEventListener('keydown', pressed);
   }, []);
-  useEffect(() => {
-    const opened = (event) => { if (event.key === 'Enter' && at >= 0 && event.target === document.body) open(log.rows[at]); };
-    addEventListener('keydown', opened);
-    document.querySelector('tr.selected')?.scrollIntoView({ block: 'nearest' });
-    return () => removeEventListener('keydown', opened);
-  }, [at, log]);
+  useEffect(() => document.querySelector('tr.selected')?.scrollIntoView({ block: 'nearest' }), [picked]);
 
   const open = (row) => go(`requests/${encodeURIComponent(row.columns.request_id)}`);
   const change = (name, value) => go('requests', { ...values, [name]: value || undefined });
@@ -87,6 +87,6 @@ export function Requests({ values, go }) {
     <div class="filters"><${Text} name="request_id" hint="request id" /><${Text} name="tenant" hint="tenant" /><${Text} name="tier" hint="tier" /><${Text} name="reason" hint="reason" /><${Choice} name="cache" /><${Choice} name="outcome" />
       ${filters !== '{}' && html`<button onClick=${() => go('requests')}>Clear</button>`}</div>
     <${Problem} error=${error} />
-    ${log.loaded && html`<section class="panel wide"><${Table} label="Requests" columns=${columnsOf} rows=${log.rows} selected=${at} onRow=${open} empty=${filters === '{}' ? 'No request yet. Send one to the public listener, and it appears here.' : 'No request fits these filters.'} /></section>`}
+    ${log.loaded && html`<section class="panel wide"><${Table} label="Requests" columns=${columnsOf} rows=${log.rows} selected=${log.rows.findIndex((row) => row.id === picked)} onRow=${open} empty=${filters === '{}' ? 'No request yet. Send one to the public listener, and it appears here.' : 'No request fits these filters.'} /></section>`}
     ${log.before !== null && log.loaded && html`<p class="more"><button onClick=${older}>Older requests</button></p>`}`;
 }
