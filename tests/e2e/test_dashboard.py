@@ -245,6 +245,7 @@ def test_logging_out_ends_the_session(browser: Browser, gateway: RunningGateway)
         page.wait_for_selector("#key")
         page.reload()
         page.wait_for_selector("#key")
+        assert page.locator("nav").count() == 0
 
 
 def test_a_new_request_appears_by_itself(browser: Browser, gateway: RunningGateway) -> None:
