@@ -31,7 +31,7 @@ from backends.engines.recipes import load_recipe
 from backends.engines.supervisor import Supervisor
 from benchmarks.load_client import Result, ask, percentile
 from core.clock import SystemClock
-from gateway.one_engine import one_engine
+from gateway.hosting.one_engine import one_engine
 from policies.safe_yaml import load_yaml
 from tests.e2e.gateway_process import run_gateway, write_configuration
 

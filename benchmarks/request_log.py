@@ -33,7 +33,7 @@ from core.identity import new_request_id
 from core.money import Usage
 from core.trace import RequestTrace
 from gateway.admin.insight_routes import Insight
-from gateway.sla_report import sla_report
+from gateway.reporting.sla_report import sla_report
 from gateway.telemetry.log_reader import Filter, LogReader, Window
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.retention import Retention

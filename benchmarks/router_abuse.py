@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.bundled_outcomes import bundled_questions
 from benchmarks.router_data import ENCODER, shared_rows
-from gateway.offline import embed_texts
+from gateway.whatif.offline import embed_texts
 from router.complexity import PairModel
 from router.features import text_views
 from router.scoring import Vectors

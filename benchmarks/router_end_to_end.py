@@ -47,7 +47,7 @@ from backends.bundled.tasks import Question, families, generate, grade
 from backends.engines.cpu_time import group_cpu_s
 from benchmarks.router_data import ENCODER, remembering_embedder
 from benchmarks.train_router import BUNDLED_RECIPE, bundled_rows
-from gateway.offline import embed_texts
+from gateway.whatif.offline import embed_texts
 from router.complexity import PairModel
 from router.outcomes import Outcome
 from router.planner import DEFAULT_QUALITY

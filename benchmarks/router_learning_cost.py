@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.plan import Standing
-from gateway.retries import RetryWatch
+from gateway.learning.retries import RetryWatch
 from router.chance import chance_of
 from router.context import context_of
 from router.decision import Inputs, decide

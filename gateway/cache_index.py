@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from cache.faiss_index import FaissIndex
-from gateway.cache_settings import GpuSettings
+from gateway.settings.cache_settings import GpuSettings
 
 logger = logging.getLogger("headgate.cache_index")
 

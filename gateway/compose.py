@@ -39,26 +39,26 @@ from core.errors import ConfigurationError, HeadgateError
 from gateway.admin.building import build_admin
 from gateway.admin.changes import Changes
 from gateway.alerts import Alerts
-from gateway.asking import Asking, hit_check
 from gateway.cache_index import place_index
-from gateway.comparing import Comparing
-from gateway.control_file import load_control, save_control
-from gateway.decisions import Decisions, program_version
-from gateway.feedback import Feedback, Owners
 from gateway.holdout import Holdout
-from gateway.hosting import Hosting, build_hosting
-from gateway.learning import Learning, exploring_secret, learning_file, load_learners
+from gateway.hosting.deployments import Hosting, build_hosting
+from gateway.learning.asking import Asking, hit_check
+from gateway.learning.comparing import Comparing
+from gateway.learning.control_file import load_control, save_control
+from gateway.learning.feedback import Feedback, Owners
+from gateway.learning.router_learning import Learning, exploring_secret, learning_file, load_learners
+from gateway.learning.tenant_calibrations import TenantCalibrations, calibrations_file
 from gateway.local_encoder import encoder_deployment
 from gateway.monitoring import Monitoring, build_metrics, build_monitoring, build_sinks, propagation
 from gateway.pipeline import Pipeline
-from gateway.public_api import PublicApi, public_app
 from gateway.receipts import Receipts
-from gateway.settings import EncoderDeployment, HostedDeployment, RemoteDeployment, Settings
+from gateway.reporting.decisions import Decisions, program_version
+from gateway.settings.operator import EncoderDeployment, HostedDeployment, RemoteDeployment, Settings
 from gateway.stores import Stores, open_stores
 from gateway.telemetry.outcome_log import OutcomeLog
 from gateway.telemetry.receipt_log import ReceiptLog
 from gateway.telemetry.request_log import RequestLog
-from gateway.tenant_calibrations import TenantCalibrations, calibrations_file
+from gateway.wire.public_api import PublicApi, public_app
 from policies.access import Access, Authenticator
 from policies.failures import FailureLimiter
 from policies.keys import create_key

@@ -11,9 +11,10 @@ from core.clock import Clock
 from core.plan import Readiness
 from core.trace import TraceSink
 from core.trace_context import Propagation
-from gateway.decisions import program_version
-from gateway.hosting import Hosting
-from gateway.settings import Settings
+from gateway.hosting.deployments import Hosting
+from gateway.reporting.decisions import program_version
+from gateway.settings.operator import Settings
+from gateway.settings.telemetry_settings import TelemetrySettings
 from gateway.stores import Stores
 from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.engine_metrics import EngineMetrics
@@ -24,7 +25,6 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt_log import ReceiptLog
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.state_metrics import StateMetrics
-from gateway.telemetry_settings import TelemetrySettings
 from policies.watching import PolicyWatcher
 
 logger = logging.getLogger("headgate.monitoring")

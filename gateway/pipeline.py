@@ -33,15 +33,15 @@ from core.rules import AutoTarget, EffectivePolicy
 from core.trace import AttemptKind, TraceSink
 from gateway.answer import Answer, AnswerHead, AnswerTail, Headers, Published
 from gateway.counterfactual import baseline_price
-from gateway.feedback import Owners
 from gateway.further_holds import FurtherHolds
 from gateway.holdout import Holdout
-from gateway.learns import Learns
+from gateway.learning.feedback import Owners
+from gateway.learning.learns import Learns
 from gateway.promises import affinity_of, errand_of
-from gateway.read_ahead import ReadAhead
 from gateway.receipts import Receipts
-from gateway.replay import replay
 from gateway.trace_draft import TraceDraft
+from gateway.wire.read_ahead import ReadAhead
+from gateway.wire.replay import replay
 from policies.access import check_scopes, check_tiers, narrowed
 from policies.admission import Admission, Admitted
 from policies.ledger import BudgetLedger

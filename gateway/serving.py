@@ -20,12 +20,12 @@ from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.errors import ConfigurationError
-from gateway.asgi import ABORT
 from gateway.compose import Gateway, build
-from gateway.forwarded import ForwardedFor
-from gateway.listening import BACKLOG, Address, TlsFiles, bound_socket
-from gateway.settings import Settings
+from gateway.settings.listening import BACKLOG, Address, TlsFiles, bound_socket
+from gateway.settings.operator import Settings
 from gateway.telemetry.log_line import configure_logging
+from gateway.wire.asgi import ABORT
+from gateway.wire.forwarded import ForwardedFor
 
 logger = logging.getLogger("headgate.serve")
 DRAIN_S = 10.0

@@ -12,7 +12,7 @@ from cache.sqlite_store import SqliteEntryStore
 from core.clock import Clock
 from gateway.admin.probing import redis_probe, sqlite_probe
 from gateway.admin.state_routes import StoreProbe
-from gateway.settings import Settings
+from gateway.settings.operator import Settings
 from policies.admission import Admission
 from policies.keys import KeyStore
 from policies.keys_sqlite import SqliteKeyStore

@@ -9,6 +9,7 @@ from litestar import Litestar
 from backends.registry import Registry
 from cache.control import CacheControl
 from core.clock import Clock
+from gateway.admin.api import AdminApi, admin_app
 from gateway.admin.budget_routes import BudgetAdministration
 from gateway.admin.cache_routes import CacheAdministration
 from gateway.admin.changes import Changes
@@ -22,14 +23,13 @@ from gateway.admin.session import Sessions
 from gateway.admin.sla_routes import Attainment
 from gateway.admin.state_routes import StoreProbe
 from gateway.admin.treasury import TreasuryBudgets
-from gateway.admin_api import AdminApi, admin_app
-from gateway.candidate_policies import CandidatePolicies
-from gateway.decisions import Decisions
-from gateway.feedback import Feedback
-from gateway.hosting import Hosting
-from gateway.learning import Learning
-from gateway.settings import Settings
+from gateway.hosting.deployments import Hosting
+from gateway.learning.feedback import Feedback
+from gateway.learning.router_learning import Learning
+from gateway.reporting.decisions import Decisions
+from gateway.settings.operator import Settings
 from gateway.telemetry.log_reader import LogReader
+from gateway.whatif.candidate_policies import CandidatePolicies
 from gateway.whatif.live import WhatIf
 from policies.access import AdminAuthenticator
 from policies.audit import AuditLog

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from core.errors import ConfigurationError, HeadgateError
-from gateway.listening import Address
-from gateway.settings import Settings, load_settings
+from gateway.settings.listening import Address
+from gateway.settings.operator import Settings, load_settings
 
 TIMEOUT_S = 10.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a listener's address, turned into a reachable one

@@ -8,8 +8,8 @@ from litestar.params import PathParameter
 
 from core.errors import UnknownName
 from gateway.admin.access import VIEWER
-from gateway.decision_words import sentences
-from gateway.decisions import Decisions, Told
+from gateway.reporting.decision_words import sentences
+from gateway.reporting.decisions import Decisions, Told
 from router.receipt import decode_receipt
 
 

@@ -13,8 +13,8 @@ from core.errors import UnknownName
 from core.money import usd_text
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
 from gateway.admin.changes import Changes
-from gateway.engine_hours import EngineCost
-from gateway.hosting import Hosting
+from gateway.hosting.deployments import Hosting
+from gateway.hosting.engine_hours import EngineCost
 
 LAST = -1
 

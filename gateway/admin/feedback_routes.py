@@ -5,7 +5,7 @@ from litestar.params import JSONBody
 
 from gateway.admin.access import OPERATOR, AdminRequest, actor_of
 from gateway.admin.changes import Changes
-from gateway.feedback import Feedback, FeedbackBody, FeedbackTaken
+from gateway.learning.feedback import Feedback, FeedbackBody, FeedbackTaken
 
 
 def feedback_router(feedback: Feedback, changes: Changes) -> Router:

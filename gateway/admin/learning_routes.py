@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
 from gateway.admin.changes import Changes
-from gateway.learning import Learning
+from gateway.learning.router_learning import Learning
 from router.learner import Status
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]

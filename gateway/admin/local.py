@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 
 from core.clock import Clock
-from gateway.settings import Settings
+from gateway.settings.operator import Settings
 from policies.audit import Actor, AuditLog, Change
 from policies.keys import KeyStore
 from policies.keys_redis import RedisKeyStore, connect

@@ -20,7 +20,7 @@ from gateway.reporting.report import SourceLine, TenantReport, month_report, sou
 from gateway.reporting.shown import page_of
 from gateway.telemetry.log_reader import LogReader, Window
 from gateway.telemetry.rollup import DAY_S
-from gateway.time_ranges import TimeRange, month_of
+from gateway.telemetry.time_ranges import TimeRange, month_of
 from policies.loading import PolicySet
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 
 from gateway.admin.access import VIEWER
 from gateway.admin.insight_routes import Insight, Range, Text
-from gateway.sla_report import SlaReport, sla_report
+from gateway.reporting.sla_report import SlaReport, sla_report
 from policies.loading import PolicySet
 
 

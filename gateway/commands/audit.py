@@ -41,7 +41,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     from core.clock import SystemClock
     from gateway.admin.local import open_audit
     from gateway.admin.state_routes import audit_row
-    from gateway.settings import load_settings
+    from gateway.settings.operator import load_settings
     from policies.pepper import load_pepper
 
     settings = load_settings(arguments.config)
@@ -68,7 +68,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
     from core.clock import SystemClock
     from gateway.admin.local import open_audit
-    from gateway.settings import load_settings
+    from gateway.settings.operator import load_settings
     from policies.pepper import load_pepper
 
     settings = load_settings(arguments.config)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.commands.options import Subparsers, add_config, add_json
 
 if TYPE_CHECKING:
-    from gateway.decisions import Told
+    from gateway.reporting.decisions import Told
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     import msgspec
     from rich.console import Console
 
-    from gateway.decision_words import print_told
+    from gateway.reporting.decision_words import print_told
     from router.receipt import decode_receipt
 
     told = _asked(arguments) if arguments.admin_url else _read(arguments.config, arguments.id)
@@ -61,7 +61,7 @@ def _asked(arguments: argparse.Namespace) -> "Told | None":
     import msgspec
 
     from gateway.admin.client import open_client
-    from gateway.decisions import Told
+    from gateway.reporting.decisions import Told
 
     with open_client(arguments.config, arguments.admin_url) as client:
         found = client.get(f"/admin/decisions/{quote(arguments.id, safe='')}")
@@ -70,10 +70,10 @@ def _asked(arguments: argparse.Namespace) -> "Told | None":
 
 
 def _read(config: Path, request_id: str) -> "Told | None":
-    from gateway.decisions import program_version, request_row, told, versions_now
-    from gateway.policy_report import catalogue
-    from gateway.settings import load_policy_set, load_settings
+    from gateway.reporting.decisions import program_version, request_row, told, versions_now
+    from gateway.settings.operator import load_policy_set, load_settings
     from gateway.telemetry.receipt_log import read_receipt
+    from gateway.whatif.policy_report import catalogue
     from router.complexity import PairModel
     from router.receipt import Receipt, Versions
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.commands.options import Subparsers
 
 if TYPE_CHECKING:
-    from gateway.first_configuration import Choices, Remote
+    from gateway.commands.first_configuration import Choices, Remote
 
 DESCRIPTION = """Write headgate.yaml, policies/tenants/defaults.yaml and a first tenant's file.
 What no flag says is asked; --yes takes the default instead. Files that exist
@@ -45,7 +45,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, write, and say what to do next."""
-    from gateway.first_configuration import write_configuration
+    from gateway.commands.first_configuration import write_configuration
 
     choices = _choices(arguments)
     for path in write_configuration(arguments.dir, choices, force=arguments.force):
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _choices(arguments: argparse.Namespace) -> "Choices":
-    from gateway.first_configuration import Choices
+    from gateway.commands.first_configuration import Choices
 
     ask = _taken if arguments.yes else _asked
     tenant = arguments.tenant or ask("Name of the first tenant (who pays)", "my-app")
@@ -70,7 +70,7 @@ def _choices(arguments: argparse.Namespace) -> "Choices":
 
 def _remote(arguments: argparse.Namespace, url: str, ask: Callable[[str, str], str]) -> "Remote":
     from core.errors import ConfigurationError
-    from gateway.first_configuration import Remote
+    from gateway.commands.first_configuration import Remote
     from policies.price_table import load_price_table
 
     model = arguments.remote_model or ask("The model's name there", "")

@@ -72,7 +72,7 @@ def run_create(arguments: argparse.Namespace) -> int:
     from core.errors import ConfigurationError
     from gateway.admin.changes import key_view
     from gateway.admin.local import open_keys
-    from gateway.settings import load_policy_set, load_settings
+    from gateway.settings.operator import load_policy_set, load_settings
     from policies.keys import Role, create_admin_key, create_key
 
     settings = load_settings(arguments.config)
@@ -110,7 +110,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     from core.clock import SystemClock
     from gateway.admin.changes import key_view
     from gateway.admin.local import open_keys
-    from gateway.settings import load_settings
+    from gateway.settings.operator import load_settings
 
     clock = SystemClock()
     with open_keys(load_settings(arguments.config), clock) as keys:
@@ -137,7 +137,7 @@ def run_rotate(arguments: argparse.Namespace) -> int:
     from core.clock import SystemClock
     from gateway.admin.changes import key_view
     from gateway.admin.local import open_keys
-    from gateway.settings import load_settings
+    from gateway.settings.operator import load_settings
     from policies.keys import rotate_key
 
     clock = SystemClock()
@@ -159,7 +159,7 @@ def run_revoke(arguments: argparse.Namespace) -> int:
     from core.clock import SystemClock
     from gateway.admin.changes import key_view
     from gateway.admin.local import open_keys
-    from gateway.settings import load_settings
+    from gateway.settings.operator import load_settings
     from policies.keys import revoke_key
 
     clock = SystemClock()

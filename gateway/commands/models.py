@@ -9,7 +9,7 @@ from gateway.commands.options import Subparsers, add_config, add_json
 
 if TYPE_CHECKING:
     from backends.engines.recipes import Recipe
-    from gateway.probed_abilities import ProbedAbilities
+    from gateway.hosting.probed_abilities import ProbedAbilities
 
 CONVERT_PYTHON = Path(".venv-convert/bin/python")
 PRECISIONS = ("int4", "int8", "fp16")
@@ -92,10 +92,10 @@ def run_list(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from backends.engines.recipes import load_recipe, recipe_names
-    from gateway.evaluation_tables import verdict_text
-    from gateway.evaluations import evaluation_of
-    from gateway.probed_abilities import probed_abilities
-    from gateway.settings import state_folder_or_default
+    from gateway.commands.evaluation_tables import verdict_text
+    from gateway.hosting.evaluations import evaluation_of
+    from gateway.hosting.probed_abilities import probed_abilities
+    from gateway.settings.operator import state_folder_or_default
     from policies.safe_yaml import load_yaml
 
     recipes = [load_recipe(name, load_yaml) for name in arguments.recipe or recipe_names()]
@@ -147,7 +147,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 def run_check(arguments: argparse.Namespace) -> int:
     """Check what can be checked without starting engines; the first that cannot be used ends it."""
     from backends.engines.recipes import load_recipe
-    from gateway.model_checks import check_recipe
+    from gateway.hosting.model_checks import check_recipe
     from policies.safe_yaml import load_yaml
 
     rows: list[object] = []
@@ -173,8 +173,8 @@ def _probe(recipe: "Recipe", config: Path, *, quiet: bool) -> "ProbedAbilities":
     from rich.console import Console
 
     from core.clock import SystemClock
-    from gateway.probed_abilities import probe_recipe, probed_file, write_probed
-    from gateway.settings import state_folder_or_default
+    from gateway.hosting.probed_abilities import probe_recipe, probed_file, write_probed
+    from gateway.settings.operator import state_folder_or_default
 
     console = Console(stderr=True, quiet=quiet)
     with console.status(f"starting {recipe.name}") as status:
@@ -221,7 +221,7 @@ def run_warm(arguments: argparse.Namespace) -> int:
 
     from backends.engines.recipes import load_recipe
     from core.clock import SystemClock
-    from gateway.model_checks import warm_recipe
+    from gateway.hosting.model_checks import warm_recipe
     from policies.safe_yaml import load_yaml
 
     warmed = asyncio.run(warm_recipe(load_recipe(arguments.recipe, load_yaml), SystemClock()))

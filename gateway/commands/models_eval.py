@@ -10,8 +10,8 @@ from gateway.commands.options import Subparsers, add_config, add_json
 
 if TYPE_CHECKING:
     from backends.engines.suite import Suite
-    from gateway.evaluation_sides import Side
-    from gateway.model_evaluating import Advance
+    from gateway.hosting.evaluation_sides import Side
+    from gateway.hosting.model_evaluating import Advance
 
 BUNDLED = "bundled"
 KEY_VARIABLE = "HEADGATE_KEY"
@@ -69,11 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     from backends.engines.evaluation import Thresholds
     from core.clock import SystemClock
     from core.errors import ConfigurationError
-    from gateway.evaluation_sides import Asker, evaluate
-    from gateway.evaluation_tables import evaluation_json, print_evaluation
-    from gateway.evaluations import evaluation_file, keep_evaluation
-    from gateway.model_evaluating import Effort
-    from gateway.settings import state_folder_or_default
+    from gateway.commands.evaluation_tables import evaluation_json, print_evaluation
+    from gateway.hosting.evaluation_sides import Asker, evaluate
+    from gateway.hosting.evaluations import evaluation_file, keep_evaluation
+    from gateway.hosting.model_evaluating import Effort
+    from gateway.settings.operator import state_folder_or_default
 
     least = Thresholds(arguments.least_accuracy, arguments.least_agreement)
     if arguments.gate and least == Thresholds():
@@ -117,8 +117,8 @@ def progress(total: int, what: str) -> "Iterator[Advance]":
 
 
 def _sides(arguments: argparse.Namespace) -> "tuple[Side, Side]":
-    from gateway.evaluation_sides import recipe_side, tier_side
-    from gateway.settings import load_settings
+    from gateway.hosting.evaluation_sides import recipe_side, tier_side
+    from gateway.settings.operator import load_settings
 
     written = (arguments.recipe, arguments.against_recipe)
     settings = None if all(written) else load_settings(arguments.config)

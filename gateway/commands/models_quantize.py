@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backends.engines.evaluation import Thresholds
     from backends.engines.recipes import load_recipe
     from core.errors import ConfigurationError
-    from gateway.quantizing import Order, check_order, load_prompts, split
+    from gateway.hosting.quantizing import Order, check_order, load_prompts, split
     from policies.safe_yaml import load_yaml
 
     least = Thresholds(arguments.least_accuracy, arguments.least_agreement)
@@ -77,12 +77,12 @@ def _carry_out(arguments: argparse.Namespace, order: Any, prompts: Any, suite: A
     import asyncio
 
     from core.clock import SystemClock
-    from gateway.evaluation_sides import Asker, Side, evaluate
-    from gateway.evaluation_tables import evaluation_json, print_evaluation
-    from gateway.evaluations import evaluation_file, keep_evaluation
-    from gateway.model_evaluating import Effort
-    from gateway.quantizing import full_precision, make
-    from gateway.settings import state_folder_or_default
+    from gateway.commands.evaluation_tables import evaluation_json, print_evaluation
+    from gateway.hosting.evaluation_sides import Asker, Side, evaluate
+    from gateway.hosting.evaluations import evaluation_file, keep_evaluation
+    from gateway.hosting.model_evaluating import Effort
+    from gateway.hosting.quantizing import full_precision, make
+    from gateway.settings.operator import state_folder_or_default
 
     with progress(1, f"quantising {order.source.name} on {len(prompts)} prompts") as done:
         recipe = make(order, prompts)

@@ -75,8 +75,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from core.clock import SystemClock
-    from gateway.policy_report import examine
-    from gateway.policy_tables import print_report, report_json
+    from gateway.commands.policy_tables import print_report, report_json
+    from gateway.whatif.policy_report import examine
 
     report = examine(arguments.config, arguments.measurements, SystemClock().now().date())
     if arguments.json:
@@ -93,10 +93,10 @@ def run_explain(arguments: argparse.Namespace) -> int:
     import msgspec
     from rich.console import Console
 
-    from gateway.policy_report import catalogue, tenant_in_force
-    from gateway.policy_tables import decided_json, preview_json, print_decided, print_preview
-    from gateway.request_preview import preview, read_request
-    from gateway.settings import load_policy_set, load_settings
+    from gateway.commands.policy_tables import decided_json, preview_json, print_decided, print_preview
+    from gateway.settings.operator import load_policy_set, load_settings
+    from gateway.whatif.policy_report import catalogue, tenant_in_force
+    from gateway.whatif.request_preview import preview, read_request
     from policies.explaining import decided
 
     settings = load_settings(arguments.config)
@@ -125,8 +125,8 @@ def run_diff(arguments: argparse.Namespace) -> int:
     import msgspec
     from rich.console import Console
 
-    from gateway.policy_tables import print_changes
-    from gateway.settings import load_settings
+    from gateway.commands.policy_tables import print_changes
+    from gateway.settings.operator import load_settings
     from policies.documents import key_text
     from policies.explaining import differences
     from policies.loading import load_policies
@@ -148,7 +148,7 @@ def run_schema(arguments: argparse.Namespace) -> int:
     """Print the schema alone."""
     import msgspec
 
-    from gateway.settings import OperatorFile
+    from gateway.settings.operator import OperatorFile
     from policies.json_schema import json_schema
     from policies.schema import TenantFile
 

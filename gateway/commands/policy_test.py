@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.commands.options import Subparsers, add_config, add_json
 
 if TYPE_CHECKING:
-    from gateway.policy_examples import Tried
+    from gateway.whatif.policy_examples import Tried
 
 
 def add_test(actions: "Subparsers[Any]") -> None:
@@ -29,10 +29,10 @@ def run_test(arguments: argparse.Namespace) -> int:
     import msgspec
     from rich.console import Console
 
-    from gateway.dry_run import offline_judge
-    from gateway.policy_examples import try_examples
-    from gateway.policy_report import catalogue, tenant_in_force
-    from gateway.settings import load_policy_set, load_settings
+    from gateway.settings.operator import load_policy_set, load_settings
+    from gateway.whatif.dry_run import offline_judge
+    from gateway.whatif.policy_examples import try_examples
+    from gateway.whatif.policy_report import catalogue, tenant_in_force
 
     settings = load_settings(arguments.config)
     policies = load_policy_set(settings)

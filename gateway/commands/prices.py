@@ -124,8 +124,8 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Print the table; 1 when nothing matches."""
     from fnmatch import fnmatchcase
 
-    from gateway.price_tables import print_rows, row_json
-    from gateway.settings import prices_path
+    from gateway.commands.price_tables import print_rows, row_json
+    from gateway.settings.operator import prices_path
     from policies.price_table import load_price_table
 
     table = load_price_table(prices_path(arguments.config) if arguments.config.exists() else None)
@@ -141,7 +141,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 def run_check(arguments: argparse.Namespace) -> int:
     """Print what is wrong, or how the file differs from the shipped table."""
     from core.errors import ConfigurationError
-    from gateway.price_tables import imported_json, print_errors, print_imported
+    from gateway.commands.price_tables import imported_json, print_errors, print_imported
     from policies.price_import import combine
     from policies.price_table import SHIPPED, PriceRow, load_rows, try_rows
 
@@ -161,8 +161,8 @@ def run_check(arguments: argparse.Namespace) -> int:
 def run_import(arguments: argparse.Namespace) -> int:
     """Write the operator's price file anew, in one step, and print what changed."""
     from core.errors import ConfigurationError
+    from gateway.commands.price_tables import imported_json, print_imported
     from gateway.files import write_whole
-    from gateway.price_tables import imported_json, print_imported
     from policies.price_import import combine, price_file_text, read_import
     from policies.price_table import check_source, load_rows
 
@@ -192,11 +192,11 @@ def run_measure(arguments: argparse.Namespace) -> int:
     from backends.engines.recipes import load_recipe
     from core.clock import SystemClock
     from core.errors import ConfigurationError
+    from gateway.commands.price_tables import measured_json, print_measured
     from gateway.files import write_whole
-    from gateway.measured_prices import measured_file
-    from gateway.price_measuring import Effort, measure
-    from gateway.price_tables import measured_json, print_measured
-    from gateway.settings import state_folder_or_default
+    from gateway.hosting.price_measuring import Effort, measure
+    from gateway.settings.measured_prices import measured_file
+    from gateway.settings.operator import state_folder_or_default
     from policies.measured_price import measured_text, parse_measured
     from policies.safe_yaml import load_yaml
 
@@ -224,9 +224,9 @@ def run_hosted(arguments: argparse.Namespace) -> int:
     from datetime import timedelta
 
     from core.clock import SystemClock
-    from gateway.engine_hours import sum_hours
-    from gateway.price_tables import hosted_json, print_hosted
-    from gateway.settings import load_settings
+    from gateway.commands.price_tables import hosted_json, print_hosted
+    from gateway.hosting.engine_hours import sum_hours
+    from gateway.settings.operator import load_settings
 
     now = SystemClock().now()
     since = now - timedelta(days=arguments.days)
@@ -240,7 +240,7 @@ def run_hosted(arguments: argparse.Namespace) -> int:
 
 def _own_file(config: Path) -> Path:
     from core.errors import ConfigurationError
-    from gateway.settings import prices_path
+    from gateway.settings.operator import prices_path
 
     own = prices_path(config)
     if own is None:

@@ -36,9 +36,9 @@ def run_export(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from gateway.settings import load_settings
+    from gateway.settings.operator import load_settings
     from gateway.telemetry.export import Export, Format
-    from gateway.time_ranges import parse_range
+    from gateway.telemetry.time_ranges import parse_range
 
     span = parse_range(arguments.range, datetime.now(UTC))
     export = Export(load_settings(arguments.config).beside("requests"), span, arguments.tenant)

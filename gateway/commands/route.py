@@ -68,7 +68,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 
 def run_score(arguments: argparse.Namespace) -> int:
     """Score a file; the output appears only when every line was scored."""
-    from gateway.offline import embed_texts, encoder_fingerprint
+    from gateway.whatif.offline import embed_texts, encoder_fingerprint
     from router.scoring import score_file
 
     count = score_file(
@@ -92,7 +92,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if arguments.tenant is not None or arguments.outcomes is None or arguments.out is None:
         mend = "give --outcomes and --out, or --tenant alone"
         raise ConfigurationError("headgate route calibrate", "", "does not know what to fit to", mend)
-    from gateway.offline import embed_texts, encoder_fingerprint
+    from gateway.whatif.offline import embed_texts, encoder_fingerprint
     from router.scoring import calibrate
 
     fitted = calibrate(arguments.pair, arguments.outcomes, arguments.out, embed_texts, encoder=encoder_fingerprint())
@@ -110,7 +110,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from gateway.offline import embed_texts, encoder_fingerprint
+    from gateway.whatif.offline import embed_texts, encoder_fingerprint
     from router.calibration import read_calibration
     from router.complexity import PairModel
     from router.evaluate import Outcomes, measure
@@ -137,7 +137,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train and save a weight set; the metrics printed are those of groups left out."""
-    from gateway.offline import embed_texts, encoder_fingerprint
+    from gateway.whatif.offline import embed_texts, encoder_fingerprint
     from router.outcomes import read_outcomes
     from router.train import train_pair
     from router.weights import WEIGHTS_DIRECTORY, save_pair

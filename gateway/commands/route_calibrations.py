@@ -36,8 +36,8 @@ def run_refit(arguments: argparse.Namespace) -> int:
     """Refit a tenant's calibration to its recorded outcomes; it takes effect only when held-back ones agree better."""
     from core.clock import SystemClock
     from gateway.files import write_whole
-    from gateway.settings import load_settings
-    from gateway.tenant_calibrations import calibrations_file, observed_outcomes
+    from gateway.learning.tenant_calibrations import calibrations_file, observed_outcomes
+    from gateway.settings.operator import load_settings
     from router.complexity import PairModel
     from router.tenant_calibration import History, histories_text, read_histories, refit
 
@@ -62,8 +62,8 @@ def run_list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from gateway.settings import load_settings
-    from gateway.tenant_calibrations import calibrations_file
+    from gateway.learning.tenant_calibrations import calibrations_file
+    from gateway.settings.operator import load_settings
     from router.tenant_calibration import read_histories
 
     histories = read_histories(calibrations_file(load_settings(arguments.config)))
@@ -97,8 +97,8 @@ def run_rollback(arguments: argparse.Namespace) -> int:
     """Put an earlier version in force."""
     from core.errors import ConfigurationError
     from gateway.files import write_whole
-    from gateway.settings import load_settings
-    from gateway.tenant_calibrations import calibrations_file
+    from gateway.learning.tenant_calibrations import calibrations_file
+    from gateway.settings.operator import load_settings
     from router.tenant_calibration import History, histories_text, read_histories, rolled_back
 
     file = calibrations_file(load_settings(arguments.config))

@@ -39,9 +39,9 @@ def run_explain(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from core.plan import Standing
-    from gateway.decision_words import print_receipt
-    from gateway.decisions import program_version
-    from gateway.dry_run import Asked, dry_run
+    from gateway.reporting.decision_words import print_receipt
+    from gateway.reporting.decisions import program_version
+    from gateway.whatif.dry_run import Asked, dry_run
     from router.receipt import encode_receipt
 
     asked = Asked(

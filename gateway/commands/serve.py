@@ -24,7 +24,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal arrives."""
     from gateway.serving import serve
-    from gateway.settings import load_settings, on_ports
+    from gateway.settings.operator import load_settings, on_ports
 
     settings = on_ports(load_settings(arguments.config), arguments.port, arguments.admin_port)
     return serve(settings, demo=arguments.demo)

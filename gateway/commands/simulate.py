@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from gateway.candidate_policies import CandidatePolicies
-    from gateway.policy_report import catalogue
-    from gateway.settings import load_settings
-    from gateway.time_ranges import parse_range
+    from gateway.settings.operator import load_settings
+    from gateway.telemetry.time_ranges import parse_range
+    from gateway.whatif.candidate_policies import CandidatePolicies
     from gateway.whatif.comparison import simulate
     from gateway.whatif.history import read_history
+    from gateway.whatif.policy_report import catalogue
     from gateway.whatif.tables import print_comparison
 
     settings = load_settings(arguments.config)

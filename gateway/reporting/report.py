@@ -18,7 +18,7 @@ from gateway.reporting.evidence import Difference, quality_difference, saved_per
 from gateway.telemetry.log_reader import Group, LogReader, LogUnreadable, Window, regrouped
 from gateway.telemetry.rollup import DAY_S, HOUR_S, Sums
 from gateway.telemetry.savings import HITS, Source
-from gateway.time_ranges import TimeRange
+from gateway.telemetry.time_ranges import TimeRange
 
 TOP_REASONS = 10
 MOST_KEYS = 50

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 from backends.engines.engine_state import EngineState
 from backends.engines.supervisor import Supervisor
 from core.money import NANO_PER_USD
-from gateway.engine_hours import EngineCost
+from gateway.hosting.engine_hours import EngineCost
 from gateway.telemetry.families import Family
 
 STATE = Family("gauge", "engine_state", "1 for the state an engine is in.", ("engine", "state"))

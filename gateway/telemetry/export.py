@@ -18,7 +18,7 @@ import msgspec
 from core.errors import ConfigurationError
 from gateway.telemetry.log_reader import LogUnreadable
 from gateway.telemetry.request_rows import attempts_decoder
-from gateway.time_ranges import TimeRange
+from gateway.telemetry.time_ranges import TimeRange
 
 Format = Literal["csv", "parquet"]
 Kind = Literal["time", "text", "flag", "whole", "real"]

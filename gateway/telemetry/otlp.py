@@ -4,7 +4,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from core.errors import ConfigurationError
-from gateway.telemetry_settings import TelemetrySettings
+from gateway.settings.telemetry_settings import TelemetrySettings
 
 
 def span_exporter(settings: TelemetrySettings) -> SpanExporter:

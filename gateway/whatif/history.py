@@ -17,7 +17,7 @@ from gateway.telemetry.log_reader import LogUnreadable
 from gateway.telemetry.receipt_log import read_receipts
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from gateway.telemetry.savings import HITS
-from gateway.time_ranges import TimeRange
+from gateway.telemetry.time_ranges import TimeRange
 from router.receipt import RecordedInputs, decode_receipt
 
 MOST_REQUESTS = 100_000

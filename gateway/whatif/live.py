@@ -8,7 +8,7 @@ from pathlib import Path
 from core.clock import Clock
 from core.errors import Unavailable
 from core.plan import RegistrySnapshot
-from gateway.time_ranges import parse_range
+from gateway.telemetry.time_ranges import parse_range
 from gateway.whatif.comparison import Comparison, simulate
 from gateway.whatif.history import read_history
 from policies.loading import PolicySet

@@ -17,7 +17,7 @@ from core.identity import Caller
 from core.money import Price
 from core.rules import Budget, EffectivePolicy
 from core.trace import RequestTrace
-from gateway.asking import Asking
+from gateway.learning.asking import Asking
 from policies.ledger_memory import MemoryLedger
 from tests.planning import chat, policy
 from tests.upstream.process import RunningUpstream, run_upstream

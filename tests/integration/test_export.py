@@ -11,7 +11,7 @@ from core.errors import ConfigurationError
 from core.trace import Trial
 from gateway.telemetry.export import COLUMNS, Export
 from gateway.telemetry.request_log import RequestLog
-from gateway.time_ranges import TimeRange, parse_range
+from gateway.telemetry.time_ranges import TimeRange, parse_range
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace
 
 DAY = TimeRange(datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC))

@@ -9,8 +9,8 @@ import pytest
 from litestar.types import Receive, Scope, Send
 
 from core.errors import ConfigurationError
-from gateway.listening import Address, CorsEntry, TlsEntry, TlsFiles, bound_socket, parse_address, parse_edge
 from gateway.serving import listener
+from gateway.settings.listening import Address, CorsEntry, TlsEntry, TlsFiles, bound_socket, parse_address, parse_edge
 from tests.certificates import write_certificate
 
 

@@ -13,7 +13,7 @@ from backends.engines.recipes import load_recipe
 from backends.engines.worker_launcher import SOURCE_ROOT
 from core.errors import ConfigurationError
 from gateway.cli import main
-from gateway.evaluations import check_evaluated
+from gateway.hosting.evaluations import check_evaluated
 from policies.safe_yaml import load_yaml
 from tests.tiny_llama import TOKENIZER, write_tiny_llama
 

@@ -19,11 +19,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from gateway.settings.telemetry_settings import TelemetryEntry, telemetry_settings
 from gateway.telemetry.exporting import Spans
 from gateway.telemetry.genai_metrics import GenAiMetrics
 from gateway.telemetry.otlp import metric_exporter, span_exporter
 from gateway.telemetry.semconv import Version
-from gateway.telemetry_settings import TelemetryEntry, telemetry_settings
 from tests.receiving import receiver
 from tests.traces import a_hit, a_trace, an_attempt
 

@@ -9,10 +9,10 @@ from backends.engines.recipes import load_recipe
 from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from core.errors import ConfigurationError
-from gateway.hosting import build_hosting
-from gateway.measured_prices import measured_file
-from gateway.price_measuring import Effort, measure
-from gateway.settings import HostedDeployment, load_settings, state_folder
+from gateway.hosting.deployments import build_hosting
+from gateway.hosting.price_measuring import Effort, measure
+from gateway.settings.measured_prices import measured_file
+from gateway.settings.operator import HostedDeployment, load_settings, state_folder
 from policies.measured_price import measured_text
 from policies.safe_yaml import load_yaml
 

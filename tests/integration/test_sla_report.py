@@ -8,7 +8,7 @@ import pytest
 from core.money import Usage
 from core.rules import TenantPolicy
 from core.trace import AttemptKind, AttemptOutcome
-from gateway.sla_report import SlaReport, sla_report
+from gateway.reporting.sla_report import SlaReport, sla_report
 from gateway.telemetry.log_reader import LogReader, Window
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.retention import Retention

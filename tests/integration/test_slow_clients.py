@@ -11,9 +11,9 @@ from litestar.types import HTTPScope
 
 from core.errors import ClientGone, HeadgateError, RequestTimeout
 from gateway.answer import Answer
-from gateway.asgi import Reply, read_body
-from gateway.running import RunningRequest
 from gateway.serving import listener
+from gateway.wire.asgi import Reply, read_body
+from gateway.wire.running import RunningRequest
 
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
 

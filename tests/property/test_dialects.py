@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from core.chat import Demands
 from core.errors import InvalidRequest, UpstreamFailed
-from gateway.dialects.completions import as_chat
-from gateway.dialects.dialect import Dialect
-from gateway.dialects.served import DIALECTS
+from gateway.wire.dialects.completions import as_chat
+from gateway.wire.dialects.dialect import Dialect
+from gateway.wire.dialects.served import DIALECTS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),

@@ -17,9 +17,9 @@ from backends.engines.recipes import Recipe, load_recipe
 from backends.probe_questions import SCRIPT_QUESTIONS
 from core.errors import ConfigurationError
 from core.plan import TEXT_ALONE, Abilities
-from gateway.policy_report import catalogue
-from gateway.probed_abilities import abilities_of, probed_abilities, probed_file, probed_of, write_probed
-from gateway.settings import load_settings
+from gateway.hosting.probed_abilities import abilities_of, probed_abilities, probed_file, probed_of, write_probed
+from gateway.settings.operator import load_settings
+from gateway.whatif.policy_report import catalogue
 from policies.safe_yaml import load_yaml
 
 Json = dict[str, Any]

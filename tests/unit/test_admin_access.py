@@ -10,8 +10,8 @@ from litestar.testing import TestClient
 from core.clock import ManualClock
 from core.errors import HeadgateError
 from gateway.admin.access import OPEN, OPERATOR, OWNER, VIEWER, AdminGate, AdminRequest, actor_of
+from gateway.admin.api import render_error
 from gateway.admin.session import Sessions
-from gateway.admin_api import render_error
 from policies.access import AdminAuthenticator
 from policies.keys import MemoryKeyStore, Role, create_admin_key, revoke_key
 

@@ -5,7 +5,7 @@ import pytest
 from cache.faiss_gpu import gpu_count
 from cache.faiss_index import FaissIndex
 from gateway.cache_index import place_index
-from gateway.cache_settings import GpuSettings
+from gateway.settings.cache_settings import GpuSettings
 from tests.caching import direction
 
 

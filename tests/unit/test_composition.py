@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import load_settings
+from gateway.settings.operator import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

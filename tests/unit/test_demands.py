@@ -4,7 +4,7 @@ import pytest
 
 from core.chat import CacheControls, Demands
 from core.errors import InvalidApiKey, InvalidRequest
-from gateway.demands import parse_demands, relevant_headers
+from gateway.wire.demands import parse_demands, relevant_headers
 
 
 def refusal(name: str, value: str) -> InvalidRequest:

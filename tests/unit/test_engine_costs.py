@@ -15,8 +15,8 @@ from backends.engines.supervisor import Supervisor
 from core.clock import ManualClock
 from core.money import Usage
 from gateway.cli import main
-from gateway.engine_costs import EngineCosts
-from gateway.engine_hours import EngineCost, add_hours, sum_hours
+from gateway.hosting.engine_costs import EngineCosts
+from gateway.hosting.engine_hours import EngineCost, add_hours, sum_hours
 from policies.loaded_cost import EngineUse, loaded_cost
 from policies.safe_yaml import load_yaml
 from tests.traces import a_trace, an_attempt

@@ -8,7 +8,7 @@ import pytest
 
 from backends.engines.reload_plan import ReloadPlan, WeightsWatch, fingerprint
 from core.errors import ConfigurationError
-from gateway.reload_settings import ReloadEntry, reload_plan
+from gateway.settings.reload_settings import ReloadEntry, reload_plan
 
 NIGHT = (time(23), time(2))
 WINTER = datetime(2026, 1, 10, 22, 30, tzinfo=UTC)

@@ -22,7 +22,7 @@ from backends.engines.kinds import engine_version
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.suite import Suite, Task
 from core.errors import ConfigurationError
-from gateway.evaluations import (
+from gateway.hosting.evaluations import (
     QUANTISED,
     check_evaluated,
     digest_of,

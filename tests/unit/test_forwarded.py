@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.forwarded import ForwardedFor
-from gateway.listening import Edge
+from gateway.settings.listening import Edge
+from gateway.wire.forwarded import ForwardedFor
 
 EDGE = Edge((ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
 

@@ -17,9 +17,9 @@ from core.outcome import Outcome
 from core.rules import EffectivePolicy
 from core.trace import RequestTrace
 from gateway.admin.changes import Changes
-from gateway.asking import Asking
-from gateway.comparing import Comparing
-from gateway.learning import Learning, load_learners
+from gateway.learning.asking import Asking
+from gateway.learning.comparing import Comparing
+from gateway.learning.router_learning import Learning, load_learners
 from gateway.trace_draft import TraceDraft
 from policies.audit import Actor, AuditLog
 from policies.ledger_memory import MemoryLedger

@@ -8,8 +8,8 @@ import pytest
 
 from core.chat import Demands
 from core.errors import BudgetExhausted, HeadgateError, InvalidRequest, Unavailable, UpstreamFailed
-from gateway.dialects.dialect import Spoken
-from gateway.dialects.messages import MESSAGES_DIALECT, VOICE
+from gateway.wire.dialects.dialect import Spoken
+from gateway.wire.dialects.messages import MESSAGES_DIALECT, VOICE
 
 BASE: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 

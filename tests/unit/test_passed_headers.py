@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import ConfigurationError
-from gateway.passed_headers import checked_headers, passed_headers
+from gateway.settings.passed_headers import checked_headers, passed_headers
 
 
 @pytest.mark.parametrize(

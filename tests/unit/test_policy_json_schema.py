@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from msgspec import Struct
 
-from gateway.settings import OperatorFile
+from gateway.settings.operator import OperatorFile
 from policies.json_schema import json_schema, key_paths
 from policies.price_table import RowEntry
 from policies.prices import PriceEntry

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigurationError
+from gateway.commands.first_configuration import Choices, Remote, configuration_files, write_configuration
 from gateway.files import write_whole
-from gateway.first_configuration import Choices, Remote, configuration_files, write_configuration
-from gateway.measurements import measured_deployments
-from gateway.policy_report import Report, catalogue, examine
-from gateway.request_preview import RequestPreview, preview, read_request
-from gateway.settings import load_policy_set, load_settings
+from gateway.settings.operator import load_policy_set, load_settings
 from gateway.telemetry.request_log import RequestLog
+from gateway.whatif.measurements import measured_deployments
+from gateway.whatif.policy_report import Report, catalogue, examine
+from gateway.whatif.request_preview import RequestPreview, preview, read_request
 from policies.abilities import Measured
 from tests.traces import RECEIVED_AT, a_trace
 

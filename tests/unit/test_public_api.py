@@ -14,11 +14,11 @@ from core.clock import ManualClock
 from core.errors import UpstreamFailed
 from core.identity import Caller
 from gateway.answer import Answer
-from gateway.dialects.served import CHAT_DIALECT
 from gateway.pipeline import Pipeline
-from gateway.public_api import PublicApi
 from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
+from gateway.wire.dialects.served import CHAT_DIALECT
+from gateway.wire.public_api import PublicApi
 
 BODY = msgspec.json.encode({"model": "auto", "messages": [{"role": "user", "content": "hi"}]})
 SCOPE: Any = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [], "client": None}

@@ -11,7 +11,7 @@ from backends.bundled import quantize, quantize_compressed
 from backends.engines.recipes import load_recipe
 from core.errors import ConfigurationError
 from gateway.cli import main
-from gateway.quantizing import Order, check_order, full_precision, load_prompts, make, recipe_text, split
+from gateway.hosting.quantizing import Order, check_order, full_precision, load_prompts, make, recipe_text, split
 from policies.safe_yaml import load_yaml
 
 SAID = [

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from gateway.read_ahead import ReadAhead
+from gateway.wire.read_ahead import ReadAhead
 
 
 class Source:

@@ -3,7 +3,7 @@
 import json
 
 from core.errors import DeadlineExceeded, InvalidRequest, ModelNotFound, Unavailable
-from gateway.rendering import error_body, error_event, error_headers
+from gateway.wire.rendering import error_body, error_event, error_headers
 
 
 def test_a_body_is_the_openai_error_object() -> None:

@@ -14,7 +14,7 @@ from backends.sse import FrameSplitter, data_of, is_done, parse_completion
 from core.cached import CachedAnswer
 from core.chat import ChatRequest, parse_chat_request
 from core.money import Usage
-from gateway.replay import replay
+from gateway.wire.replay import replay
 
 ANSWER = CachedAnswer(
     content="Sorted:  3 7 9\n",

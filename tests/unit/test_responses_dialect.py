@@ -8,8 +8,8 @@ import pytest
 
 from core.chat import Demands
 from core.errors import InvalidRequest, UpstreamFailed
-from gateway.dialects.dialect import Spoken
-from gateway.dialects.responses import RESPONSES_DIALECT
+from gateway.wire.dialects.dialect import Spoken
+from gateway.wire.dialects.responses import RESPONSES_DIALECT
 from tests.unit.test_messages_dialect import DONE, USAGE, chunk
 
 

@@ -1,6 +1,6 @@
 """Questions that are asked again: nearly the same, by the same caller, soon."""
 
-from gateway.retries import MOST_CALLERS, WITHIN_S, RetryWatch
+from gateway.learning.retries import MOST_CALLERS, WITHIN_S, RetryWatch
 
 ANNA = ("acme", "key1", "anna")
 TEXT = "How do I change the oil of a small boat engine?"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.errors import ClientGone, HeadgateError, Unavailable, reason_of
-from gateway.running import RunningRequests
+from gateway.wire.running import RunningRequests
 
 
 class Handled:

@@ -7,9 +7,9 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.money import Price
-from gateway.cache_settings import CacheSettings, GpuSettings
-from gateway.listening import Address
-from gateway.settings import (
+from gateway.settings.cache_settings import CacheSettings, GpuSettings
+from gateway.settings.listening import Address
+from gateway.settings.operator import (
     AlertWebhook,
     HostedDeployment,
     RemoteDeployment,
@@ -17,7 +17,7 @@ from gateway.settings import (
     load_settings,
     on_ports,
 )
-from gateway.telemetry_settings import TelemetrySettings
+from gateway.settings.telemetry_settings import TelemetrySettings
 
 GOOD = """
 listen: 127.0.0.1:9000

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigurationError
-from gateway.telemetry_settings import TelemetryEntry, TelemetrySettings, telemetry_settings
+from gateway.settings.telemetry_settings import TelemetryEntry, TelemetrySettings, telemetry_settings
 
 HTTP = "http://127.0.0.1:4318"
 

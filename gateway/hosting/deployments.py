@@ -1,0 +1,200 @@
+"""The deployments that the gateway hosts itself: recipes become supervised engines, engines become deployments."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from backends.deployment import Deployment
+from backends.engines.devices import CPU, device_bytes
+from backends.engines.engine_state import EngineState
+from backends.engines.engine_watch import EngineWatch
+from backends.engines.gpu_use import GpuWatch
+from backends.engines.hosted_backend import HostedBackend
+from backends.engines.kinds import launcher_of
+from backends.engines.memory import MemoryBudget
+from backends.engines.recipes import Recipe, load_recipe
+from backends.engines.supervisor import Supervisor
+from backends.engines.swapping import Swapping
+from backends.engines.upkeep import Upkeep
+from backends.gate import Gate
+from backends.remote import RemoteBackend
+from backends.transport import http_transport
+from core.clock import Clock
+from core.plan import Abilities, Readiness
+from gateway.hosting.engine_costs import EngineCosts
+from gateway.hosting.evaluations import check_evaluated
+from gateway.hosting.probed_abilities import abilities_of
+from gateway.settings.operator import HostedDeployment, Settings
+from policies.prices import parse_price
+from policies.safe_yaml import load_yaml
+
+logger = logging.getLogger("headgate.hosting")
+TENANTS_POLL_S = 1.0
+GATEWAY_BYTES = 512 << 20
+"""Kept free for the gateway itself: 400 MB resident with the encoder loaded and two tiers ready, and a small index."""
+FIRST_START_S = 10.0
+"""How long the next tier's engines wait for those of the cheapest, so that these do not share the machine."""
+START_POLL_S = 0.05
+STARTING = frozenset({EngineState.STOPPED, EngineState.STARTING, EngineState.WARMING})
+READINESS = {
+    EngineState.READY: Readiness.READY,
+    EngineState.STARTING: Readiness.LOADING,
+    EngineState.WARMING: Readiness.LOADING,
+    EngineState.SLEEPING: Readiness.LOADING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """The engines of this gateway by deployment name."""
+
+    supervisors: Mapping[str, Supervisor]
+    recipes: Mapping[str, Recipe]
+    abilities: Mapping[str, Abilities]
+    clock: Clock
+    single_tenant: Callable[[], bool]
+    upkeep: Upkeep
+    costs: EngineCosts
+    watch: EngineWatch
+    gpus: GpuWatch
+    swapping: Swapping
+    tiers: tuple[tuple[str, ...], ...]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start every engine, the cheapest tier first, and stop all of them on the way out."""
+        duties = (
+            self._keep_prefixes_apart(),
+            self.upkeep.run(),
+            self.costs.run(),
+            self.watch.run(),
+            self.gpus.run(),
+            self.swapping.run(),
+            self._start(),
+        )
+        background = [asyncio.create_task(duty) for duty in duties]
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
+            await asyncio.to_thread(self.costs.write)
+
+    def deployment(self, hosted: HostedDeployment, salt: Callable[[str], str]) -> Deployment:
+        """Return the registry's view of one hosted deployment; the engine's address is asked for each call.
+
+        Args:
+            hosted: the operator's entry, whose price, measured ones included, goes before the recipe's.
+            salt: makes of a tenant what keeps its prefixes apart, for engines that can.
+        """
+        supervisor, recipe = self.supervisors[hosted.name], self.recipes[hosted.name]
+        return Deployment(
+            name=hosted.name,
+            model=recipe.spec.model,
+            price=hosted.price or parse_price(dict(recipe.price), str(recipe.file), "price"),
+            backend=HostedBackend(
+                RemoteBackend(lambda: supervisor.base_url, http_transport(), self.clock), lambda: supervisor.leases
+            ),
+            context_tokens=recipe.spec.context_tokens,
+            max_output_tokens=recipe.spec.max_output_tokens,
+            abilities=self.abilities[hosted.name],
+            local=True,
+            gate=Gate(hosted.max_concurrency),
+            readiness=lambda: readiness_of(supervisor),
+            retry_after_s=lambda: supervisor.retry_after_s + self._turn_s(hosted.name),
+            wanted=supervisor.wake if hosted.swap_wait_s is None else partial(self.swapping.want, hosted.name),
+            salt=salt if supervisor.isolates_prefixes and not recipe.spec.share_prefix_cache else None,
+        )
+
+    def _turn_s(self, name: str) -> float:
+        return self.swapping.wait_s(name) if name in self.swapping.waits_s else 0.0
+
+    async def _start(self) -> None:
+        """Start the engines of the cheapest tier, and those of the next when these are ready, failed or take long."""
+        for names in self.tiers:
+            for name in names:
+                self.supervisors[name].start()
+            give_up_at_s = self.clock.monotonic_s() + FIRST_START_S
+            while any(self.supervisors[name].state in STARTING for name in names):
+                if self.clock.monotonic_s() >= give_up_at_s:
+                    break
+                await asyncio.sleep(START_POLL_S)
+
+    def failing(self) -> dict[str, object]:
+        """Return the engines that failed and are not healthy again, for those who watch; no error text, it may tell."""
+        return {
+            name: {"failures": engine.failures, "retry_after_s": round(engine.retry_after_s)}
+            for name, engine in self.supervisors.items()
+            if engine.state is EngineState.FAILED or engine.failures > 1
+        }
+
+    async def _keep_prefixes_apart(self) -> None:
+        """Start engines anew that cache prefixes for one tenant alone when a second tenant joins while they run."""
+        was_alone = self.single_tenant()
+        while True:
+            await asyncio.sleep(TENANTS_POLL_S)
+            is_alone = self.single_tenant()
+            if was_alone and not is_alone:
+                for name, supervisor in self.supervisors.items():
+                    spec = self.recipes[name].spec
+                    if spec.prefix_caching and not (spec.share_prefix_cache or supervisor.isolates_prefixes):
+                        logger.warning("a second tenant ends prefix caching; restarting", extra={"engine": name})
+                        supervisor.restart()
+            was_alone = is_alone
+
+
+def readiness_of(supervisor: Supervisor) -> Readiness:
+    """Return what requests may expect: an engine that drains only to start anew is loading, as one that sleeps."""
+    if supervisor.comes_back:
+        return Readiness.LOADING
+    return READINESS.get(supervisor.state, Readiness.DOWN)
+
+
+def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], bool]) -> Hosting:
+    """Read the recipe of every hosted deployment; prefixes are shared only where a recipe says so.
+
+    Args:
+        settings: the operator's choices.
+        clock: for durations.
+        single_tenant: tells whether there is only one tenant, who may then reuse its own prefixes on any engine.
+
+    Raises:
+        ConfigurationError: a recipe is missing or cannot be used, its model was quantised here and not evaluated,
+            or the file of its probe is broken.
+    """
+    hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
+    recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
+    for recipe in recipes.values():
+        check_evaluated(recipe, settings.state_file.parent)
+    memory = MemoryBudget(device_bytes, {CPU: GATEWAY_BYTES})
+    supervisors = {
+        name: Supervisor(
+            launcher_of(recipe, device_bytes, single_tenant=single_tenant),
+            clock,
+            settings.state_file.parent,
+            name=name,
+            memory=memory,
+            takes_turns=hosted[name].swap_wait_s is not None,
+        )
+        for name, recipe in recipes.items()
+    }
+    abilities = {
+        name: abilities_of(one.abilities, recipes[name], settings.state_file.parent) for name, one in hosted.items()
+    }
+    watch = EngineWatch(supervisors, {name: recipe.engine for name, recipe in recipes.items()}, clock)
+    specs = {name: recipe.spec for name, recipe in recipes.items()}
+    waits_s = {name: one.swap_wait_s for name, one in hosted.items() if one.swap_wait_s is not None}
+    swapping = Swapping(supervisors, specs, waits_s, memory, clock)
+    tiers = tuple(tuple(name for name in names if name in recipes) for names in settings.tiers.values())
+    others = tuple(name for name in recipes if not any(name in names for names in tiers))
+    plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
+    weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
+    upkeep = Upkeep(supervisors, plans, weights, clock)
+    costs = EngineCosts(supervisors, recipes, settings.beside("engine-hours"), clock)
+    everything = (upkeep, costs, watch, GpuWatch(), swapping, (*tiers, others))
+    return Hosting(supervisors, recipes, abilities, clock, single_tenant, *everything)

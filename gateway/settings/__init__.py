@@ -1,0 +1,1 @@
+"""What the operator chose: `headgate.yaml`, parsed into valid values."""

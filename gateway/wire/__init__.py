@@ -1,0 +1,1 @@
+"""How requests and answers look on the wire: HTTP routes, dialects, headers, frames, errors."""
