@@ -188,4 +188,5 @@ class Registry:
             expected_output_tokens=max(1, round(deployment.expected_output_tokens)),
             retry_after_s=max(deployment.retry_after_s(), deployment.health.retry_after_s(now_s)),
             forecast=deployment.latency.forecast(now_s),
+            local=deployment.local,
         )

@@ -139,7 +139,7 @@ class Simulation:
         times_s["steering"].append(steered_s - begun_s)
         times_s["plan"].append(planned_s - steered_s)
         assert plan.weighing is not None
-        cost = int(plan.weighing.of(plan.steps[0].deployment).expected_nano_usd * ask.scatter)
+        cost = int(plan.weighing.of(plan.steps[0].deployment, plan.tier).expected_nano_usd * ask.scatter)
         self.under_way.append((held, Cost(cost), watched, plan))
         self.done.large.append(float(plan.tier == "large"))
         self.done.costs.append(cost)

@@ -125,7 +125,7 @@ TEXT_ALONE = Abilities()
 class DeploymentSnapshot:
     """One deployment as the planner sees it; `forecast` is None until it has answered often enough to have one.
 
-    `serves` are the paths that it answers.
+    `serves` are the paths that it answers, `local` tells an engine of this gateway's own from what runs elsewhere.
     """
 
     name: str
@@ -139,6 +139,7 @@ class DeploymentSnapshot:
     forecast: LatencyForecast | None = None
     serves: frozenset[str] = CHAT_ALONE
     abilities: Abilities = TEXT_ALONE
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ class Plan:
         """Tell whether latency or the budget's pace chose a deployment that is predicted to fall short of the floor."""
         if self.weighing is None or self.reason not in (Reason.LATENCY, Reason.PACE):
             return False
-        quality = self.weighing.of(self.steps[0].deployment).predicted_quality
+        quality = self.weighing.of(self.steps[0].deployment, self.tier).predicted_quality
         return quality is not None and quality < self.weighing.floor
 
     @property

@@ -10,7 +10,7 @@ from core.facts import ResponseFormat, Script
 WindowKind = Literal["minute", "hour", "day", "week", "month"]
 WhenExhausted = Literal["reject", "small_only", "cache_only"]
 BudgetScope = Literal["tenant", "key", "user"]
-WhenLoading = Literal["small", "wait", "refuse"]
+WhenLoading = Literal["small", "remote", "wait", "refuse"]
 OnStoreOutage = Literal["closed", "open", "local_share"]
 ServiceClass = Literal["interactive", "batch"]
 Wish = Literal["quality", "cost", "latency"]

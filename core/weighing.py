@@ -72,6 +72,6 @@ class Weighing:
     shadow_price_per_usd: float = 0.0
     give_way: tuple[Wish, ...] = DEFAULT_GIVE_WAY
 
-    def of(self, deployment: str) -> Candidate:
-        """Return the candidate of that name; every step of the plan has one."""
-        return next(candidate for candidate in self.candidates if candidate.deployment == deployment)
+    def of(self, deployment: str, tier: str) -> Candidate:
+        """Return what was weighed of a deployment in a tier's name; every step of the plan has it."""
+        return next(one for one in self.candidates if one.deployment == deployment and one.tier == tier)

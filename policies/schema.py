@@ -241,7 +241,8 @@ class TenantFile(Struct, frozen=True, forbid_unknown_fields=True):
     max_output_tokens: Annotated[AtLeastOne | None, says("Cap on the output, sent upstream.")] = None
     on_store_outage: Annotated[OnStoreOutage, says("What happens while the budget store is away.")] = "closed"
     when_loading: Annotated[
-        WhenLoading, says("A tier that is still loading: `small` stands in, `wait`, or `refuse` with 503.")
+        WhenLoading,
+        says("A tier that still loads: `small` or a `remote` stands in, `wait`, or `refuse` with 503."),
     ] = "small"
     fallback: Annotated[bool, says("Whether another tier may stand in for one that is down.")] = True
     record_content: Annotated[

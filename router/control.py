@@ -97,7 +97,7 @@ class Control:
         knob, target = knob_of(policy)
         if plan.weighing is None or (not standing.spending and target is None):
             return None
-        expected = plan.weighing.of(plan.steps[0].deployment).expected_nano_usd
+        expected = plan.weighing.of(plan.steps[0].deployment, plan.tier).expected_nano_usd
         costs = [one.expected_nano_usd for one in plan.weighing.candidates if one.excluded_by in OPEN] or [expected]
         cheapest = policy.tiers[0] if policy.tiers else ""
         used, base, extra = expected, min(costs), max(costs) - min(costs)

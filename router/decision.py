@@ -134,8 +134,9 @@ def cascaded(inputs: Inputs, policy: EffectivePolicy, plan: Plan) -> Plan:
 
 
 def _is_cheap(weighing: Weighing, plan: Plan, escalates_to: int, rules: CascadeRules) -> bool:
-    small = weighing.of(plan.steps[0].deployment).expected_nano_usd
-    large = weighing.of(plan.steps[escalates_to].deployment).expected_nano_usd
+    small, large = (
+        weighing.of(step.deployment, step.tier).expected_nano_usd for step in (plan.steps[0], plan.steps[escalates_to])
+    )
     return small <= rules.max_cost_ratio * large
 
 

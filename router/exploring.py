@@ -36,7 +36,7 @@ def allowed_tiers(plan: Plan) -> tuple[str, ...]:
     """Return the chosen tier and those that could answer in its place as well, cheapest tier first."""
     weighing = plan.weighing
     assert weighing is not None, "a free choice was weighed"
-    chosen_nano_usd = weighing.of(plan.steps[0].deployment).expected_nano_usd
+    chosen_nano_usd = weighing.of(plan.steps[0].deployment, plan.tier).expected_nano_usd
     allowed: dict[str, None] = {}
     for one in weighing.candidates:
         is_ours = one.tier == plan.tier

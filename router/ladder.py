@@ -138,7 +138,8 @@ def _tier_rungs(
     granted: Iterator[str] = (tier for tier in registry.tiers if tier in policy.tiers or tier == named)
     if facts.endpoint == EMBEDDINGS and named is not None:
         granted = iter((named,))  # vectors of two models cannot be compared: nothing may stand in
-    rungs = (_rung(facts, policy, registry, tier, registry.tiers[tier]) for tier in granted)
+    members = ((tier, registry.tiers[tier]) for tier in granted)
+    rungs = (_rung(facts, policy, registry, tier, _joined(facts, policy, registry, names)) for tier, names in members)
     serving = [rung for rung in rungs if rung.offers]
     if serving:
         serving[-1] = _unguarded(facts, serving[-1])
@@ -172,12 +173,30 @@ def _deployment_rungs(
     if facts.endpoint not in registry.deployments[named].serves:
         raise _not_served(facts, policy)
     is_alone = facts.endpoint not in (CHAT, COMPLETIONS)
-    own = _rung(facts, rules, registry, home, (named,) if is_alone else (named, *beside))
+    names = (named,) if is_alone else _joined(facts, rules, registry, (named, *beside))
+    own = _rung(facts, rules, registry, home, names)
     own = Rung(home, (replace(own.offers[0], guard=None), *own.offers[1:]))  # whether it fits is the upstream's to say
     if home not in registry.tiers or is_alone:
         return (own,)
     rungs = _tier_rungs(facts, rules, registry, named=home)
     return tuple(own if rung.tier == home else rung for rung in rungs)
+
+
+def _joined(
+    facts: RequestFacts, policy: TenantPolicy, registry: RegistrySnapshot, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return a tier's deployments and, while it loads and the policy says `remote`, those that stand in for it.
+
+    These are remote deployments that the policy grants by name and that belong to no tier of the tenant's. They answer
+    in the tier's name, so that its budgets, its SLA and its guards hold for them.
+    """
+    if policy.when_loading != "remote" or facts.endpoint not in (CHAT, COMPLETIONS):
+        return names
+    states = {registry.deployments[name].readiness for name in names if name in registry.deployments}
+    if Readiness.LOADING not in states or Readiness.READY in states:
+        return names
+    remote = (name for name, one in registry.deployments.items() if name in policy.deployments and not one.local)
+    return (*names, *(name for name in remote if name not in names and registry.tier_of(name) not in policy.tiers))
 
 
 def _rung(

@@ -128,7 +128,7 @@ def with_fallbacks(
     plan = Plan((first.step,), wanted.reason, first.step.tier)
     for index in others:
         for offer in affordable[index]:
-            if offer is first or offer.readiness is not Readiness.READY:
+            if offer.readiness is not Readiness.READY or any(offer.step.deployment == s.deployment for s in plan.steps):
                 continue
             longer = Plan((*plan.steps, offer.step), wanted.reason, first.step.tier)
             free = _free_nano_usd(standing, {step.tier for step in longer.steps})

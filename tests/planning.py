@@ -56,6 +56,7 @@ def deployment(
     retry_after_s: float = 1.0,
     forecast: LatencyForecast | None = None,
     abilities: Abilities = TEXT_ALONE,
+    local: bool = False,
 ) -> DeploymentSnapshot:
     return DeploymentSnapshot(
         name=name,
@@ -68,6 +69,7 @@ def deployment(
         retry_after_s=retry_after_s,
         forecast=forecast,
         abilities=abilities,
+        local=local,
     )
 
 
@@ -82,6 +84,11 @@ def registry(
 
 def two_tiers(small: Readiness = Readiness.READY, large: Readiness = Readiness.READY) -> RegistrySnapshot:
     return registry([deployment("s", 1_000, small)], [deployment("l", 10_000, large, retry_after_s=7.0)])
+
+
+def beside(snapshot: RegistrySnapshot, *others: DeploymentSnapshot) -> RegistrySnapshot:
+    """Return the registry with further deployments that are in no tier."""
+    return RegistrySnapshot({**snapshot.deployments, **{one.name: one for one in others}}, snapshot.tiers)
 
 
 def policy(

@@ -72,6 +72,7 @@ def examine(config: Path, measurements: Path | None, today: date) -> Report:
         findings |= set(doubts(tenant, settings.tiers))
         findings |= set(rules_without_example(tenant))
         findings |= set(missed_slas(tenant, settings.tiers, measured))
+        findings |= set(_idle_stand_in(settings, tenant))
     if not wrong:
         policies = [tenant.policy for tenant in tenants.values()]
         findings |= set(_unused(settings, policies))
@@ -113,12 +114,21 @@ def _snapshot(settings: Settings, name: str) -> DeploymentSnapshot:
     price = deployment.price or recipe_price(recipe)
     limits = (spec.context_tokens, spec.max_output_tokens)
     abilities = abilities_of(deployment.abilities, recipe, settings.state_file.parent)
-    return DeploymentSnapshot(name, spec.model, price, Readiness.READY, *limits, abilities=abilities)
+    return DeploymentSnapshot(name, spec.model, price, Readiness.READY, *limits, abilities=abilities, local=True)
 
 
 def recipe_price(recipe: Recipe) -> Price:
     """Return the price that a recipe states; raises ConfigurationError when it cannot be used."""
     return parse_price(dict(recipe.price), str(recipe.file), "price")
+
+
+def _idle_stand_in(settings: Settings, tenant: CheckedTenant) -> Iterator[Finding]:
+    policy = tenant.policy
+    granted = {name for tier in policy.tiers for name in settings.tiers[tier]} | policy.deployments
+    is_idle = not any(isinstance(settings.deployments[name], RemoteDeployment) for name in granted)
+    if policy.when_loading == "remote" and is_idle:
+        message = "no remote deployment is granted, so none stands in; name one in `deployments`"
+        yield warning("no-effect", ("when_loading",), message, tenant.wrote, tenant.file)
 
 
 def _located(error: ConfigurationError, config: Path) -> Finding:

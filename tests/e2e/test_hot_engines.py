@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.gateway_process import RunningGateway, error_of, headgate, run_gateway, write_configuration
+from tests.upstream.process import RunningUpstream
 
 FAKE = Path(__file__).resolve().parent.parent / "integration" / "fake_engine.py"
 FRAMES = 8
@@ -31,6 +32,7 @@ tiers: {small: [fast], large: [slow]}
 deployments:
   fast: {recipe: recipes/fast.yaml}
   slow: {recipe: recipes/slow.yaml}
+  cloud: {backend: remote, base_url: UPSTREAM, model: m, price: {input_usd_per_m: 1, output_usd_per_m: 1}}
 """
 RECIPE = """
 engine: command
@@ -66,9 +68,10 @@ def recipe(model: str, loaded: Path) -> str:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[RunningGateway]:
-    policies = {how: POLICY.replace("NAME", how).replace("HOW", how) for how in ("small", "wait", "refuse")}
-    write_configuration(tmp_path, OPERATOR, policies)
+def gateway(upstream: RunningUpstream, tmp_path: Path) -> Iterator[RunningGateway]:
+    policies = {how: POLICY.replace("NAME", how).replace("HOW", how) for how in ("small", "remote", "wait", "refuse")}
+    policies["remote"] += "deployments: [cloud]\n"
+    write_configuration(tmp_path, OPERATOR.replace("UPSTREAM", upstream.base_url), policies)
     (tmp_path / "recipes").mkdir()
     for model, loaded in (("fast", tmp_path), ("slow", tmp_path / "loaded")):
         (tmp_path / "recipes" / f"{model}.yaml").write_text(recipe(model, loaded))
@@ -143,13 +146,23 @@ def test_small_stands_in_until_large_is_ready_and_no_token_is_lost_at_the_switch
     }
 
 
-def test_whoever_waits_is_served_by_large_and_whoever_does_not_is_told_when(gateway: RunningGateway) -> None:
-    refused = httpx.post(
-        f"{gateway.base_url}/chat/completions",
-        headers={"authorization": f"Bearer {gateway.key('refuse')}"},
-        json={"model": "large", "messages": [{"role": "user", "content": "count"}]},
-        trust_env=False,
+def test_whoever_waits_is_served_by_large_and_whoever_does_not_by_a_remote_or_told_when(
+    gateway: RunningGateway,
+) -> None:
+    refused, remote = (
+        httpx.post(
+            f"{gateway.base_url}/chat/completions",
+            headers={"authorization": f"Bearer {gateway.key(how)}"},
+            json={"model": "large", "messages": [{"role": "user", "content": "count"}]},
+            trust_env=False,
+        )
+        for how in ("refuse", "remote")
     )
+    told = {
+        name: remote.headers.get(f"x-headgate-{name}") for name in ("tier", "deployment", "reason", "degraded-from")
+    }
+    assert remote.status_code == 200, remote.text
+    assert told == {"tier": "large", "deployment": "cloud", "reason": "loading", "degraded-from": None}
     assert refused.status_code == 503
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert error_of(refused)["type"] == "server_error"

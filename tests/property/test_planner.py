@@ -45,6 +45,7 @@ def registries(draw: st.DrawFn) -> RegistrySnapshot:
                     readiness,
                     context_tokens=windows[n],
                     forecast=draw(FORECASTS),
+                    local=draw(st.booleans()),
                 )
                 for n, (factor, readiness) in enumerate(members)
             ]
@@ -66,7 +67,7 @@ def policies(draw: st.DrawFn) -> EffectivePolicy:
         quality=draw(st.none() | PARTS),
         tiers=tuple(draw(st.sets(st.sampled_from(TIERS), min_size=draw(st.integers(0, 2))))),
         deployments=frozenset(draw(st.sets(st.sampled_from(["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"])))),
-        when_loading=draw(st.sampled_from(["small", "wait", "refuse"])),
+        when_loading=draw(st.sampled_from(["small", "remote", "remote", "wait", "refuse"])),
         fallback=draw(st.booleans()),
         sla=draw(SLAS),
         give_way=tuple(draw(st.permutations(WISHES))),
@@ -219,7 +220,7 @@ def test_a_higher_shadow_price_never_gives_a_dearer_choice(
         plan = planned(request, everything_ready, complexity, Standing(free, mode), ready, steering, pin)
         if plan is None or plan.weighing is None:
             return None
-        return plan.weighing.of(plan.steps[0].deployment).expected_nano_usd
+        return plan.weighing.of(plan.steps[0].deployment, plan.tier).expected_nano_usd
 
     everything_ready = replace(rules, target=AutoTarget())
     deployments = {name: replace(one, readiness=Readiness.READY) for name, one in snapshot.deployments.items()}
@@ -261,7 +262,7 @@ def test_the_first_step_is_a_candidate_that_nothing_but_a_wish_speaks_against(
     if plan is None:
         return
     assert plan.weighing is not None
-    found = plan.weighing.of(plan.steps[0].deployment)
+    found = plan.weighing.of(plan.steps[0].deployment, plan.tier)
     assert found.worst_case_nano_usd == plan.steps[0].worst_case_nano_usd
     if isinstance(rules.target, AutoTarget):
         assert found.excluded_by in (None, "quality", "latency", "cost", "loading")

@@ -1,6 +1,7 @@
 """The planner's rules, one fact a test."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from core.plan import Abilities, Complexity, Plan, Readiness, Reason, RegistrySn
 from core.rules import DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget, WhenExhausted
 from core.weighing import Pin
 from router.planner import make_plan
-from tests.planning import EASY, HARD, chat, declared, deployment, policy, registry, two_tiers
+from tests.planning import EASY, HARD, beside, chat, declared, deployment, policy, registry, two_tiers
 
 RESETS_AT = datetime(2026, 2, 1, tzinfo=UTC)
 LARGE = TierTarget("large")
@@ -252,6 +253,60 @@ def test_a_loading_tier_is_refused_when_the_policy_says_so() -> None:
     with pytest.raises(Unavailable) as refused:
         plan(complexity=HARD, rules=policy(when_loading="refuse"), tiers=two_tiers(large=LOADING))
     assert refused.value.retry_after_s == 7.0
+
+
+def remote(**changes: Any) -> EffectivePolicy:
+    return policy(**{"when_loading": "remote", "deployments": frozenset({"cloud"})} | changes)
+
+
+def test_a_remote_that_the_policy_names_stands_in_for_a_loading_tier_in_its_name() -> None:
+    tiers = beside(two_tiers(large=LOADING), deployment("cloud", 20_000))
+    for rules in (remote(), remote(target=LARGE), remote(target=RuledTarget("r", "large"), fallback=False)):
+        made = plan(complexity=HARD, rules=rules, tiers=tiers)
+        assert (made.tier, made.degraded_from, made.reason, names(made)[0]) == ("large", None, Reason.LOADING, "cloud")
+        assert made.weighing is not None
+        assert made.weighing.of("cloud", "large").excluded_by is None
+    tools = chat(tools=[{"type": "function"}])
+    assert names(plan(tools, rules=remote(), tiers=tiers)) == ["cloud"], "the dearest tier takes what no other may"
+
+
+def test_a_remote_stands_in_only_while_the_tier_loads() -> None:
+    cloud = deployment("cloud", 20_000)
+    assert names(plan(complexity=HARD, rules=remote(), tiers=beside(two_tiers(), cloud))) == ["l", "s"]
+    assert names(plan(complexity=HARD, rules=remote(), tiers=beside(two_tiers(large=DOWN), cloud))) == ["s"]
+
+
+def test_only_a_remote_that_is_granted_and_ready_and_within_the_budget_stands_in() -> None:
+    loading = two_tiers(large=LOADING)
+    cloud = deployment("cloud", 20_000)
+    whole = plan(rules=remote(target=LARGE), tiers=beside(loading, cloud)).worst_case_nano_usd
+    for rules, other, standing in (
+        (remote(deployments=frozenset()), cloud, Standing()),
+        (remote(), deployment("cloud", 20_000, DOWN), Standing()),
+        (remote(), deployment("cloud", 20_000, local=True), Standing()),
+        (remote(), cloud, Standing(whole - 1)),
+        (remote(), cloud, Standing(free_by_tier={"large": whole - 1})),
+    ):
+        made = plan(complexity=HARD, rules=rules, standing=standing, tiers=beside(loading, other))
+        assert (made.tier, made.degraded_from) == ("small", "large")
+
+
+def test_without_a_remote_a_named_tier_that_loads_is_unavailable() -> None:
+    with pytest.raises(Unavailable) as refused:
+        plan(rules=remote(target=LARGE), tiers=two_tiers(large=LOADING))
+    assert refused.value.retry_after_s == 7.0
+
+
+def test_a_remote_is_planned_once_where_two_tiers_load() -> None:
+    tiers = beside(two_tiers(LOADING, LOADING), deployment("cloud", 20_000))
+    made = plan(rules=remote(), tiers=tiers)
+    assert (made.tier, names(made)) == ("small", ["cloud"])
+
+
+def test_a_list_of_a_rule_is_not_left_for_a_remote() -> None:
+    tiers = beside(two_tiers(large=LOADING), deployment("cloud", 20_000))
+    with pytest.raises(Unavailable):
+        plan(rules=remote(target=RuledTarget("r", ("l",))), tiers=tiers)
 
 
 def test_a_loading_small_tier_is_stood_in_for_by_large_where_fallback_is_allowed() -> None:

@@ -47,6 +47,14 @@ def test_a_configuration_in_order_has_no_findings(tmp_path: Path) -> None:
     assert list(report.tenants) == ["acme"]
 
 
+def test_a_remote_stand_in_that_no_policy_grants_is_doubted(tmp_path: Path) -> None:
+    tenant = TENANT.replace(", big: cloud", "") + "tiers: [small]\nwhen_loading: remote\n"
+    found = ("warning", "no-effect", 5, "when_loading")
+    assert found in told(examine(write(tmp_path, tenant=tenant), None, TODAY))
+    granted = tenant + "deployments: [cloud]\n"
+    assert found not in told(examine(write(tmp_path, tenant=granted), None, TODAY))
+
+
 @pytest.mark.parametrize(
     ("operator", "found"),
     [

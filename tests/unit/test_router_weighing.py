@@ -151,8 +151,10 @@ def test_leaving_a_session_costs_its_cached_tokens() -> None:
     assert (free.tier, pinned.tier) == ("small", "large")
     assert free.weighing is not None
     assert pinned.weighing is not None
-    assert pinned.weighing.of("s").expected_nano_usd - free.weighing.of("s").expected_nano_usd == 2_000
-    assert pinned.weighing.of("l") == free.weighing.of("l")
+    assert (
+        pinned.weighing.of("s", "small").expected_nano_usd - free.weighing.of("s", "small").expected_nano_usd == 2_000
+    )
+    assert pinned.weighing.of("l", "large") == free.weighing.of("l", "large")
 
 
 def test_the_sessions_deployment_goes_first_in_its_tier() -> None:
