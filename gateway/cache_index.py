@@ -2,8 +2,10 @@
 
 import logging
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 from cache.faiss_index import FaissIndex
+from core.errors import ConfigurationError
 from gateway.settings.cache_settings import GpuSettings
 
 logger = logging.getLogger("headgate.cache_index")
@@ -15,6 +17,18 @@ class PlacedIndex:
 
     index: FaissIndex
     place: str
+
+
+def refuse_two_faiss() -> None:
+    """Refuse to start with both FAISS distributions, which overwrite each other's module.
+
+    Raises:
+        ConfigurationError: both are installed.
+    """
+    if _installed("faiss-cpu") and _installed("faiss-gpu"):
+        raise ConfigurationError(
+            "environment", "faiss", "faiss-cpu and faiss-gpu are both installed", "uninstall one of them"
+        )
 
 
 def place_index(gpu: GpuSettings | None) -> PlacedIndex:
@@ -33,3 +47,11 @@ def place_index(gpu: GpuSettings | None) -> PlacedIndex:
     place = f"gpu {gpu.device}: partitions that fit into {gpu.memory_bytes >> 20} MiB, others on the CPU"
     logger.info("the cache's index uses a GPU", extra={"device": gpu.device, "memory_bytes": gpu.memory_bytes})
     return PlacedIndex(FaissIndex(build=build), place)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True

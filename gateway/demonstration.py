@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import httpx
@@ -11,12 +12,18 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from core.errors import ConfigurationError
+from policies.keys import create_key
+
 if TYPE_CHECKING:
-    from gateway.compose import Gateway
+    from gateway.running import Gateway
 
 TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
 MAX_TOKENS = 32
+KEY_LIFE = timedelta(hours=24)
+TENANTS = ("demo", "demo-tiny")
+"""One with a budget, and one without enough of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ async def show(gateway: "Gateway", url: str) -> None:
     console = Console()
     with console.status("starting the tiers"):
         await gateway.wait_ready(READY_TIMEOUT_S)
-    key, poor_key = gateway.demo_keys()
+    key, poor_key = demonstration_keys(gateway)
     steps = await demonstrate(url, key, poor_key)
     print_table(steps, as_json=False)
     body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 27 plus 45?"}]}'
@@ -83,6 +90,23 @@ async def show(gateway: "Gateway", url: str) -> None:
         markup=False,
         highlight=False,
     )
+
+
+def demonstration_keys(gateway: "Gateway") -> tuple[str, str]:
+    """Create a day's keys for the two demonstration tenants.
+
+    Raises:
+        ConfigurationError: one of them has no policy.
+    """
+    ground, keys = gateway.ground, []
+    for tenant in TENANTS:
+        if ground.policies().get(tenant) is None:
+            mend = "run the demonstration with the example policies"
+            raise ConfigurationError("policies", tenant, "the demonstration's tenant has no policy", mend)
+        text, record = create_key(tenant, ground.pepper, ground.clock, expires_at=ground.clock.now() + KEY_LIFE)
+        gateway.stores.keys.put(record)
+        keys.append(text)
+    return keys[0], keys[1]
 
 
 async def demonstrate(url: str, key: str, poor_key: str) -> list[Step]:

@@ -1,4 +1,4 @@
-"""Join what watches the gateway: the sinks of traces, the metrics with what they are collected from, and `/metrics`."""
+"""Join what watches the gateway: the metrics, with bounds from the policies, and what `/metrics` is made from."""
 
 import asyncio
 import logging
@@ -7,29 +7,21 @@ from dataclasses import dataclass
 
 from backends.admission_queue import AdmissionQueue
 from backends.registry import Registry
-from core.clock import Clock
 from core.plan import Readiness
-from core.trace import TraceSink
-from core.trace_context import Propagation
-from gateway.hosting.deployments import Hosting
+from gateway.ground import Ground
+from gateway.records import Records
 from gateway.reporting.decisions import program_version
-from gateway.settings.operator import Settings
-from gateway.settings.telemetry_settings import TelemetrySettings
 from gateway.stores import Stores
 from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.engine_metrics import EngineMetrics
 from gateway.telemetry.engine_work import EngineWork
-from gateway.telemetry.fan_out import FanOut
-from gateway.telemetry.log_line import LogLine, dropped_lines
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.receipt_log import ReceiptLog
-from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.state_metrics import StateMetrics
+from gateway.upstreams import Upstreams
 from policies.watching import PolicyWatcher
 
 logger = logging.getLogger("headgate.monitoring")
 LAG_EVERY_S = 0.5
-Dropped = dict[str, Callable[[], int]]
 
 
 def build_metrics(watcher: PolicyWatcher) -> Metrics:
@@ -37,53 +29,6 @@ def build_metrics(watcher: PolicyWatcher) -> Metrics:
     slas = [sla for policy in watcher.current.policies.values() for sla in policy.sla.values()]
     bounds_s = [limit / 1000 for sla in slas for limit in (sla.ttft_ms, sla.total_ms) if limit is not None]
     return Metrics(lambda tenant: watcher.current.get(tenant) is not None, bounds_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Sinks:
-    """Where finished traces go; `dropped` says by the name of each log how much it could not take."""
-
-    all: FanOut
-    dropped: Dropped
-    close: Callable[[], None]
-
-
-def build_sinks(settings: TelemetrySettings, metrics: Metrics, request_log: RequestLog, costs: TraceSink) -> Sinks:
-    """Open the exporters that are asked for, and join them with the metrics and the logs.
-
-    Raises:
-        ConfigurationError: an exporter is not installed.
-    """
-    sinks: list[TraceSink] = [metrics, request_log, costs, LogLine()]
-    closers: list[Callable[[], None]] = [request_log.close]
-    dropped: Dropped = {"requests": lambda: request_log.dropped, "lines": dropped_lines}
-    if settings.exports:
-        from gateway.telemetry.exporting import Spans
-        from gateway.telemetry.otlp import span_exporter
-        from gateway.telemetry.spans import Keeping
-
-        spans = Spans(span_exporter(settings), Keeping(settings.sample_ratio, settings.dear_nano_usd))
-        sinks.append(spans)
-        closers.append(spans.close)
-        dropped["spans"] = lambda: spans.dropped
-    if settings.exports_metrics:
-        from gateway.telemetry.genai_metrics import GenAiMetrics
-        from gateway.telemetry.otlp import metric_exporter
-
-        genai = GenAiMetrics(metric_exporter(settings), settings.semconv)
-        sinks.append(genai)
-        closers.append(genai.close)
-
-    def close() -> None:
-        for closer in closers:
-            closer()
-
-    return Sinks(FanOut(sinks), dropped, close)
-
-
-def propagation(settings: TelemetrySettings) -> Propagation:
-    """Return what engines of ours are told of traces."""
-    return Propagation(settings.sample_ratio if settings.exports else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +68,18 @@ class Monitoring:
 
 
 def build_monitoring(
-    settings: Settings,
-    *,
+    ground: Ground,
     metrics: Metrics,
-    watcher: PolicyWatcher,
-    registry: Registry,
-    hosting: Hosting,
+    upstreams: Upstreams,
     stores: Stores,
-    queue: AdmissionQueue,
-    clock: Clock,
-    sinks: Sinks,
-    receipts: ReceiptLog,
+    records: Records,
     readiness: Callable[[], dict[str, str]],
 ) -> Monitoring:
-    """Let the metrics show everything that is not counted request by request."""
-    budgets = BudgetMetrics(stores.treasury, lambda: watcher.current, clock)
-    dropped = {**sinks.dropped, "receipts": lambda: receipts.dropped}
+    """Let the metrics show everything that is not counted request by request; `readiness` tells the state by tier."""
+    hosting, registry = upstreams.hosting, upstreams.registry
+    budgets = BudgetMetrics(stores.treasury, ground.policies, ground.clock)
     metrics.include(EngineMetrics(lambda: hosting.supervisors, hosting.costs.cost))
     metrics.include(EngineWork(lambda: hosting.supervisors, hosting.watch, lambda: hosting.gpus.last))
-    metrics.include(StateMetrics(registry, lambda: watcher.current, clock, dropped, program_version()))
+    metrics.include(StateMetrics(registry, ground.policies, ground.clock, records.dropped, program_version()))
     metrics.include(budgets)
-    return Monitoring(metrics, budgets, readiness, stores, queue, registry)
+    return Monitoring(metrics, budgets, readiness, stores, upstreams.dispatcher.queue, registry)

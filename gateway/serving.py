@@ -20,7 +20,8 @@ from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.errors import ConfigurationError
-from gateway.compose import Gateway, build
+from gateway.compose import build
+from gateway.running import Gateway
 from gateway.settings.listening import BACKLOG, Address, TlsFiles, bound_socket
 from gateway.settings.operator import Settings
 from gateway.telemetry.log_line import configure_logging
@@ -102,10 +103,10 @@ def serve(settings: Settings, *, demo: bool) -> int:
 
 
 async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, *, demo: bool) -> int:
-    settings = gateway.settings
+    settings = gateway.ground.settings
     edge = settings.edge
     is_behind = bool(edge.proxies or edge.unix_proxy)
-    apps = ((gateway.public, public, settings.listen), (gateway.admin, admin, settings.admin_listen))
+    apps = ((gateway.public, public, settings.listen), (gateway.admin.app, admin, settings.admin_listen))
     listeners = [
         (listener(ForwardedFor(app, edge) if is_behind else app, address.tls), bound) for app, bound, address in apps
     ]
@@ -140,7 +141,7 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
 
 def _reload(gateway: Gateway, running: set[asyncio.Task[object]]) -> None:
     """Read the policies again, as SIGHUP asks; the watcher keeps the last good ones and logs what is wrong."""
-    task: asyncio.Task[object] = asyncio.create_task(gateway.watcher.reload())
+    task: asyncio.Task[object] = asyncio.create_task(gateway.ground.watcher.reload())
     running.add(task)
     task.add_done_callback(running.discard)
 

@@ -10,8 +10,7 @@ from cache.faiss_index import FaissIndex
 from cache.sealing import Sealer, TenantKeys
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import Clock
-from gateway.admin.probing import redis_probe, sqlite_probe
-from gateway.admin.state_routes import StoreProbe
+from gateway.probing import StoreProbe, redis_probe, sqlite_probe
 from gateway.settings.operator import Settings
 from policies.admission import Admission
 from policies.keys import KeyStore

@@ -33,9 +33,10 @@ from gateway.admin.learning_routes import learning_router
 from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.report_routes import Reporting, report_router
 from gateway.admin.sla_routes import Attainment, sla_router
-from gateway.admin.state_routes import StoreProbe, state_router
+from gateway.admin.state_routes import state_router
 from gateway.learning.feedback import Feedback
 from gateway.learning.router_learning import Learning
+from gateway.probing import StoreProbe
 from gateway.reporting.decisions import Decisions
 from gateway.wire.rendering import error_body, render_http_exception, render_unexpected
 from policies.access import AdminAuthenticator

@@ -1,6 +1,5 @@
 """`/admin/store` and `/admin/audit`: whether state can be read and written, and who changed what."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from litestar import Router, get
@@ -9,27 +8,10 @@ from msgspec import Struct
 
 from gateway.admin.access import OPERATOR, VIEWER
 from gateway.admin.changes import Changes
+from gateway.probing import StoreProbe, StoreState
 from policies.audit import AuditEntry
 
 MAX_LISTED = 1000
-
-
-class StoreState(Struct, frozen=True):
-    """Whether the stores of this replica answer.
-
-    `keys_age_s` is how old the replica's knowledge of keys is; `waiting_settlements` are costs that could not be booked
-    yet.
-    """
-
-    kind: str
-    keys_reachable: bool
-    ledger_reachable: bool
-    keys_age_s: float
-    waiting_settlements: int
-    policies_problem: str | None = None
-
-
-StoreProbe = Callable[[], Awaitable[StoreState]]
 
 
 class AuditRow(Struct, frozen=True):

@@ -1,14 +1,33 @@
-"""What `/admin/store` tells, asked of the stores that this replica uses."""
+"""Whether the stores of this replica answer, as `/admin/store` tells."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
 
 from core.errors import Unavailable
-from gateway.admin.state_routes import StoreProbe, StoreState
 from policies.keys import KeyStore
 from policies.watching import PolicyWatcher
 
 STALE_KEYS_S = 2.0
+
+
+class StoreState(Struct, frozen=True):
+    """Whether the stores of this replica answer.
+
+    `keys_age_s` is how old the replica's knowledge of keys is; `waiting_settlements` are costs that could not be booked
+    yet.
+    """
+
+    kind: str
+    keys_reachable: bool
+    ledger_reachable: bool
+    keys_age_s: float
+    waiting_settlements: int
+    policies_problem: str | None = None
+
+
+StoreProbe = Callable[[], Awaitable[StoreState]]
 
 
 def sqlite_probe(keys: KeyStore, is_failing: Callable[[], bool], watcher: PolicyWatcher) -> StoreProbe:

@@ -1,0 +1,37 @@
+"""Join the cache's parts: its encoder and index, its guard, and the evidence that it keeps from start to start."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from cache.control import CacheControl
+from cache.embedder import Embedder
+from cache.evidence_file import load_evidence, save_evidence
+from cache.fingerprint import Fingerprinter
+from cache.guard import Guard
+from cache.minilm import bundled_lexicon
+from cache.semantic_cache import SemanticCache
+from gateway.cache_index import PlacedIndex
+from gateway.ground import Ground
+from gateway.stores import Stores
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """The cache with its encoder, what controls it from outside the path of a request, and what writes its evidence."""
+
+    cache: SemanticCache
+    embedder: Embedder
+    control: CacheControl
+    save: Callable[[], None]
+
+
+def build_caching(ground: Ground, stores: Stores, embedder: Embedder, placed: PlacedIndex) -> Caching:
+    """Build the cache over the entries of `stores`."""
+    guard = Guard(bundled_lexicon())
+    file = ground.settings.beside("cache-evidence").with_suffix(".json")
+    evidence = load_evidence(file, guard.table, embedder.fingerprint)
+    fingerprinter = Fingerprinter(ground.pepper)
+    cache = SemanticCache(fingerprinter, stores.entries, placed.index, embedder, ground.clock, guard, evidence)
+    control = CacheControl(cache, stores.entries, stores.catalogue, ground.clock, stores.sealer, placed.place)
+    return Caching(cache, embedder, control, partial(save_evidence, file, evidence))
