@@ -128,15 +128,20 @@ class CacheControl:
         return found
 
     async def forget(self, tenant: str) -> Forgotten:
-        """Remove all that the cache has of a tenant: its key first, so that no copy can be read, entries, evidence.
+        """Remove all that the cache has of a tenant: evidence, entries, and its key, so that no copy can be read.
+
+        The key goes last, since an entry that still waited to be written would make a new one, and it goes whatever
+        became of the entries.
 
         Raises:
             OSError: the store cannot be read, or the key not be removed; what was done stays done, so do it again.
             StoreUnavailable: the store went away; entries may be left, which nobody can read if they were encrypted.
         """
-        is_shredded = self._sealer is not None and await asyncio.to_thread(self._sealer.shred, tenant)
         self._cache.verification.forget(tenant)
-        removed = await self.invalidate(tenant, Selector())
+        try:
+            removed = await self.invalidate(tenant, Selector())
+        finally:
+            is_shredded = self._sealer is not None and await asyncio.to_thread(self._sealer.shred, tenant)
         return Forgotten(len(removed), is_shredded)
 
     async def export(self, tenant: str, after: str, most: int) -> tuple[list[ExportedEntry], str | None]:

@@ -177,16 +177,25 @@ class SqliteEntryStore:
         try:
             with database:
                 for change in batch:
-                    if isinstance(change, Entry):
-                        database.execute(INSERT, self._codec.row(change))
-                    else:
+                    if not isinstance(change, Entry):
                         database.execute("DELETE FROM cache_entries WHERE entry_id = ?", (change,))
+                    elif (row := self._row(change)) is not None:
+                        database.execute(INSERT, row)
         except (sqlite3.Error, UnicodeError, OSError) as problem:
             log.warning("cache entries were not written", extra={"error": str(problem), "entries": len(batch)})
         with self._lock:
             for change in batch:
                 if isinstance(change, Entry):
                     self._pending.pop(change.entry_id, None)
+
+    def _row(self, entry: Entry) -> tuple[object, ...] | None:
+        """Return the row of an entry, sealed; None when it was removed meanwhile.
+
+        Under the lock, so that once a tenant's entries are removed nothing is sealed for it any more: a key that is
+        destroyed after that does not come back.
+        """
+        with self._lock:
+            return self._codec.row(entry) if entry.entry_id in self._pending else None
 
     def _now_s(self) -> float:
         return self._clock.now().timestamp()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration
 from tests.e2e.test_cache_control import ask, told
+from tests.e2e.test_chat_api import wait_until
 from tests.upstream.process import RunningUpstream
 
 SECRET = "Which colour has the boathouse door?"
@@ -26,13 +27,13 @@ def test_a_tenant_that_leaves_takes_its_key_its_entries_and_its_evidence(gateway
     for key in keys.values():
         assert [ask(gateway, key, SECRET) for _ in range(2)] == ["miss", "exact"]
     folder = gateway.folder / "apart" / "keys"
-    assert len(list(folder.iterdir())) == 2
+    wait_until(lambda: len(list(folder.glob("*.key"))) == 2)  # a key is made with the first entry that is written
     refused = headgate("cache", "forget-tenant", "acme", "--admin-url", gateway.admin_url, folder=gateway.folder,
                        check=False)  # fmt: skip
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     done = told(gateway, "forget-tenant", "acme", "--yes")
     assert done == {"tenant": "acme", "entries": 1, "key_shredded": True, "has_policy": True}
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("*.key"))) == 1
     assert [one["tenant"] for one in told(gateway, "report")["tenants"]] == ["other"]
     assert ask(gateway, keys["acme"], SECRET) == "miss"
     assert ask(gateway, keys["other"], SECRET) == "exact"

@@ -119,6 +119,18 @@ async def test_a_file_of_the_first_version_is_migrated_with_its_entries_and_thei
         assert database.execute("SELECT cost_nano_usd FROM cache_entries").fetchall() == [(1_000,)]
 
 
+async def test_a_tenant_that_was_forgotten_gets_no_new_key_from_what_still_waited_to_be_written(tmp_path: Path) -> None:
+    keys = TenantKeys(tmp_path / "keys")
+    store = SqliteEntryStore(tmp_path / "cache.db", ManualClock(), sealer=Sealer(keys))
+    names = [str(number) for number in range(20)]
+    for name in names:
+        await store.put(entry(name))
+    assert await store.delete("acme", [f"id-{name}" for name in names]) == len(names)
+    keys.shred("acme")
+    await store.close()
+    assert list((tmp_path / "keys").iterdir()) == []
+
+
 async def test_a_sealed_file_holds_no_text_and_is_shredded_with_the_key(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
