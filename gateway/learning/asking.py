@@ -33,6 +33,7 @@ from router.planner import make_plan
 
 MOST_AT_ONCE = 8
 LONGEST_MS = 60_000
+LEAST_QUEUE_MS = 10.0  # the forecast keeps a trace of a wait that is long over; less than this nobody waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Asking:
         if plan.degraded_from is not None or plan.reason in (Reason.BUDGET, Reason.UNHEALTHY, Reason.LOADING):
             return None
         forecast = snapshot.deployments[plan.steps[0].deployment].forecast
-        if forecast is not None and forecast.queue_ms > 0:
+        if forecast is not None and forecast.queue_ms >= LEAST_QUEUE_MS:
             return None
         return replace(plan, steps=plan.steps[:1])
 

@@ -17,7 +17,7 @@ from core.identity import Caller
 from core.money import Price
 from core.rules import Budget, EffectivePolicy
 from core.trace import RequestTrace
-from gateway.learning.asking import Asking
+from gateway.learning.asking import LEAST_QUEUE_MS, Asking
 from policies.ledger_memory import MemoryLedger
 from tests.planning import chat, policy
 from tests.upstream.process import RunningUpstream, run_upstream
@@ -109,6 +109,25 @@ async def test_nothing_is_asked_while_the_store_is_away_or_of_a_tier_that_does_n
     bench.is_away = True
     assert await bench.asking.ask(CALLER, chat(), funded(), purpose="cache", tier="small") is None
     assert bench.traces == []
+
+
+def answered_late(deployment: Deployment, last_ms: float) -> None:
+    """Let the deployment have answered streams in 50 ms each, and the last one so many milliseconds later."""
+    tracker, now_s = deployment.latency, CLOCK.monotonic_s()
+    for late_ms in (*[0.0] * 10, last_ms):
+        flight = tracker.begin(100, streamed=True, now_s=now_s - (50.0 + late_ms) / 1000)
+        tracker.first_byte(flight, now_s)
+        tracker.end(flight)
+
+
+async def test_nothing_is_asked_where_requests_wait_and_what_is_left_of_an_old_wait_is_none(bench: Bench) -> None:
+    answered_late(bench.deployments["l"], 5_000.0)
+    assert await bench.asking.ask(CALLER, chat(), funded(), purpose="cache", tier="large") is None
+    answered_late(bench.deployments["s"], 2.0)
+    forecast = bench.registry.snapshot().deployments["s"].forecast
+    assert forecast is not None
+    assert 0 < forecast.queue_ms < LEAST_QUEUE_MS
+    assert await bench.asking.ask(CALLER, chat(), funded(), purpose="cache", tier="small") is not None
 
 
 async def test_a_failure_of_the_upstream_is_no_answer_and_has_a_trace(bench: Bench, upstream: RunningUpstream) -> None:
