@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.errors import ConfigurationError
 from gateway.compose import build
+from gateway.heap import collect_rarely, keep_loaded
 from gateway.running import Gateway
 from gateway.settings.listening import BACKLOG, Address, TlsFiles, bound_socket
 from gateway.settings.operator import Settings
@@ -92,6 +93,7 @@ def serve(settings: Settings, *, demo: bool) -> int:
     """
     os.umask(0o077)
     sys.setswitchinterval(SWITCH_S)
+    collect_rarely()
     configure_logging("warning" if demo else settings.telemetry.log_level)
     with (
         _bound(settings.listen, settings, "listen") as public,
@@ -126,6 +128,7 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
         url, admin_url = _url(public, settings.listen), _url(admin, settings.admin_listen)
         logger.info("listening", extra={"public": url, "admin": admin_url})
         beside = [asyncio.create_task(renew_certificates([server for server, _ in listeners]))]
+        beside.append(asyncio.create_task(keep_loaded(gateway.caching.embedder.is_ready)))
         if demo:
             beside.append(asyncio.create_task(_show(gateway, url)))
         await stopping.wait()
