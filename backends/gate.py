@@ -23,6 +23,7 @@ class Gate:
     max_concurrency: int | None = None
     taken: int = 0
     usual_hold_s: float | None = None
+    _freed_s: float = math.inf
     _learned: float | None = None
     _signal_s: float = -math.inf
 
@@ -45,17 +46,23 @@ class Gate:
         """Take a slot, whether or not one is free."""
         self.taken += 1
 
-    def give_back(self, held_s: float) -> None:
+    def give_back(self, held_s: float, now_s: float) -> None:
         """Give a slot back that was held for so long."""
         self.taken -= 1
+        self._freed_s = now_s
         held_s = max(LEAST_HOLD_S, held_s)
         known = self.usual_hold_s
         self.usual_hold_s = held_s if known is None else known + RATE_MEMORY * (held_s - known)
 
     def per_s(self, now_s: float) -> float:
-        """Return how many slots come free in a second when all are used; infinite without a limit."""
+        """Return how many slots come free in a second when all are used; infinite without a limit.
+
+        When none has come free for longer than is usual, all are held for at least as long.
+        """
         limit = self.limit(now_s)
-        return math.inf if limit is None or self.usual_hold_s is None else limit / self.usual_hold_s
+        if limit is None or self.usual_hold_s is None:
+            return math.inf
+        return limit / max(self.usual_hold_s, now_s - self._freed_s)
 
     def too_much(self, now_s: float) -> None:
         """Note that the deployment was asked for more than it can do."""

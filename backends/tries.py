@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from backends.admission_queue import AdmissionQueue, Claim
+from backends.admission_queue import AdmissionQueue
 from backends.attempt import LiveAnswer, opened
 from backends.latency import Flight
 from backends.protocol import AttemptError, UpstreamCall
 from backends.registry import Registry
 from backends.shielded import uninterrupted
+from backends.waiting_lines import Claim
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline

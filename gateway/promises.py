@@ -6,9 +6,9 @@ in all, where the tier can do that. The goal orders the queue and cuts nothing.
 
 import msgspec
 
-from backends.admission_queue import Claim
 from backends.registry import Registry
 from backends.tries import Afford, Errand, Verify
+from backends.waiting_lines import Claim
 from core.chat import ChatRequest
 from core.deadline import Deadline
 from core.identity import Caller

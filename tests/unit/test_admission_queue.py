@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from backends.admission_queue import AdmissionQueue, Claim
+from backends.admission_queue import AdmissionQueue
 from backends.gate import FORGET_S, Gate
+from backends.waiting_lines import Claim
 from core.clock import ManualClock
 from core.errors import Unavailable
 from core.rules import WhenLate
@@ -34,7 +35,7 @@ class Line:
         """Use up every slot, as by requests that usually take `hold_s`."""
         for name, gate in self.gates.items():
             gate.take()
-            gate.give_back(hold_s)
+            gate.give_back(hold_s, self.clock.monotonic_s())
             while self.queue.take(name):
                 pass
 
@@ -148,12 +149,12 @@ async def test_who_would_be_served_too_late_is_told_at_once_and_truthfully() -> 
     await line.close()
 
 
-async def test_what_heavier_tenants_use_as_they_arrive_is_not_there_for_others() -> None:
+async def test_what_heavier_tenants_use_is_not_there_for_others() -> None:
     line = Line(a=10)
     await line.occupied(hold_s=1.0)
     for _ in range(80):
-        with pytest.raises(Unavailable):
-            await line.queue.enter(replace(HIGH, when_late="shed"), ("a",))
+        line.queue.leave("a", 1.0)
+        await line.queue.enter(HIGH, ("a",))
     for claim, expected_s in ((HIGH, 0.1), (NORMAL, 0.5), (BATCH, 0.5)):
         with pytest.raises(Unavailable) as refused:
             await line.queue.enter(replace(claim, when_late="shed"), ("a",))
@@ -309,3 +310,88 @@ def test_a_limit_never_falls_below_one() -> None:
     for second in range(10):
         gate.too_much(float(second))
     assert gate.limit(10.0) == 1
+
+
+async def test_who_enters_has_time_to_spare() -> None:
+    line = Line(a=10)
+    await line.occupied(hold_s=10.0)
+    with pytest.raises(Unavailable):
+        await line.queue.enter(replace(NORMAL, start_by_s=1.4), ("a",))
+    await line.join(replace(NORMAL, start_by_s=1.6))
+    await line.free(1)
+    assert line.served == ["normal"]
+    await line.close()
+
+
+async def test_when_others_overtake_as_few_as_needed_are_refused_the_newest_first() -> None:
+    line = Line()
+    await line.occupied(hold_s=1.0)
+    for n in range(4):
+        await line.join(replace(NORMAL, due_s=8.0, start_by_s=7.0), f"normal {n}")
+    for _ in range(4):
+        await line.join(Claim("other", start_by_s=20.0))
+    line.queue.refuse_late()
+    assert line.sheds == ["late"]
+    refusal = await line.outcome(3)
+    assert isinstance(refusal, Unavailable)
+    assert refusal.retry_after_s == pytest.approx(8.0)
+    assert line.queue.waiting == 7
+    await line.close()
+
+
+async def test_who_waits_is_refused_when_slots_come_free_more_slowly() -> None:
+    line = Line(a=2)
+    await line.occupied(hold_s=1.0)
+    await line.join(replace(NORMAL, start_by_s=6.0), "first")
+    await line.join(replace(NORMAL, start_by_s=6.0), "second")
+    line.clock.advance(4.0)
+    line.queue.refuse_late()
+    assert line.sheds == ["late"]
+    assert isinstance(await line.outcome(1), Unavailable)
+    await line.close()
+
+
+async def test_batch_is_refused_when_others_leave_nothing_over() -> None:
+    line = Line()
+    await line.occupied(hold_s=1.0)
+    await line.join(replace(BATCH, start_by_s=3.0))
+    for _ in range(3):
+        await line.join(NORMAL)
+    line.queue.refuse_late()
+    assert isinstance(await line.outcome(0), Unavailable)
+    await line.close()
+
+
+async def test_heavy_arrivals_at_another_deployment_take_nothing_away() -> None:
+    line = Line(a=1, b=100)
+    await line.occupied(hold_s=1.0)
+    for _ in range(100):
+        line.queue.leave("b", 1.0)
+        await line.queue.enter(HIGH, ("b",))
+    await line.join(replace(NORMAL, start_by_s=2.0))
+    await line.free(1, "a")
+    assert line.served == ["normal"]
+    await line.close()
+
+
+async def test_a_tenant_gets_its_part_once_whatever_names_it_asks_by() -> None:
+    line = Line(a=1, b=1)
+    await line.occupied(0.01)
+    for n in range(12):
+        await line.join(Claim("many names"), names=("a",) if n % 2 else ("a", "b"))
+        await line.join(Claim("one name"), names=("a",))
+    await line.free(10, "a")
+    assert (line.served.count("many names"), line.served.count("one name")) == (5, 5)
+    await line.close()
+
+
+async def test_a_slot_handed_on_says_nothing_of_how_long_requests_take() -> None:
+    line = Line()
+    await line.occupied(hold_s=1.0)
+    await line.join(NORMAL)
+    line.queue.leave("a", 1.0)
+    line.cancel(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (line.gates["a"].taken, line.gates["a"].usual_hold_s) == (0, 1.0)
+    await line.close()
