@@ -89,9 +89,3 @@ def percentile(values: Sequence[float], q: float) -> float | None:
     """Return the q-quantile, None of nothing."""
     ordered = sorted(values)
     return round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 1) if ordered else None
-
-
-def rss_mib(pid: int) -> float:
-    """Return the resident memory of a process."""
-    with open(f"/proc/{pid}/statm") as file:
-        return round(int(file.read().split()[1]) * 4096 / 2**20, 1)

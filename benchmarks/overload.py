@@ -10,21 +10,17 @@ Goodput is answers within the SLA per second.
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import random
-import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.load_client import Result, ask, percentile, rss_mib
-from tests.e2e.gateway_process import RunningGateway, run_gateway, write_configuration
+from benchmarks.latency_run import Row, deployment, keep, show, start_gateway
+from benchmarks.load_client import Result, ask, percentile
+from benchmarks.process_cost import rss_mib
+from tests.e2e.gateway_process import RunningGateway
 from tests.upstream.process import run_upstream
 
 SLOTS = 12
@@ -34,28 +30,8 @@ CAPACITY_PER_S = SLOTS / SERVICE_S
 TOTAL_MS = 4_000
 GOLD_SHARE = 0.25
 STEPS = (0.5, 0.75, 1.0, 1.25)
-OPERATOR = """
-listen: 127.0.0.1:8080
-admin: {{listen: 127.0.0.1:8081, key_file: var/admin.key}}
-state: sqlite:var/headgate.db
-policies: tenants
-router: {{pair: general}}
-tiers: {{small: [one]}}
-deployments:
-  one:
-    backend: remote
-    base_url: {url}
-    model: m
-    max_concurrency: {slots}
-    price: {{input_usd_per_m: 1, output_usd_per_m: 2}}
-"""
-TENANT = """
-tenant: {name}
-cache: {{enabled: false}}
-sla: {{small: {{total_ms: {total}}}}}
-{more}
-"""
-TENANTS = {"gold": "priority: high", "plain": "", "night": "service_class: batch"}
+SLA = f"sla: {{small: {{total_ms: {TOTAL_MS}}}}}\n"
+TENANTS = {"gold": SLA + "priority: high", "plain": SLA, "night": SLA + "service_class: batch"}
 
 
 @dataclass(slots=True)
@@ -91,22 +67,29 @@ async def drive(gateway: RunningGateway, keys: dict[str, str], phase: Phase, rng
     await asyncio.gather(*(send(tenant) for tenant in TENANTS if rates[tenant] > 0))
 
 
-def row_of(phase: Phase, rss: float) -> dict[str, object]:
-    """Return the figures of one phase."""
+def row_of(phase: Phase, rss: float) -> Row:
+    """Return the figures of one phase; batch is told apart, since it may wait long to be refused."""
     every = [one for results in phase.results.values() for one in results]
-    refused = [one for one in every if one.status == 503]
-    shares = {tenant: _share(phase, tenant) for tenant in TENANTS}
-    return {
+    refused = {
+        kind: [one.total_ms for tenant in tenants for one in phase.results[tenant] if one.status == 503]
+        for kind, tenants in (("interactive", ("gold", "plain")), ("batch", ("night",)))
+    }
+    row: Row = {
         "load_per_capacity": phase.factor,
         "requests": len(every),
         "goodput_per_s": round(len(phase.good()) / phase.seconds, 2),
-        "within_sla_ratio": shares,
-        "refused": len(refused),
-        "refusal_p50_ms": percentile([one.total_ms for one in refused], 0.5),
-        "refusal_p95_ms": percentile([one.total_ms for one in refused], 0.95),
-        "late_or_failed": len(every) - len(refused) - len(phase.good()),
-        "rss_mib": rss,
+        "within_sla_ratio": {tenant: _share(phase, tenant) for tenant in TENANTS},
     }
+    for kind, waited_ms in refused.items():
+        row[f"{kind}_refused"] = len(waited_ms)
+        row[f"{kind}_refusal_ms"] = _quantiles(waited_ms)
+    row["late_or_failed"] = len(every) - sum(map(len, refused.values())) - len(phase.good())
+    row["rss_mib"] = rss
+    return row
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
+    return {name: percentile(values, q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
 
 
 def _share(phase: Phase, tenant: str) -> float | None:
@@ -126,21 +109,19 @@ def recovery_s(phase: Phase) -> float:
     return round(max(bad, default=0.0), 1)
 
 
-async def run(seconds: float, seed: int) -> list[dict[str, object]]:
+async def run(seconds: float, seed: int) -> list[Row]:
     """Drive all phases against one gateway."""
     rng = random.Random(seed)
     with ExitStack() as stack:
         upstream = stack.enter_context(run_upstream(SERVICE))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        tenants = {name: TENANT.format(name=name, total=TOTAL_MS, more=more) for name, more in TENANTS.items()}
-        write_configuration(folder, OPERATOR.format(url=upstream.base_url, slots=SLOTS), tenants)
-        gateway = stack.enter_context(run_gateway(folder))
+        only = {"one": deployment(upstream.base_url, more=f"max_concurrency: {SLOTS}")}
+        gateway = start_gateway(stack, {"small": ["one"]}, only, TENANTS)
         keys = {name: gateway.key(name) for name in TENANTS}
         rows = []
         for factor, lasts_s in (*((step, seconds / 2) for step in STEPS), (3.0, seconds), (0.5, seconds / 2)):
             phase = Phase(factor, lasts_s)
             await drive(gateway, keys, phase, rng)
-            rows.append(row_of(phase, rss_mib(gateway.process.pid)))
+            rows.append(row_of(phase, round(rss_mib([gateway.process.pid]), 1)))
         rows[-1]["recovery_s"] = recovery_s(phase)
         return rows
 
@@ -154,26 +135,15 @@ def main() -> None:
     options = parser.parse_args()
     rows = asyncio.run(run(options.seconds, options.seed))
     peak = max(float(str(row["goodput_per_s"])) for row in rows[: len(STEPS)])
-    at_three = float(str(rows[len(STEPS)]["goodput_per_s"]))
-    table = Table(title=f"Goodput at three times capacity: {at_three / peak:.0%} of its peak")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(row[column]) for column in rows[0]))
-    Console().print(table)
-    if options.json is not None:
-        report = {
-            "benchmark": "overload",
-            "command": f"python -m benchmarks.overload --seconds {options.seconds:g}",
-            "hardware": f"{os.cpu_count()} cores, {platform.machine()}, shared with other work",
-            "python": platform.python_version(),
-            "capacity_per_s": CAPACITY_PER_S,
-            "sla_total_ms": TOTAL_MS,
-            "peak_goodput_per_s": peak,
-            "goodput_at_three_per_peak": round(at_three / peak, 3),
-            "rows": rows,
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    kept = float(str(rows[len(STEPS)]["goodput_per_s"])) / peak
+    show(f"Goodput at three times capacity: {kept:.0%} of its peak", rows)
+    facts: Row = {
+        "capacity_per_s": CAPACITY_PER_S,
+        "sla_total_ms": TOTAL_MS,
+        "peak_goodput_per_s": peak,
+        "goodput_at_three_per_peak": round(kept, 3),
+    }
+    keep(options.json, "overload", f"--seconds {options.seconds:g} --seed {options.seed}", facts, rows)
 
 
 if __name__ == "__main__":

@@ -9,47 +9,22 @@ turn, by name, and rescues nothing; `rescue` asks the tier with the default conf
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import random
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.latency_run import Row, deployment, keep, show, start_gateway
 from benchmarks.load_client import Result, ask, percentile
 from gateway.telemetry.request_rows import attempts_decoder
-from tests.e2e.gateway_process import RunningGateway, run_gateway, write_configuration
+from tests.e2e.gateway_process import RunningGateway
 from tests.upstream.process import RunningUpstream, run_upstream
 
 TTFT_MS = 3_000
 FAST = "ttft=500;n=12;gap=20"
 SLOW = "ttft=5000;n=12;gap=200"
 SLOW_FROM, SLOW_UNTIL = 0.2, 0.8
-OPERATOR = """
-listen: 127.0.0.1:8080
-admin: {{listen: 127.0.0.1:8081, key_file: var/admin.key}}
-state: sqlite:var/headgate.db
-policies: tenants
-router: {{pair: general}}
-tiers: {tiers}
-deployments:
-  one: {{backend: remote, base_url: {one}, model: m, price: {{input_usd_per_m: 1, output_usd_per_m: 2}}}}
-  two: {{backend: remote, base_url: {two}, model: m, price: {{input_usd_per_m: 1, output_usd_per_m: 2}}}}
-{rescue}
-"""
-TENANT = """
-tenant: acme
-deployments: [one, two]
-cache: {{enabled: false}}
-fallback: {fallback}
-sla: {{{sla}}}
-"""
 NO_RESCUE = "rescue: {retry_ratio: 0, hedge_ratio: 0}"
 
 
@@ -67,13 +42,11 @@ class Arm:
 def start(stack: ExitStack, name: str, *, is_rescued: bool) -> Arm:
     """Start one gateway in front of two upstreams; without rescue each is a tier by itself: nothing to turn to."""
     upstreams = (stack.enter_context(run_upstream(FAST)), stack.enter_context(run_upstream(FAST)))
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    tiers = "{small: [one, two]}" if is_rescued else "{small: [one], large: [two]}"
-    sla = ", ".join(f"{tier}: {{ttft_ms: {TTFT_MS}}}" for tier in (("small",) if is_rescued else ("small", "large")))
-    rescue = "" if is_rescued else NO_RESCUE
-    operator = OPERATOR.format(one=upstreams[0].base_url, two=upstreams[1].base_url, rescue=rescue, tiers=tiers)
-    write_configuration(folder, operator, {"acme": TENANT.format(sla=sla, fallback=str(is_rescued).lower())})
-    gateway = stack.enter_context(run_gateway(folder))
+    tiers = {"small": ["one", "two"]} if is_rescued else {"small": ["one"], "large": ["two"]}
+    entries = {name: deployment(one.base_url) for name, one in zip(("one", "two"), upstreams, strict=True)}
+    sla = ", ".join(f"{tier}: {{ttft_ms: {TTFT_MS}}}" for tier in tiers)
+    policy = f"deployments: [one, two]\nfallback: {str(is_rescued).lower()}\nsla: {{{sla}}}"
+    gateway = start_gateway(stack, tiers, entries, {"acme": policy}, "" if is_rescued else NO_RESCUE)
     return Arm(name, ("small",) if is_rescued else ("one", "two"), gateway, gateway.key("acme"), upstreams)
 
 
@@ -95,7 +68,7 @@ async def turn_slow(arms: list[Arm], seconds: float) -> None:
         await asyncio.gather(*(asyncio.to_thread(arm.upstreams[1].obey, script) for arm in arms))
 
 
-def row_of(arm: Arm, results: list[Result]) -> dict[str, object]:
+def row_of(arm: Arm, results: list[Result]) -> Row:
     """Return an arm's figures; what did not answer is outside of the SLA."""
     times = [one.ttft_ms for one in results if one.status == 200 and one.ttft_ms is not None]
     attempts = [
@@ -120,7 +93,7 @@ def row_of(arm: Arm, results: list[Result]) -> dict[str, object]:
     }
 
 
-async def run(seconds: float, per_s: float, seed: int) -> list[dict[str, object]]:
+async def run(seconds: float, per_s: float, seed: int) -> list[Row]:
     """Run both arms side by side."""
     rng, arrivals_s, at_s = random.Random(seed), [], 0.0
     while at_s < seconds:
@@ -145,25 +118,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = asyncio.run(run(options.seconds, options.per_s, options.seed))
-    table = Table(title="Share within the TTFT SLA")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
-    if options.json is not None:
-        report = {
-            "benchmark": "sla_rescue",
-            "command": f"python -m benchmarks.sla_rescue --seconds {options.seconds:g} --per-s {options.per_s:g}",
-            "hardware": f"{os.cpu_count()} cores, {platform.machine()}, shared with other work",
-            "python": platform.python_version(),
-            "ttft_sla_ms": TTFT_MS,
-            "fast": FAST,
-            "slow": SLOW,
-            "slow_share_of_time": SLOW_UNTIL - SLOW_FROM,
-            "rows": rows,
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    show("Share within the TTFT SLA", rows)
+    facts: Row = {
+        "ttft_sla_ms": TTFT_MS,
+        "fast": FAST,
+        "slow": SLOW,
+        "slow_share_of_time": round(SLOW_UNTIL - SLOW_FROM, 2),
+    }
+    arguments = f"--seconds {options.seconds:g} --per-s {options.per_s:g} --seed {options.seed}"
+    keep(options.json, "sla_rescue", arguments, facts, rows)
 
 
 if __name__ == "__main__":

@@ -10,37 +10,20 @@ and the client add is in the direct run too. A Nagle stall would delay every fra
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.load_client import Result, ask, percentile, rss_mib
-from tests.e2e.gateway_process import RunningGateway, run_gateway, write_configuration
+from benchmarks.latency_run import Row, deployment, keep, show, start_gateway
+from benchmarks.load_client import Result, ask, percentile
+from benchmarks.process_cost import cpu_us, rss_mib
+from tests.e2e.gateway_process import RunningGateway
 from tests.upstream.process import RunningUpstream, run_upstream
 
 GAP_MS = 1_000.0
 STALL_MS = 40.0
 FLOOD = "n=60000"
-OPERATOR = """
-listen: 127.0.0.1:8080
-admin: {{listen: 127.0.0.1:8081, key_file: var/admin.key}}
-state: sqlite:var/headgate.db
-policies: tenants
-router: {{pair: general}}
-tiers: {{small: [one], large: [flood]}}
-deployments:
-  one: {{backend: remote, base_url: {url}, model: m, price: {{input_usd_per_m: 1, output_usd_per_m: 2}}}}
-  flood: {{backend: remote, base_url: {url}, model: "m;{flood}", price: {{input_usd_per_m: 1, output_usd_per_m: 2}}}}
-"""
-TENANT = "tenant: acme\ncache: {enabled: false}\ndeployments: [one, flood]\n"
 
 
 async def streams(base_url: str, key: str, count: int, ramp_s: float) -> list[Result]:
@@ -56,7 +39,7 @@ async def streams(base_url: str, key: str, count: int, ramp_s: float) -> list[Re
 async def watched(pid: int, samples: list[float]) -> None:
     """Note the memory of a process every second, for ever."""
     while True:
-        samples.append(rss_mib(pid))
+        samples.append(rss_mib([pid]))
         await asyncio.sleep(1.0)
 
 
@@ -65,7 +48,7 @@ async def slow_readers(gateway: RunningGateway, key: str, count: int, seconds: f
     await asyncio.gather(*(ask(gateway.base_url, key, "flood", f"flood {n}", pause_s=seconds) for n in range(count)))
 
 
-def row_of(run: str, results: list[Result], samples: list[float], cpu_s: float) -> dict[str, object]:
+def row_of(run: str, results: list[Result], samples: list[float], used_us: float) -> Row:
     """Return the figures of one run."""
     delays = [
         max(0.0, (later - earlier) * 1000 - GAP_MS)
@@ -83,34 +66,28 @@ def row_of(run: str, results: list[Result], samples: list[float], cpu_s: float) 
         "delayed_40_ms_ratio": round(sum(delay >= STALL_MS for delay in delays) / max(1, len(delays)), 5),
         "rss_mib_when_full": round(statistics.mean(full[: len(full) // 2 or 1]), 1) if samples else None,
         "rss_mib_at_end": round(statistics.mean(full[len(full) // 2 :]), 1) if samples else None,
-        "gateway_cpu_us_per_frame": round(cpu_s * 1e6 / len(delays), 1) if cpu_s and delays else None,
+        "gateway_cpu_us_per_frame": round(used_us / len(delays), 1) if used_us and delays else None,
     }
 
 
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def run(count: int, frames: int, readers: int) -> list[dict[str, object]]:
+async def run(count: int, frames: int, readers: int) -> list[Row]:
     """Do the three runs."""
     with ExitStack() as stack:
         upstream: RunningUpstream = stack.enter_context(run_upstream(f"n={frames};gap={GAP_MS:g}"))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        write_configuration(folder, OPERATOR.format(url=upstream.base_url, flood=FLOOD), {"acme": TENANT})
-        gateway = stack.enter_context(run_gateway(folder))
+        entries = {"one": deployment(upstream.base_url), "flood": deployment(upstream.base_url, f"m;{FLOOD}")}
+        tiers = {"small": ["one"], "large": ["flood"]}
+        gateway = start_gateway(stack, tiers, entries, {"acme": "deployments: [one, flood]"})
         key, pid, ramp_s = gateway.key("acme"), gateway.process.pid, max(5.0, count / 100)
         rows = [row_of("direct", await streams(upstream.base_url, key, count, ramp_s), [], 0.0)]
         for name, slow in (("gateway", 0), ("gateway, slow readers beside", readers)):
             samples: list[float] = []
             watching = asyncio.create_task(watched(pid, samples))
-            used_s, began_s = cpu_s(pid), time.monotonic()
+            before_us, began_s = cpu_us([pid]), time.monotonic()
             flooding = asyncio.create_task(slow_readers(gateway, key, slow, ramp_s + frames * GAP_MS / 1000))
             results = await streams(gateway.base_url, key, count, ramp_s)
             watching.cancel()
             await flooding
-            rows.append(row_of(name, results, samples, cpu_s(pid) - used_s))
+            rows.append(row_of(name, results, samples, cpu_us([pid]) - before_us))
             rows[-1]["seconds"] = round(time.monotonic() - began_s, 1)
         return rows
 
@@ -124,21 +101,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = asyncio.run(run(options.streams, options.frames, options.slow_readers))
-    table = Table(title="Slow streams")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(row[column]) for column in rows[0]))
-    Console().print(table)
-    if options.json is not None:
-        report = {
-            "benchmark": "slow_streams",
-            "command": f"python -m benchmarks.slow_streams --streams {options.streams} --frames {options.frames}",
-            "hardware": f"{os.cpu_count()} cores, {platform.machine()}, shared with other work",
-            "python": platform.python_version(),
-            "rows": rows,
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    show("Slow streams", rows)
+    keep(options.json, "slow_streams", f"--streams {options.streams} --frames {options.frames}", {}, rows)
 
 
 if __name__ == "__main__":
