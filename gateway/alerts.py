@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import httpx
 
 from core.money import usd_text
-from gateway.settings.operator import AlertWebhook
+from gateway.settings.alerting import AlertWebhook
 from gateway.telemetry.metrics import Metrics
 from policies.ledger import Alert
 

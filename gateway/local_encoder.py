@@ -15,7 +15,7 @@ from cache.embedder import Embedder, EncoderUnavailable
 from core.cached import Vector
 from core.deadline import Deadline
 from core.trace import AttemptOutcome
-from gateway.settings.operator import EncoderDeployment
+from gateway.settings.deployments import EncoderDeployment
 
 DIMENSIONS = 384
 BATCH = 64

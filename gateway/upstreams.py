@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
-import msgspec
-
 from backends.admission_queue import AdmissionQueue, ShedReason
 from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
 from backends.gate import Gate
 from backends.registry import Registry
 from backends.remote import RemoteBackend
-from backends.rescue_budget import RescueRules
 from backends.transport import http_transport
 from cache.embedder import Embedder
 from core.clock import Clock
@@ -23,7 +20,8 @@ from core.trace_context import Propagation
 from gateway.ground import Ground
 from gateway.hosting.deployments import Hosting
 from gateway.local_encoder import encoder_deployment
-from gateway.settings.operator import EncoderDeployment, HostedDeployment, RemoteDeployment, Settings
+from gateway.settings.deployments import EncoderDeployment, HostedDeployment, RemoteDeployment
+from gateway.settings.operator import Settings
 
 OnShed = Callable[[ShedReason], None]
 
@@ -46,9 +44,10 @@ def build_upstreams(ground: Ground, hosting: Hosting, embedder: Embedder, on_she
     settings, clock = ground.settings, ground.clock
     registry = Registry(_deployments(ground, hosting, embedder), settings.tiers, clock)
     queue = AdmissionQueue(lambda name: registry[name].gate, clock, max_waiting=settings.max_waiting, on_shed=on_shed)
-    rules = RescueRules(**msgspec.structs.asdict(settings.rescue))
     propagation = Propagation(settings.telemetry.sample_ratio if settings.telemetry.exports else None)
-    return Upstreams(hosting, registry, Dispatcher(registry, clock, rules, queue=queue, propagation=propagation))
+    return Upstreams(
+        hosting, registry, Dispatcher(registry, clock, settings.rescue, queue=queue, propagation=propagation)
+    )
 
 
 def _deployments(ground: Ground, hosting: Hosting, embedder: Embedder) -> dict[str, Deployment]:

@@ -95,7 +95,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     from gateway.commands.evaluation_tables import verdict_text
     from gateway.hosting.evaluations import evaluation_of
     from gateway.hosting.probed_abilities import probed_abilities
-    from gateway.settings.operator import state_folder_or_default
+    from gateway.settings.state import state_folder_or_default
     from policies.safe_yaml import load_yaml
 
     recipes = [load_recipe(name, load_yaml) for name in arguments.recipe or recipe_names()]
@@ -174,7 +174,7 @@ def _probe(recipe: "Recipe", config: Path, *, quiet: bool) -> "ProbedAbilities":
 
     from core.clock import SystemClock
     from gateway.hosting.probed_abilities import probe_recipe, probed_file, write_probed
-    from gateway.settings.operator import state_folder_or_default
+    from gateway.settings.state import state_folder_or_default
 
     console = Console(stderr=True, quiet=quiet)
     with console.status(f"starting {recipe.name}") as status:

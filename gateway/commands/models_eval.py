@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gateway.hosting.evaluation_sides import Asker, evaluate
     from gateway.hosting.evaluations import evaluation_file, keep_evaluation
     from gateway.hosting.model_evaluating import Effort
-    from gateway.settings.operator import state_folder_or_default
+    from gateway.settings.state import state_folder_or_default
 
     least = Thresholds(arguments.least_accuracy, arguments.least_agreement)
     if arguments.gate and least == Thresholds():

@@ -82,7 +82,7 @@ def _carry_out(arguments: argparse.Namespace, order: Any, prompts: Any, suite: A
     from gateway.hosting.evaluations import evaluation_file, keep_evaluation
     from gateway.hosting.model_evaluating import Effort
     from gateway.hosting.quantizing import full_precision, make
-    from gateway.settings.operator import state_folder_or_default
+    from gateway.settings.state import state_folder_or_default
 
     with progress(1, f"quantising {order.source.name} on {len(prompts)} prompts") as done:
         recipe = make(order, prompts)

@@ -125,7 +125,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     from fnmatch import fnmatchcase
 
     from gateway.commands.price_tables import print_rows, row_json
-    from gateway.settings.operator import prices_path
+    from gateway.settings.price_files import prices_path
     from policies.price_table import load_price_table
 
     table = load_price_table(prices_path(arguments.config) if arguments.config.exists() else None)
@@ -196,7 +196,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     from gateway.files import write_whole
     from gateway.hosting.price_measuring import Effort, measure
     from gateway.settings.measured_prices import measured_file
-    from gateway.settings.operator import state_folder_or_default
+    from gateway.settings.state import state_folder_or_default
     from policies.measured_price import measured_text, parse_measured
     from policies.safe_yaml import load_yaml
 
@@ -240,7 +240,7 @@ def run_hosted(arguments: argparse.Namespace) -> int:
 
 def _own_file(config: Path) -> Path:
     from core.errors import ConfigurationError
-    from gateway.settings.operator import prices_path
+    from gateway.settings.price_files import prices_path
 
     own = prices_path(config)
     if own is None:

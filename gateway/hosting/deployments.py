@@ -27,7 +27,8 @@ from core.plan import Abilities, Readiness
 from gateway.hosting.engine_costs import EngineCosts
 from gateway.hosting.evaluations import check_evaluated
 from gateway.hosting.probed_abilities import abilities_of
-from gateway.settings.operator import HostedDeployment, Settings
+from gateway.settings.deployments import HostedDeployment
+from gateway.settings.operator import Settings
 from policies.prices import parse_price
 from policies.safe_yaml import load_yaml
 

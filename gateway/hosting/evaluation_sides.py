@@ -18,7 +18,8 @@ from gateway.hosting.model_evaluating import (
     run_on_engine,
     run_suite,
 )
-from gateway.settings.operator import HostedDeployment, Settings
+from gateway.settings.deployments import HostedDeployment
+from gateway.settings.operator import Settings
 from policies.safe_yaml import load_yaml
 
 

@@ -5,19 +5,15 @@ from datetime import time
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from backends.engines.reload_plan import ReloadPlan
 from core.errors import ConfigurationError
+from policies.schema import says
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 DURATION = re.compile(r"(\d+)([smhd])")
 WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
-
-
-def says(text: str) -> Meta:
-    """Describe a key for the JSON Schema."""
-    return Meta(description=text)
 
 
 class ReloadEntry(Struct, frozen=True, forbid_unknown_fields=True):

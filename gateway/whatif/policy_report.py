@@ -16,7 +16,8 @@ from core.money import Price, Usage
 from core.plan import TEXT_ALONE, DeploymentSnapshot, Readiness, RegistrySnapshot
 from core.rules import TenantPolicy
 from gateway.hosting.probed_abilities import abilities_of
-from gateway.settings.operator import HostedDeployment, RemoteDeployment, Settings, load_settings
+from gateway.settings.deployments import HostedDeployment, RemoteDeployment
+from gateway.settings.operator import Settings, load_settings
 from gateway.whatif.measurements import measured_deployments
 from gateway.whatif.policy_examples import rules_without_example
 from policies.abilities import missed_slas

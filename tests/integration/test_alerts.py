@@ -9,7 +9,7 @@ import pytest
 
 from core.rules import Budget
 from gateway.alerts import Alerts
-from gateway.settings.operator import AlertWebhook
+from gateway.settings.alerting import AlertWebhook
 from gateway.telemetry.metrics import Metrics
 from policies.budgets import account_of
 from policies.ledger import Alert

@@ -8,7 +8,8 @@ import pytest
 from backends.engines.engine_state import EngineState
 from core.clock import SystemClock
 from gateway.hosting.deployments import Hosting, build_hosting
-from gateway.settings.operator import HostedDeployment, Settings, load_settings
+from gateway.settings.deployments import HostedDeployment
+from gateway.settings.operator import Settings, load_settings
 
 PATIENCE_S = 60
 OPERATOR = """

@@ -11,8 +11,10 @@ from core.clock import SystemClock
 from core.errors import ConfigurationError
 from gateway.hosting.deployments import build_hosting
 from gateway.hosting.price_measuring import Effort, measure
+from gateway.settings.deployments import HostedDeployment
 from gateway.settings.measured_prices import measured_file
-from gateway.settings.operator import HostedDeployment, load_settings, state_folder
+from gateway.settings.operator import load_settings
+from gateway.settings.state import state_folder
 from policies.measured_price import measured_text
 from policies.safe_yaml import load_yaml
 

@@ -8,7 +8,8 @@ import pytest
 from core.errors import ConfigurationError
 from core.money import Price
 from core.rules import TenantPolicy
-from gateway.settings.operator import HostedDeployment, load_settings
+from gateway.settings.deployments import HostedDeployment
+from gateway.settings.operator import load_settings
 from policies.checking import check_folder
 from policies.loading import load_policies
 from policies.never_matching import doubts

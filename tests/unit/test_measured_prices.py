@@ -12,8 +12,10 @@ from core.errors import ConfigurationError
 from core.money import Price
 from gateway.cli import build_parser
 from gateway.commands.prices import run_measure
+from gateway.settings.deployments import HostedDeployment
 from gateway.settings.measured_prices import measured_file
-from gateway.settings.operator import HostedDeployment, load_settings, state_folder
+from gateway.settings.operator import load_settings
+from gateway.settings.state import state_folder
 from policies.measured_price import MeasuredPrice, measured_text
 
 RECIPE = """\

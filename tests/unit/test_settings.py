@@ -7,16 +7,11 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.money import Price
+from gateway.settings.alerting import AlertWebhook
 from gateway.settings.cache_settings import CacheSettings, GpuSettings
+from gateway.settings.deployments import HostedDeployment, RemoteDeployment
 from gateway.settings.listening import Address
-from gateway.settings.operator import (
-    AlertWebhook,
-    HostedDeployment,
-    RemoteDeployment,
-    Settings,
-    load_settings,
-    on_ports,
-)
+from gateway.settings.operator import Settings, load_settings, on_ports
 from gateway.settings.telemetry_settings import TelemetrySettings
 
 GOOD = """
