@@ -39,6 +39,7 @@ class BatchingEmbedder:
         remembered: int = 10_000,
         max_batch: int = 32,
         max_waiting: int = 256,
+        start: bool = True,
     ) -> None:
         self._fingerprint = fingerprint
         self._max_batch = max_batch
@@ -50,6 +51,11 @@ class BatchingEmbedder:
         self._lock = threading.Lock()
         self._state = "loading"
         self._thread = threading.Thread(target=self._run, args=(load,), name="headgate-encoder", daemon=True)
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Begin to load the encoder, in its thread."""
         self._thread.start()
 
     @property

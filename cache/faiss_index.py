@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
 from cache.faiss_partitions import (
@@ -58,7 +57,6 @@ class FaissIndex:
         huge: int = HUGE,
         build: Build | None = None,
     ) -> None:
-        faiss.omp_set_num_threads(1)  # OpenMP on busy cores was disastrous (measured)
         self._dimension = dimension
         self._max_partitions = max_partitions
         self._large = large

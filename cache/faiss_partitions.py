@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -183,11 +182,20 @@ class _Numbered:
         return nearest_first(alive)[:k]
 
 
+def load_faiss() -> Any:
+    """Return FAISS on one thread, loading it when first asked, so that a gateway starts without it."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)  # OpenMP on busy cores was disastrous (measured)
+    return faiss
+
+
 class FlatPartition(_Numbered):
     """A flat float16 FAISS index; removed rows stay as tombstones, searched around, until they are many."""
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
+        faiss = load_faiss()
         flat = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         self._index: Any = faiss.IndexIDMap2(flat)
         self._dead: list[int] = []
@@ -226,6 +234,7 @@ class IvfPartition(_Numbered):
     def __init__(self, dimension: int, sample: Rows, size: int) -> None:
         super().__init__()
         self.trained_for = size
+        faiss = load_faiss()
         self._index: Any = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(dimension), dimension, lists_for(size), faiss.ScalarQuantizer.QT_fp16,
             faiss.METRIC_INNER_PRODUCT, False,
@@ -233,7 +242,7 @@ class IvfPartition(_Numbered):
         self._index.cp.niter = _TRAINING_ROUNDS
         self._index.cp.min_points_per_centroid = 1  # small samples are meant; the warning would go to stdout
         self._index.train(np.ascontiguousarray(sample))
-        self._index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
+        self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
         self._index.nprobe = PROBED_LISTS
 
     def add(self, entry_ids: Sequence[str], rows: Rows) -> None:
@@ -242,6 +251,8 @@ class IvfPartition(_Numbered):
 
     def remove(self, entry_ids: Sequence[str]) -> None:
         """See `Partition.remove`."""
+        import faiss
+
         numbers = np.array(self._withdraw(entry_ids), dtype=np.int64)
         self._index.remove_ids(faiss.IDSelectorArray(len(numbers), faiss.swig_ptr(numbers)))
 

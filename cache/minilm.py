@@ -43,15 +43,16 @@ def bundled_lexicon() -> Lexicon:
     return read_lexicon(bundled_model_dir() / "vocab.txt")
 
 
-def load_minilm(*, reference: bool = False) -> BatchingEmbedder:
-    """Start loading in the background and return at once; until it is ready the cache works by exact match.
+def load_minilm(*, reference: bool = False, start: bool = True) -> BatchingEmbedder:
+    """Load in the background and return at once; until it is ready the cache works by exact match.
 
     Args:
         reference: use sentence-transformers in float32 even where the faster runtime, OpenVINO, is installed.
+        start: begin to load; otherwise `BatchingEmbedder.start` does.
     """
     is_reference = reference or not has_openvino()
     fingerprint = FINGERPRINT if is_reference else OPENVINO_FINGERPRINT
-    return BatchingEmbedder(fingerprint, lambda: load_encoder(reference=is_reference))
+    return BatchingEmbedder(fingerprint, lambda: load_encoder(reference=is_reference), start=start)
 
 
 def has_openvino() -> bool:

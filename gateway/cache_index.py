@@ -35,6 +35,8 @@ def place_index(gpu: GpuSettings | None) -> PlacedIndex:
     """Return the index on the GPU that `gpu` describes, or on the CPU, saying why."""
     if gpu is None:
         return PlacedIndex(FaissIndex(), "cpu: the GPU is switched off")
+    if _installed("faiss-cpu"):  # asking FAISS itself would load it, which an empty index does not need yet
+        return PlacedIndex(FaissIndex(), "cpu: this FAISS has no GPU support")
     from cache.faiss_gpu import GpuLimits, gpu_build, gpu_count
 
     count = gpu_count()

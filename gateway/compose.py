@@ -1,5 +1,7 @@
 """The composition root: joins the parts, which their own modules build, into a gateway."""
 
+from typing import TYPE_CHECKING
+
 from backends.dispatch import Dispatcher
 from cache.minilm import load_minilm
 from cache.semantic_cache import SemanticCache
@@ -27,9 +29,11 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstreams import Upstreams, build_upstreams
 from gateway.wire.public_api import PublicApi, public_app
 from policies.access import Access, Authenticator
-from policies.tokens import TokenVerifier, token_verifier
 from router.complexity import PairModel
 from router.sessions import SessionBook
+
+if TYPE_CHECKING:
+    from policies.tokens import TokenVerifier
 
 
 def build(settings: Settings) -> Gateway:
@@ -42,7 +46,7 @@ def build(settings: Settings) -> Gateway:
     ground = open_ground(settings)
     clock, metrics = ground.clock, build_metrics(ground.watcher)
     hosting = build_hosting(settings, clock, ground.has_one_tenant)
-    embedder, placed = load_minilm(), place_index(settings.cache.gpu)
+    embedder, placed = load_minilm(start=False), place_index(settings.cache.gpu)
     upstreams = build_upstreams(ground, hosting, embedder, metrics.shed)
     alerts = Alerts(metrics, settings.alert_webhook)
     stores = open_stores(settings, clock, placed.index, embedder.fingerprint, alerts)
@@ -62,6 +66,7 @@ def build(settings: Settings) -> Gateway:
     admin = build_admin(
         ground, stores, caching, upstreams, judging.learning, feedback, decisions, monitoring.exposition
     )
+    embedder.start()  # last: until the gateway listens, loading would only be in its way
     return Gateway(
         ground=ground,
         upstreams=upstreams,
@@ -116,7 +121,7 @@ def _public(
     upstreams: Upstreams,
     metrics: Metrics,
     pipeline: Pipeline,
-    tokens: TokenVerifier | None,
+    tokens: "TokenVerifier | None",
     feedback: Feedback,
 ) -> PublicApi:
     """Return what the public routes need."""
@@ -138,11 +143,13 @@ def _public(
     )
 
 
-def _token_verifier(ground: Ground) -> TokenVerifier | None:
+def _token_verifier(ground: Ground) -> "TokenVerifier | None":
     """Return what checks an identity provider's tokens, where the operator names one."""
     settings = ground.settings
     if settings.oidc is None:
         return None
+    from policies.tokens import token_verifier
+
     return token_verifier(
         settings.oidc, settings.file.resolve().parent, str(settings.file), ground.clock, ground.failures
     )

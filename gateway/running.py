@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
@@ -20,7 +21,9 @@ from gateway.stores import Stores
 from gateway.upstreams import Upstreams
 from gateway.wire.public_api import PublicApi
 from policies.reservation import drain
-from policies.tokens import TokenVerifier
+
+if TYPE_CHECKING:
+    from policies.tokens import TokenVerifier
 
 logger = logging.getLogger("headgate.running")
 REAP_EVERY_S = 10.0
@@ -40,7 +43,7 @@ class Gateway:
     records: Records
     asking: Asking
     judging: Judging
-    tokens: TokenVerifier | None
+    tokens: "TokenVerifier | None"
     api: PublicApi
     monitoring: Monitoring
     public: Litestar

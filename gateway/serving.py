@@ -127,8 +127,12 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
         serving = [asyncio.create_task(server.serve(sockets=[bound])) for server, bound in listeners]
         url, admin_url = _url(public, settings.listen), _url(admin, settings.admin_listen)
         logger.info("listening", extra={"public": url, "admin": admin_url})
-        beside = [asyncio.create_task(renew_certificates([server for server, _ in listeners]))]
-        beside.append(asyncio.create_task(keep_loaded(gateway.caching.embedder.is_ready)))
+        certificates = renew_certificates([server for server, _ in listeners])
+        beside: list[asyncio.Task[object]] = [
+            asyncio.create_task(certificates),
+            asyncio.create_task(keep_loaded(gateway.caching.embedder.is_ready)),
+            asyncio.create_task(gateway.admin.app.built()),
+        ]
         if demo:
             beside.append(asyncio.create_task(_show(gateway, url)))
         await stopping.wait()

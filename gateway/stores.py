@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
-from cache.catalogue import Catalogue, RedisCatalogue
+from cache.catalogue import Catalogue
 from cache.entry_store import EntryStore, StoreLimits
 from cache.faiss_index import FaissIndex
 from cache.sealing import Sealer, TenantKeys
@@ -103,6 +103,7 @@ def _open_redis(
     from cache import redis_store
     from cache.local_copies import LocalCopies
     from cache.mirrored_store import MirroredStore
+    from cache.redis_catalogue import RedisCatalogue
     from cache.replication import Follower
     from cache.snapshot import SnapshotFile
     from policies import keys_redis

@@ -13,51 +13,25 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
 
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
-from msgspec import Struct
 
 from core.clock import Clock
 from core.errors import ConfigurationError, InvalidApiKey, PermissionRefused, RateLimited
 from core.identity import Caller
 from policies.access import bearer_of
 from policies.failures import FailureLimiter
+from policies.identity_provider import OidcEntry
 from policies.jwks import KeyRing, check_url, ring_of_file, ring_of_url
-from policies.schema import says
 
-Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
 MAX_TOKEN_CHARS = 8192
 MAX_CLAIM_CHARS = 256
 CACHED_TOKENS = 10_000
 LEEWAY_S = 30
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
-
-
-class ScopeEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """What one scope of a token allows; an empty list means whatever the tenant may."""
-
-    models: Annotated[list[str], says("Names that may be sent as `model`.")] = []
-    tiers: Annotated[list[str], says("Tiers that may answer.")] = []
-
-
-class OidcEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """The identity provider whose tokens are accepted beside keys."""
-
-    issuer: Annotated[str, says("The `iss` of its tokens.")]
-    audience: Annotated[str, says("What their `aud` must hold.")]
-    tenant_claim: Annotated[str, says("The claim that holds the tenant, or a name in `tenants`.")]
-    jwks_file: Annotated[str | None, says("File of its public keys (a JWK set), read again when it changes.")] = None
-    jwks_url: Annotated[str | None, says("URL of its public keys: https, or on this machine.")] = None
-    user_claim: Annotated[str | None, says("The claim that holds the end user.")] = None
-    tenants: Annotated[dict[str, str], says("Values of the tenant claim to tenants; then no others count.")] = {}
-    scopes: Annotated[
-        dict[str, ScopeEntry], says("Scopes that a token needs one of; the first listed that it carries counts.")
-    ] = {}
-    algorithms: Annotated[tuple[Algorithm, ...], says("Signature algorithms that are accepted.")] = ("RS256", "ES256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from gateway.learning.feedback import Feedback
 from gateway.learning.router_learning import Learning
 from gateway.probing import StoreProbe
 from gateway.reporting.decisions import Decisions
+from gateway.wire.application import Application
 from gateway.wire.rendering import error_body, render_http_exception, render_unexpected
 from policies.access import AdminAuthenticator
 
@@ -80,7 +81,7 @@ def admin_app(api: AdminApi) -> Litestar:
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    return Litestar(
+    return Application(
         route_handlers=[
             metrics,
             healthz,

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from litestar import Litestar
-
 from backends.registry import Registry
 from cache.semantic_cache import SemanticCache
 from gateway.admin.api import AdminApi, admin_app
@@ -16,6 +14,7 @@ from gateway.admin.dashboard_routes import Dashboard, load_assets
 from gateway.admin.engine_routes import EngineAdministration
 from gateway.admin.insight_routes import Insight
 from gateway.admin.key_routes import KeyAdministration
+from gateway.admin.later import Later
 from gateway.admin.owner_key import load_owner_key
 from gateway.admin.policy_routes import PolicyAdministration
 from gateway.admin.report_routes import Reporting, Verified
@@ -44,7 +43,7 @@ from policies.loading import PolicySet
 class Admin:
     """The admin listener's application, and what closes its files."""
 
-    app: Litestar
+    app: Later
     close: Callable[[], None]
     changes: Changes
 
@@ -90,7 +89,7 @@ def build_admin(
         probe=stores.probe(keys, ground.watcher),
         exposition=exposition,
     )
-    return Admin(admin_app(api), files.close, changes)
+    return Admin(Later(lambda: admin_app(api)), files.close, changes)
 
 
 def _changes(ground: Ground, files: ExitStack) -> Changes:

@@ -33,6 +33,8 @@ REASONS = {
     "loading": "the wanted tier is still loading",
     "unhealthy": "the wanted deployment is down",
 }
+NO_VECTOR = ";no_vector"
+"""Of a source: the encoder was not loaded yet, or failed; or there was no text to embed."""
 HOLDS = {
     "tool_loop": "it is inside an agent loop",
     "follow_up": "it is a short follow-up",
@@ -97,10 +99,9 @@ def sentences(receipt: Receipt) -> Iterator[str]:
     tags = f", tagged {', '.join(facts.tags)}" if facts.tags else ""
     yield f"{policy.tenant} asked for {policy.alias!r} on {facts.path}: about {facts.input_tokens} input tokens{tags}."
     if inputs.complexity is not None:
-        yield (
-            f"The cheapest tier suffices with probability {inputs.complexity.p_small_suffices:.2f} "
-            f"({inputs.complexity.source})."
-        )
+        judged = inputs.complexity
+        alone = ", by its text alone, since it had no embedding" if NO_VECTOR in judged.source else ""
+        yield f"The cheapest tier suffices with probability {judged.p_small_suffices:.2f}{alone} ({judged.source})."
     if inputs.session is not None:
         turns, deployment = _turns(inputs.session.turns), inputs.session.deployment
         yield f"The conversation was on {inputs.session.tier} ({deployment}) for {turns}."

@@ -29,10 +29,10 @@ from gateway.settings.rescuing import RescueEntry, rescue_rules
 from gateway.settings.route_map import checked_routes
 from gateway.settings.state import DEFAULT_STATE, redis_url, state_path
 from gateway.settings.telemetry_settings import TelemetryEntry, TelemetrySettings, telemetry_settings
+from policies.identity_provider import OidcEntry
 from policies.loading import Known, PolicySet, load_policies
 from policies.safe_yaml import parse_document, parse_yaml, read_text
 from policies.schema import convert, says
-from policies.tokens import OidcEntry
 
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 Replicas = Annotated[int, Meta(ge=1, le=1_000)]

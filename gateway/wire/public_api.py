@@ -30,6 +30,7 @@ from gateway.settings.listening import Cors
 from gateway.settings.passed_headers import passed_headers
 from gateway.telemetry.metrics import Metrics
 from gateway.trace_draft import TraceDraft
+from gateway.wire.application import Application
 from gateway.wire.asgi import Reply, encode_headers, read_body
 from gateway.wire.demands import parse_demands, relevant_headers
 from gateway.wire.dialects.completions import as_chat
@@ -205,7 +206,7 @@ def public_app(
         return Response(body, status_code=200 if ready else 503)
 
     feedback = feedback_route(FeedbackApi(api.feedback, api.authenticator, api.note_refusal), client_address)
-    return Litestar(
+    return Application(
         route_handlers=[*generating, models, count_tokens, feedback, healthz, readyz],
         exception_handlers={HTTPException: render_http_exception, Exception: render_unexpected},
         openapi_config=None,

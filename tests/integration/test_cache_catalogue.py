@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.catalogue import Catalogue, RedisCatalogue
+from cache.catalogue import Catalogue
 from cache.entry_store import EntryStore
+from cache.redis_catalogue import RedisCatalogue
 from cache.redis_store import RedisEntryStore, connect
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import ManualClock

@@ -10,7 +10,7 @@ from tests.caching import direction
 
 
 @pytest.mark.parametrize(
-    ("gpu", "why"), [(None, "switched off"), (GpuSettings(device=63), "no GPU 63"), (GpuSettings(), "GPU 0")]
+    ("gpu", "why"), [(None, "switched off"), (GpuSettings(device=63), "no GPU"), (GpuSettings(), "GPU")]
 )
 def test_without_a_usable_gpu_the_index_is_on_the_cpu_and_says_why(gpu: GpuSettings | None, why: str) -> None:
     if gpu == GpuSettings() and gpu_count():

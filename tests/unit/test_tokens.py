@@ -18,8 +18,9 @@ from core.clock import ManualClock
 from core.errors import ConfigurationError, InvalidApiKey, PermissionRefused, RateLimited
 from core.identity import Caller
 from policies.failures import FailureLimiter
+from policies.identity_provider import OidcEntry, ScopeEntry
 from policies.jwks import MAX_BYTES, KeyRing, parse_keys
-from policies.tokens import OidcEntry, ScopeEntry, TokenVerifier, token_verifier
+from policies.tokens import TokenVerifier, token_verifier
 
 ISSUER, AUDIENCE = "https://login.example", "headgate"
 KEY = ECKey.generate_key("P-256", {"kid": "k1"})
