@@ -4,15 +4,17 @@
 
 Every figure is CPU time of the whole process, writer threads included, less what making the traces costs. `record` is
 what freezing the trace costs; `together` that and all sinks behind the fan-out, as the gateway does without an
-exporter; `spans` hands what is kept to an exporter that does nothing, or encodes it and throws the bytes away. Memory
-is resident memory after each 20,000 requests; growth compares the last with the second: only then
-is the log at its retention and everything warm.
+exporter; `spans` hands what is kept to an exporter that does nothing, or encodes it and throws the bytes away. Requests
+come as fast as they are taken, so that the log writes groups of 500; at 500 requests a second its groups are of 100,
+and it wakes for each, which costs more per request. Memory is resident memory after each 20,000 requests; growth
+compares the last with the second: only then is the log at its retention and everything warm.
 """
 
 import argparse
 import gc
 import itertools
 import json
+import logging
 import os
 import platform
 import sys
@@ -48,6 +50,9 @@ from tests.traces import an_attempt
 
 ROUNDS = 5
 SAMPLE = 20_000
+WARM_UP = 1_000
+PACED = 3_000
+PACE_PER_S = 500
 LIMIT_US = 40.0
 LIMIT_GROWTH = 0.02
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -94,15 +99,14 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=240_000, help="for the growth of memory")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    configure_logging("info", os.open(os.devnull, os.O_WRONLY))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        costs_us = {what: cost_us(what, open_sinks, folder) for what, open_sinks in parts(folder).items()}
+        sinks = parts(folder)
+        costs_us = {what: cost_us(what, open_sinks) for what, open_sinks in sinks.items()}
+        paced_us = {what: cost_us(what, sinks[what], PACE_PER_S) for what in ("request log", "together")}
         resident = memory(arguments.requests, folder)
     growth = resident[-1] / resident[1] - 1
-    if dropped_lines():
-        raise SystemExit(f"{dropped_lines()} lines were dropped; the figures would be wrong")
-    show(costs_us, resident, growth)
+    show({**costs_us, **{f"{what}, at {PACE_PER_S}/s": cost for what, cost in paced_us.items()}}, resident, growth)
     if arguments.json is not None:
         result = {
             "command": f"python -m benchmarks.telemetry_cost --requests {arguments.requests}",
@@ -110,6 +114,7 @@ def main() -> int:
             "requests_a_round": SAMPLE,
             "rounds": ROUNDS,
             "cpu_us_per_request": {what: round(cost, 1) for what, cost in costs_us.items()},
+            f"cpu_us_per_request_at_{PACE_PER_S}_per_s": {what: round(cost, 1) for what, cost in paced_us.items()},
             "resident_mib": [round(one / 2**20, 1) for one in resident],
             "requests_between_them": SAMPLE,
             "memory_growth_ratio": round(growth, 4),
@@ -129,12 +134,21 @@ def parts(folder: Path) -> dict[str, Open]:
         return Metrics(lambda _: True, [0.3, 1.5, 5.0, 30.0]), lambda: None
 
     def log() -> tuple[TraceSink, Callable[[], None]]:
-        opened = RequestLog(folder / f"{next(numbers)}.db")
+        opened = RequestLog(folder / f"{next(numbers)}.db", now_s=START.timestamp)
         return opened, opened.close
 
+    def lines() -> tuple[TraceSink, Callable[[], None]]:
+        configure_logging("info", os.open(os.devnull, os.O_WRONLY))
+        return LogLine(), close_lines
+
     def together() -> tuple[TraceSink, Callable[[], None]]:
-        opened, close = log()
-        return FanOut([Freezing(), metrics()[0], opened, LogLine()]), close
+        opened, close_log = log()
+
+        def close() -> None:
+            close_log()
+            close_lines()
+
+        return FanOut([Freezing(), metrics()[0], opened, lines()[0]]), close
 
     def spans(ratio: float, *, encodes: bool) -> tuple[TraceSink, Callable[[], None]]:
         opened = Spans(NullExporter(encodes=encodes), Keeping(ratio, dear_nano_usd=10**18))
@@ -148,7 +162,7 @@ def parts(folder: Path) -> dict[str, Open]:
         "record": lambda: (Freezing(), lambda: None),
         "metrics": metrics,
         "request log": log,
-        "log line": lambda: (LogLine(), lambda: None),
+        "log line": lines,
         "together": together,
         "spans, 1 of 10 kept, not encoded": lambda: spans(0.1, encodes=False),
         "spans, 1 of 10 kept, encoded": lambda: spans(0.1, encodes=True),
@@ -157,26 +171,36 @@ def parts(folder: Path) -> dict[str, Open]:
     }
 
 
-def cost_us(what: str, open_sink: Open, folder: Path) -> float:
+def close_lines() -> None:
+    """Wait for the lines that are not written yet."""
+    for handler in logging.getLogger().handlers:
+        handler.close()
+    if dropped_lines():
+        raise SystemExit(f"{dropped_lines()} lines were dropped; the figures would be wrong")
+
+
+def cost_us(what: str, open_sink: Open, per_s: int | None = None) -> float:
     """Return the least CPU microseconds of one request over the rounds: whatever disturbs can only add."""
-    return min(_round_us(open_sink) for _ in track(range(ROUNDS), what, console=Console(stderr=True)))
+    return min(_round_us(open_sink, per_s) for _ in track(range(ROUNDS), what, console=Console(stderr=True)))
 
 
-def _round_us(open_sink: Open) -> float:
-    made = list(_traffic(SAMPLE))
+def _round_us(open_sink: Open, per_s: int | None = None) -> float:
+    made = list(_traffic(WARM_UP + (SAMPLE if per_s is None else PACED)))
     sink, close = open_sink()
-    for trace in made[:1_000]:
+    for trace in made[:WARM_UP]:
         sink.record(trace)
     gc.collect()
     gc.freeze()  # a gateway does not hold the traces to come, so the collector must not walk through them
-    began_s = time.process_time()
-    for n, trace in enumerate(made[1_000:]):
+    started_s, began_s = time.perf_counter(), time.process_time()
+    for n, trace in enumerate(made[WARM_UP:]):
         sink.record(trace)
-        if n % 500 == 0:
+        if per_s is not None and n % (per_s // 20) == 0:
+            time.sleep(max(0.0, started_s + n / per_s - time.perf_counter()))
+        elif n % 500 == 0:
             time.sleep(0.002)  # let the writers take their groups, as they do between requests
     close()
     gc.unfreeze()
-    return (time.process_time() - began_s) / (len(made) - 1_000) * 1e6
+    return (time.process_time() - began_s) / (len(made) - WARM_UP) * 1e6
 
 
 def _traffic(requests: int) -> Iterator[RequestTrace]:
@@ -185,19 +209,22 @@ def _traffic(requests: int) -> Iterator[RequestTrace]:
 
 def memory(requests: int, folder: Path) -> list[int]:
     """Return the resident bytes after each `SAMPLE` requests through everything that keeps anything."""
-    log = RequestLog(folder / "memory.db", Retention(max_rows=SAMPLE))
+    newest = [START]  # the log's clock goes with its rows, as it does live
+    log = RequestLog(folder / "memory.db", Retention(max_rows=SAMPLE), now_s=lambda: newest[0].timestamp())
     spans = Spans(NullExporter(encodes=True), Keeping(0.1))
     genai = GenAiMetrics(NullMetricExporter())  # type: ignore[arg-type]
+    configure_logging("info", os.open(os.devnull, os.O_WRONLY))
     sink = FanOut([Metrics(lambda _: True), log, LogLine(), spans, genai])
     resident = []
     for n, trace in enumerate(track(_traffic(requests), "memory", requests, console=Console(stderr=True)), 1):
+        newest[0] = trace.received_at
         sink.record(trace)
         while n % 500 == 0 and (log.waiting > 500 or spans.waiting > MAX_QUEUED // 8):
             time.sleep(0.002)
         if n % SAMPLE == 0:
             gc.collect()
             resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
-    for close in (log.close, spans.close, genai.close):
+    for close in (log.close, spans.close, genai.close, close_lines):
         close()
     return resident
 

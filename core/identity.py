@@ -1,6 +1,7 @@
 """Who is asking, and the names given to requests."""
 
 import secrets
+import time
 from dataclasses import dataclass
 
 
@@ -20,5 +21,10 @@ class Caller:
 
 
 def new_request_id() -> str:
-    """Return a fresh id (`req_` and 128 random bits in hex) that is also the id of the decision record."""
-    return f"req_{secrets.token_hex(16)}"
+    """Return a fresh id, which is also the decision record's: `req_`, 64 random bits, 40 of the time, 24 random ones.
+
+    The logs look requests up by the last 16 digits. Those begin with the microsecond, so that their indexes grow at one
+    place: random ones touch a page of the index for nearly every row, which doubles what a busy log writes.
+    """
+    drawn = secrets.token_hex(11)
+    return f"req_{drawn[:16]}{time.time_ns() // 1000 % (1 << 40):010x}{drawn[16:]}"

@@ -16,8 +16,7 @@ from core.identity import Caller
 from core.money import Price, Usage
 from core.plan import Complexity, Plan
 from core.rules import NO_SLA, EffectivePolicy
-from core.trace import AttemptOutcome, CacheOutcome, Content, RequestTrace, Trial
-from core.weighing import Weighing
+from core.trace import Attempt, AttemptOutcome, CacheOutcome, Content, RequestTrace, Trial
 from gateway.answer import AnswerHead, AnswerTail
 from gateway.counterfactual import lost_prefix_nano_usd
 from router.context import Context
@@ -72,73 +71,74 @@ class TraceDraft:
         """Return the finished record."""
         total_ms = (now_s - self.received_s) * 1000
         ttft_ms = None if self.first_sent_s is None else (self.first_sent_s - self.received_s) * 1000
-        upstream_ms = self.attempts.waited_ms()
-        hit = self.found.entry if isinstance(self.found, ExactHit | SemanticHit) else None
+        found, plan, error, rules = self.found, self.plan, self.error, self.policy
+        hit = found if isinstance(found, ExactHit | SemanticHit) else None
         last = self.attempts.attempts[-1] if self.attempts.attempts else None
-        usage = hit.answer.usage if hit else (last.usage if last else None)
-        by = self.joined or (hit.answer if hit else last)
-        sla_ttft_ms, sla_total_ms = self._limits_ms()
-        tail = self.joined_tail
-        usage = self._usage()
+        by = self.joined or (hit.entry.answer if hit else last)
+        weighing = None if plan is None else plan.weighing
+        limits_ms = self._limits_ms()
+        usage = self._usage(last)
         return RequestTrace(
             request_id=self.request.request_id,
             received_at=self.received_at,
             tenant=self.caller.tenant,
             key_id=self.caller.key_id,
             path=self.path,
-            model_alias=self.request.model if self.policy is not None else "",
+            model_alias="" if rules is None else self.request.model,
             stream=self.request.stream,
-            status=OK if self.error is None else self.error.http_status,
-            error_code=None if self.error is None else self.error.code,
+            status=OK if error is None else error.http_status,
+            error_code=None if error is None else error.code,
             cache=self.cache,
-            cache_detail=cache_detail(self.found),
-            similarity=self.found.similarity if isinstance(self.found, SemanticHit | NearHit) else None,
+            cache_detail=cache_detail(found),
+            similarity=found.similarity if isinstance(found, SemanticHit | NearHit) else None,
             tier=None if by is None else by.tier,
             deployment=None if by is None else by.deployment,
-            reason="cache" if hit or self.joined else (None if self.plan is None else self.plan.reason.value),
-            degraded_from=self.degraded_from or (None if self.plan is None else self.plan.degraded_from),
+            reason="cache" if hit or self.joined else (None if plan is None else plan.reason.value),
+            degraded_from=self.degraded_from or (None if plan is None else plan.degraded_from),
             p_small_suffices=None if self.complexity is None else self.complexity.p_small_suffices,
             complexity_source=None if self.complexity is None else self.complexity.source,
-            policy_version=None if self.policy is None else self.policy.tenant_policy.version,
+            policy_version=None if rules is None else rules.tenant_policy.version,
             attempts=tuple(self.attempts.attempts),
             usage=usage,
             cost_nano_usd=self.attempts.cost_nano_usd,
-            saved_nano_usd=hit.answer.cost_nano_usd if hit else 0 if tail is None else tail.cost_nano_usd,
-            reserved_nano_usd=0 if self.plan is None else self.plan.worst_case_nano_usd,
+            saved_nano_usd=self._saved(),
+            reserved_nano_usd=0 if plan is None else plan.worst_case_nano_usd,
             ttft_ms=ttft_ms,
             total_ms=total_ms,
-            overhead_ms=max(0.0, total_ms - upstream_ms),
-            sla_violated=self._violated(ttft_ms, total_ms),
-            sla_ttft_ms=sla_ttft_ms,
-            sla_total_ms=sla_total_ms,
+            overhead_ms=max(0.0, total_ms - self.attempts.waited_ms()),
+            sla_violated=self._violated(ttft_ms, total_ms, *limits_ms),
+            sla_ttft_ms=limits_ms[0],
+            sla_total_ms=limits_ms[1],
             traceparent=self.traceparent,
             queued_ms=self.attempts.queued_s * 1000,
             baseline_nano_usd=self._baseline(usage),
-            shadow_price_per_usd=None if self._weighing is None else self._weighing.shadow_price_per_usd,
-            candidates=() if self._weighing is None else tuple(one.deployment for one in self._weighing.candidates),
+            shadow_price_per_usd=None if weighing is None else weighing.shadow_price_per_usd,
+            candidates=() if weighing is None else tuple(one.deployment for one in weighing.candidates),
             free_nano_usd=None if self.inputs is None else self.inputs.standing.free_nano_usd,
             session_id=None if self.session is None else self.session.id,
-            cache_age_s=self.found.age_s if isinstance(self.found, ExactHit | SemanticHit) else None,
+            cache_age_s=None if hit is None else hit.age_s,
             max_tokens=self.request.max_tokens,
             content=self._content(),
             lost_prefix_nano_usd=lost_prefix_nano_usd(self.inputs, None if last is None else last.deployment),
             trial=self.trial,
         )
 
-    def _usage(self) -> Usage | None:
+    def _usage(self, last: Attempt | None) -> Usage | None:
         """Return the tokens of the answer that was given, whoever paid for it."""
         if isinstance(self.found, ExactHit | SemanticHit):
             return self.found.entry.answer.usage
         if self.joined_tail is not None:
             return self.joined_tail.usage
-        return self.attempts.attempts[-1].usage if self.attempts.attempts else None
+        return None if last is None else last.usage
+
+    def _saved(self) -> int:
+        """Return what the answer had cost that was given again."""
+        if isinstance(self.found, ExactHit | SemanticHit):
+            return self.found.entry.answer.cost_nano_usd
+        return 0 if self.joined_tail is None else self.joined_tail.cost_nano_usd
 
     def _baseline(self, usage: Usage | None) -> int | None:
         return None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage)
-
-    @property
-    def _weighing(self) -> Weighing | None:
-        return None if self.plan is None else self.plan.weighing
 
     def _limits_ms(self) -> tuple[float | None, float | None]:
         """Return the SLA that the plan was held to: the first token of streams that somebody awaits, and the whole."""
@@ -148,10 +148,11 @@ class TraceDraft:
         is_awaited = self.request.stream and self.policy.tenant_policy.service_class != "batch"
         return sla.ttft_ms if is_awaited else None, sla.total_ms
 
-    def _violated(self, ttft_ms: float | None, total_ms: float) -> bool:
+    def _violated(
+        self, ttft_ms: float | None, total_ms: float, limit_ttft_ms: float | None, limit_total_ms: float | None
+    ) -> bool:
         if self.plan is None:
             return False
-        limit_ttft_ms, limit_total_ms = self._limits_ms()
         late_start = limit_ttft_ms is not None and (total_ms if ttft_ms is None else ttft_ms) > limit_ttft_ms
         was_cut = any(attempt.outcome is AttemptOutcome.TIMED_OUT for attempt in self.attempts.attempts[-1:])
         return late_start or was_cut or (limit_total_ms is not None and total_ms > limit_total_ms)

@@ -1,8 +1,10 @@
 """Builders for finished traces with sensible defaults."""
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from core.money import Usage
 from core.trace import Attempt, AttemptOutcome, RequestTrace
@@ -79,7 +81,7 @@ _REFUSAL = replace(
 
 
 def an_attempt(**changes: Any) -> Attempt:
-    return replace(_ATTEMPT, **changes)
+    return dataclasses.replace(_ATTEMPT, **changes)
 
 
 def a_trace(**changes: Any) -> RequestTrace:

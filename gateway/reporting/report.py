@@ -38,7 +38,6 @@ SELECT trial > 0, score FROM outcomes JOIN requests USING (request_id)
 WHERE received_at_ms >= ? AND received_at_ms < ? AND requests.tenant = ? AND trial IS NOT NULL AND kind = 'answer'
 ORDER BY n
 """
-_SPENT = "SELECT coalesce(sum(cost_nano_usd), 0) FROM rollup WHERE span_s = ? AND starts_at_s >= ? AND starts_at_s < ? AND tenant = ?"  # noqa: E501
 _HAS_OUTCOMES = "SELECT count(*) FROM sqlite_master WHERE name = 'outcomes'"
 
 
@@ -192,12 +191,8 @@ def _ledger_line(log: Path, line: BudgetLine, span: TimeRange, tenant: str) -> L
         return LedgerLine(line, reason="its present window is not of this month")
     if line.key_id is not None or line.user is not None or line.tier is not None:
         return LedgerLine(line, reason="counts a part of the spending only")
-    values = (HOUR_S, int(starts_at.timestamp()), int(ends_at.timestamp()), tenant)
-    try:
-        with closing(sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)) as connection:
-            logged = int(connection.execute(_SPENT, values).fetchone()[0])
-    except sqlite3.Error as problem:
-        raise LogUnreadable(f"The request log cannot be read ({problem}).") from problem
+    window = Window(int(starts_at.timestamp()), int(ends_at.timestamp()), HOUR_S)
+    logged = sum(group.sums.cost_nano_usd for group in LogReader(log).sums(window, (), tenant))
     difference = nano_of(line.spent_usd) - logged
     return LedgerLine(line, usd_text(logged), usd_text(difference), _why(difference, line))
 

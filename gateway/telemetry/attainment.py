@@ -17,6 +17,7 @@ from gateway.telemetry.sketch import bucket_of, encode, merged
 
 OK = 200
 SERVER_ERROR = 500
+Verdict = Literal["kept", "missed"]
 Rescue = Literal["retry", "hedge", "fallback"]
 _KINDS: dict[AttemptKind, Rescue] = {
     AttemptKind.RETRY: "retry",
@@ -25,16 +26,15 @@ _KINDS: dict[AttemptKind, Rescue] = {
 }
 
 
-def is_judged(trace: RequestTrace) -> bool:
-    """Tell whether a request counts for its tenant's attainment."""
-    if trace.is_shadow or not (trace.is_sla_judged or trace.sla_violated):
-        return False
-    return trace.status == OK or trace.status >= SERVER_ERROR or trace.sla_violated
-
-
-def has_missed(trace: RequestTrace) -> bool:
-    """Tell whether a judged request did not keep its SLA."""
-    return is_judged(trace) and (trace.sla_violated or trace.status >= SERVER_ERROR)
+def verdict_on(trace: RequestTrace) -> Verdict | None:
+    """Tell whether a request kept its SLA; None where it does not count for its tenant's attainment."""
+    if trace.sla_violated:
+        return None if trace.is_shadow else "missed"
+    if not trace.is_sla_judged or trace.is_shadow:
+        return None
+    if trace.status >= SERVER_ERROR:
+        return "missed"
+    return "kept" if trace.status == OK else None
 
 
 def tpot_ms(trace: RequestTrace) -> float | None:
@@ -86,15 +86,11 @@ class Attained:
         """Return what rows of the table say: their counts, and their sketches together."""
         return cls(**dict(zip(COUNTS, counts, strict=True)), tpot=merged(tpot))
 
-    @staticmethod
-    def concerns(trace: RequestTrace) -> bool:
-        """Tell whether a request adds anything; most requests of tenants without an SLA do not."""
-        return not trace.is_shadow and (is_judged(trace) or len(trace.attempts) > 1)
-
-    def add(self, trace: RequestTrace) -> None:
-        """Count one request."""
-        self.judged += is_judged(trace)
-        self.missed += has_missed(trace)
+    def add(self, trace: RequestTrace, verdict: Verdict | None) -> None:
+        """Count one request of a client."""
+        if verdict is not None:
+            self.judged += 1
+            self.missed += verdict == "missed"
         between_ms = tpot_ms(trace)
         if between_ms is not None:
             self.tpot[bucket_of(between_ms)] += 1

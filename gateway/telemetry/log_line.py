@@ -7,7 +7,9 @@ What does not fit the queue is dropped and counted.
 import logging
 import os
 import threading
+import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,6 +24,8 @@ MAX_GROUP = 500
 GATHER_S = 0.02
 CLOSE_S = 2.0
 STDERR = 2
+_encoder = msgspec.json.Encoder(enc_hook=str)
+_BLANK = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", None, None).__dict__
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -30,26 +34,26 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record with its `extra` fields."""
+        if isinstance(record, _RequestRecord):
+            return _encoder.encode(request_line(record.trace, record.created)).decode()
         line: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "at": moment(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if isinstance(record, _RequestRecord):
-            line |= request_fields(record.trace)
-        else:
-            line |= {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        line |= {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return _encoder.encode(line).decode()
 
 
 class _RequestRecord(logging.LogRecord):
-    """A request's record: its trace is turned into fields where it is written, and nobody searches for a caller."""
+    """A request's record: its trace is turned into a line where that is written, and nobody searches for a caller."""
 
     def __init__(self, trace: RequestTrace) -> None:
-        super().__init__(logger.name, logging.INFO, "", 0, "request", None, None)
+        self.__dict__.update(_BLANK)  # a fifth of what the base class takes to find out the same each time
+        self.created = time.time()
         self.trace = trace
 
 
@@ -109,24 +113,62 @@ class LogLine:
         logger.handle(_RequestRecord(trace))
 
 
-def request_fields(trace: RequestTrace) -> dict[str, Any]:
-    """Return what an operator greps for; never a prompt, a completion or a key."""
-    return {
-        "request_id": trace.request_id,
-        "tenant": trace.tenant,
-        "path": trace.path,
-        "status": trace.status,
-        "error": trace.error_code,
-        "cache": trace.cache,
-        "tier": trace.tier,
-        "deployment": trace.deployment,
-        "reason": trace.reason,
-        "attempts": len(trace.attempts),
-        "cost_usd": usd_text(trace.cost_nano_usd),
-        "saved_usd": usd_text(trace.saved_nano_usd),
-        "ttft_ms": None if trace.ttft_ms is None else round(trace.ttft_ms, 1),
-        "total_ms": round(trace.total_ms, 1),
-    }
+class RequestLine(msgspec.Struct, frozen=True, gc=False):
+    """What an operator greps for; never a prompt, a completion or a key."""
+
+    at: str
+    level: str
+    logger: str
+    message: str
+    request_id: str
+    tenant: str
+    path: str
+    status: int
+    error: str | None
+    cache: str
+    tier: str | None
+    deployment: str | None
+    reason: str | None
+    attempts: int
+    cost_usd: str
+    saved_usd: str
+    ttft_ms: float | None
+    total_ms: float
+
+
+def request_line(trace: RequestTrace, created_s: float) -> RequestLine:
+    """Return a request's line; `created_s` is in Unix seconds."""
+    return RequestLine(
+        at=moment(created_s),
+        level="info",
+        logger=logger.name,
+        message="request",
+        request_id=trace.request_id,
+        tenant=trace.tenant,
+        path=trace.path,
+        status=trace.status,
+        error=trace.error_code,
+        cache=trace.cache,
+        tier=trace.tier,
+        deployment=trace.deployment,
+        reason=trace.reason,
+        attempts=len(trace.attempts),
+        cost_usd=usd_text(trace.cost_nano_usd),
+        saved_usd=usd_text(trace.saved_nano_usd),
+        ttft_ms=None if trace.ttft_ms is None else round(trace.ttft_ms, 1),
+        total_ms=round(trace.total_ms, 1),
+    )
+
+
+def moment(unix_s: float) -> str:
+    """Write a moment in UTC to the millisecond, as ISO 8601."""
+    second, ms = divmod(round(unix_s * 1e6) // 1000, 1000)
+    return f"{_second(second)}.{ms:03d}+00:00"
+
+
+@lru_cache(maxsize=8)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def dropped_lines() -> int:

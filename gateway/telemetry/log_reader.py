@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from core.errors import HeadgateError
 from gateway.telemetry.attainment import COUNTS, Attained
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
-from gateway.telemetry.rollup import CACHE, DAY_S, HOUR_S, MINUTE_S, Sums
+from gateway.telemetry.rollup import CACHE, DAY_S, HOUR_S, MINUTE_S, Sums, folded_until
 from gateway.telemetry.savings import Saved, Source, Trials
 from gateway.telemetry.sketch import ERROR_RATIO, exact_percentile, merged, percentile
 
@@ -158,26 +159,20 @@ class LogReader:
         self, window: Window, by: Sequence[Label] = (), tenant: str | None = None, most: int = -1
     ) -> tuple[Group, ...]:
         """Return the sums of the window by the given labels, most requests first, and `most` of them at most."""
-        columns = ", ".join((*by, _SUM_COLUMNS))
         grouped = f"GROUP BY {', '.join(by)}" if by else ""
-        order = "ORDER BY sum(requests) DESC LIMIT ?"
-        query = f"SELECT {columns} FROM rollup {_where(tenant)} {grouped} {order}"  # noqa: S608 - our own names
-        with self._reading() as connection:
-            rows = connection.execute(query, (*_values(window, tenant), most)).fetchall()
+        then = f"{grouped} ORDER BY sum(requests) DESC LIMIT {most}"
+        rows = self._cells(", ".join((*by, _SUM_COLUMNS)), "rollup", window, tenant, then)
         return tuple(Group(row[: len(by)], Sums(*row[len(by) :])) for row in rows if row[-1] is not None)
 
     def series(self, window: Window, tenant: str | None = None) -> tuple[Point, ...]:
         """Return the sums of every step by who served, oldest first."""
-        query = (
-            f"SELECT starts_at_s, {_SERVED_BY}, {_SUM_COLUMNS} FROM rollup {_where(tenant)} GROUP BY 1, 2 ORDER BY 1"  # noqa: S608
-        )
-        with self._reading() as connection:
-            rows = connection.execute(query, _values(window, tenant)).fetchall()
+        columns = f"{_step(window)}, {_SERVED_BY}, {_SUM_COLUMNS}"
+        rows = self._cells(columns, "rollup", window, tenant, "GROUP BY 1, 2 ORDER BY 1")
         return tuple(Point(row[0], row[1], Sums(*row[2:])) for row in rows)
 
     def latencies(self, window: Window, tenant: str | None = None) -> Latencies:
         """Return the percentiles of the window and of every step."""
-        sketches = self._sketches(window, tenant)
+        sketches = self._cells(f"{_step(window)}, served_by, ttft, total", "latencies", window, tenant)
         steps = {
             key: (percentile(merged(ttft), 0.95), percentile(merged(total), 0.95))
             for key, (ttft, total) in _by(sketches, lambda step: (step[0], step[1])).items()
@@ -222,22 +217,16 @@ class LogReader:
     def attained(self, window: Window, tenant: str | None = None) -> Mapping[tuple[str, str], Attained]:
         """Return what the requests held to an SLA came to, by tenant and tier."""
         sums = ", ".join(f"sum({name})" for name in COUNTS)
-        query = f"SELECT tenant, tier, {sums} FROM attainment {_where(tenant)} GROUP BY 1, 2"  # noqa: S608 - our own names
-        tpot = f"SELECT tenant, tier, tpot FROM attainment {_where(tenant)}"  # noqa: S608 - our own names
-        values, sketches = _values(window, tenant), dict[tuple[str, str], list[bytes | None]]()
-        with self._reading() as connection:
-            rows = connection.execute(query, values).fetchall()
-            for *key, sketch in connection.execute(tpot, values):
-                sketches.setdefault((key[0], key[1]), []).append(sketch)
+        rows = self._cells(f"tenant, tier, {sums}", "attainment", window, tenant, "GROUP BY 1, 2")
+        sketches = dict[tuple[str, str], list[bytes | None]]()
+        for of, tier, sketch in self._cells("tenant, tier, tpot", "attainment", window, tenant):
+            sketches.setdefault((of, tier), []).append(sketch)
         return {(row[0], row[1]): Attained.of(row[2:], sketches.get((row[0], row[1]), [])) for row in rows}
 
     def by_tenant(self, window: Window, tenant: str | None = None) -> Mapping[tuple[str, str], TenantLatency]:
         """Return the percentiles of answered requests by tenant and by who served, from sketches."""
-        query = f"SELECT tenant, served_by, ttft, total FROM latencies {_where(tenant)}"  # noqa: S608 - our own names
-        with self._reading() as connection:
-            rows = connection.execute(query, _values(window, tenant)).fetchall()
         grouped: dict[tuple[str, str], tuple[list[bytes | None], list[bytes | None]]] = {}
-        for of, served_by, ttft, total in rows:
+        for of, served_by, ttft, total in self._cells("tenant, served_by, ttft, total", "latencies", window, tenant):
             lists = grouped.setdefault((of, served_by), ([], []))
             lists[0].append(ttft)
             lists[1].append(total)
@@ -245,16 +234,13 @@ class LogReader:
 
     def savings(self, window: Window, tenant: str | None = None) -> Mapping[Source, Saved]:
         """Return what each source saved in the window."""
-        query = f"SELECT source, sum(requests), sum(saved_nano_usd) FROM sources {_where(tenant)} GROUP BY source"  # noqa: S608
-        with self._reading() as connection:
-            return {row[0]: Saved(*row[1:]) for row in connection.execute(query, _values(window, tenant))}
+        columns = "source, sum(requests), sum(saved_nano_usd)"
+        return {row[0]: Saved(*row[1:]) for row in self._cells(columns, "sources", window, tenant, "GROUP BY 1")}
 
     def trials(self, window: Window, tenant: str | None = None) -> Mapping[tuple[int, bool], Trials]:
         """Return both paths of the comparison by (held out of 10,000, whether held out)."""
         sums = ", ".join(f"sum({field.name})" for field in fields(Trials))
-        query = f"SELECT per_10k, held_out, {sums} FROM trials {_where(tenant)} GROUP BY 1, 2"  # noqa: S608 - our own names
-        with self._reading() as connection:
-            rows = connection.execute(query, _values(window, tenant)).fetchall()
+        rows = self._cells(f"per_10k, held_out, {sums}", "trials", window, tenant, "GROUP BY 1, 2")
         return {(row[0], bool(row[1])): Trials(*row[2:]) for row in rows}
 
     def _exact(self, window: Window, tenant: str | None) -> tuple[Percentiles, ...]:
@@ -276,15 +262,23 @@ class LogReader:
             for served_by, (ttft, total) in sorted(times.items())
         )
 
-    def _sketches(self, window: Window, tenant: str | None) -> list[_Step]:
-        query = f"SELECT starts_at_s, served_by, ttft, total FROM latencies {_where(tenant)}"  # noqa: S608 - our own names
+    def _cells(self, columns: str, table: str, window: Window, tenant: str | None, then: str = "") -> list[Any]:
+        """Return columns of a roll-up's cells in a window, as grouped and ordered by `then`."""
+        only = "" if tenant is None else "WHERE tenant = ?"
         with self._reading() as connection:
-            return connection.execute(query, _values(window, tenant)).fetchall()
+            parts = _parts(window, folded_until(connection))
+            query = f"""
+                SELECT {columns} FROM (VALUES {", ".join(["(?, ?, ?)"] * len(parts))}) CROSS JOIN {table}
+                ON span_s = column1 AND starts_at_s >= column2 AND starts_at_s < column3 {only} {then}
+            """  # noqa: S608 - our own names
+            return connection.execute(query, (*chain(*parts), *(() if tenant is None else (tenant,)))).fetchall()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=2.0)) as connection:
+            with closing(
+                sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
+            ) as connection:
                 yield connection
         except sqlite3.Error as problem:
             raise LogUnreadable(f"The request log cannot be read ({problem}).") from problem
@@ -300,13 +294,19 @@ def regrouped(groups: Iterable[Group], keep: Sequence[int]) -> tuple[Group, ...]
     return tuple(Group(*one) for one in sorted(summed.items(), key=lambda one: -one[1].requests))
 
 
-def _where(tenant: str | None) -> str:
-    only = "" if tenant is None else " AND tenant = ?"
-    return f"WHERE span_s = ? AND starts_at_s >= ? AND starts_at_s < ?{only}"
+def _parts(window: Window, folded_until_s: Mapping[int, int]) -> list[tuple[int, int, int]]:
+    """Return (span, from, to) of the cells that make up a window: whole spans as far as they are folded, then parts."""
+    parts, from_s = [], window.start_s
+    for span_s in (DAY_S, HOUR_S, MINUTE_S):
+        if span_s <= window.span_s:
+            to_s = min(window.end_s, max(from_s, folded_until_s.get(span_s, window.end_s)))
+            parts.append((span_s, from_s, to_s))
+            from_s = to_s
+    return parts
 
 
-def _values(window: Window, tenant: str | None) -> tuple[int | str, ...]:
-    return (window.span_s, window.start_s, window.end_s, *(() if tenant is None else (tenant,)))
+def _step(window: Window) -> str:
+    return f"starts_at_s - starts_at_s % {window.span_s}"
 
 
 def _conditions(wanted: Filter) -> tuple[str, list[str]]:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from core.money import NANO_PER_USD
 from core.trace import SHADOW_PATH, AttemptKind, AttemptOutcome, RequestTrace
-from gateway.telemetry.attainment import has_missed, is_judged, tpot_ms
+from gateway.telemetry.attainment import tpot_ms, verdict_on
 from gateway.telemetry.families import PREFIX, Family
 
 MAX_SLA_BOUNDS = 24
@@ -135,9 +135,10 @@ class Metrics:
             of.routes.inc()
         if trace.shadow_price_per_usd is not None:
             self._child(self._price, self.tenant_label(trace.tenant)).set(trace.shadow_price_per_usd)
-        if is_judged(trace):
+        verdict = verdict_on(trace)
+        if verdict is not None:
             of.judged.inc()
-        if has_missed(trace):
+        if verdict == "missed":
             of.missed.inc()
         if trace.sla_violated:
             of.violations.inc()

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from core.hand_over import HandOver
 from core.trace import RequestTrace
@@ -96,7 +97,7 @@ class RequestLog:
         for trace in group:
             if self._connection.execute(INSERT, row_of(trace)).rowcount:
                 self._rollup.add(trace)
-        self._rollup.write()
+        self._rollup.write(self._now_s())
 
     def _trim(self) -> None:
         now_s, keep = self._now_s(), self._retention

@@ -1,4 +1,4 @@
-"""How the request log lies on disk: a row per request; per minute and hour sums (`rollup`) and sketches (`latencies`).
+"""How the request log lies on disk: a row per request, and by minute, hour and day sums (`rollup`), sketches and more.
 
 Within 400 bytes a row: attempts are arrays without names, and a request is found by the last 16 digits of its id.
 Numbers of nano-USD and milliseconds are as in `core.trace`.
@@ -88,13 +88,12 @@ CREATE TABLE attainment (
   PRIMARY KEY (span_s, starts_at_s, tenant, tier)
 ) WITHOUT ROWID;
 """
-MIGRATIONS = (_FIRST, _SECOND, _THIRD, _FOURTH)
+_FIFTH = """
+CREATE TABLE folded (span_s INTEGER PRIMARY KEY, until_s INTEGER NOT NULL);
+INSERT INTO folded SELECT span_s, max(starts_at_s) + span_s FROM rollup WHERE span_s > 60 GROUP BY span_s;
+"""
+MIGRATIONS = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 INSERT = f"INSERT OR IGNORE INTO requests ({_COLUMNS}, baseline_nano_usd, trial) VALUES ({','.join('?' * 30)})"  # noqa: S608
-INSERT_CELL = f"INSERT OR REPLACE INTO rollup VALUES ({','.join('?' * 18)})"  # noqa: S608 - placeholders only
-INSERT_SOURCE = "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)"
-INSERT_TRIAL = "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-INSERT_ATTAINED = f"INSERT OR REPLACE INTO attainment VALUES ({','.join('?' * 13)})"  # noqa: S608 - placeholders only
-INSERT_LATENCIES = "INSERT OR REPLACE INTO latencies VALUES (?, ?, ?, ?, ?, ?)"
 Row = tuple[str | int | float | None, ...]
 
 

@@ -1,50 +1,34 @@
-"""The sums of each minute, hour and day (of UTC), kept while they grow and written whole with every group of rows.
+"""The sums of each minute, hour and day (of UTC): minutes grow with every group of rows, and are folded when closed.
 
 Sums are kept apart by everything one may ask for; sketches of latency, which are large, by tenant and by who served.
+A row is added to its minute alone, in its own transaction; an hour is added up from its minutes once it is over, a day
+from its hours, and the table `folded` says up to when. Whoever asks for hours reads hours up to then, and minutes from
+then on (`log_reader`). A row that comes after its hour or day was folded is added to that, too.
 """
 
 import sqlite3
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from operator import add
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from core.trace import RequestTrace
-from gateway.telemetry.attainment import COUNTS, Attained
-from gateway.telemetry.request_rows import INSERT_ATTAINED, INSERT_CELL, INSERT_LATENCIES, INSERT_SOURCE, INSERT_TRIAL
+from gateway.telemetry.attainment import Attained, verdict_on
 from gateway.telemetry.savings import HITS, Saved, Trials, sources_of
 from gateway.telemetry.sketch import bucket_of, encode, merged
 
 MINUTE_S = 60
 HOUR_S = 3_600
 DAY_S = 86_400
-SPANS_S = (MINUTE_S, HOUR_S, DAY_S)
-MAX_CELLS = 4_096
+FOLDS = ((HOUR_S, MINUTE_S), (DAY_S, HOUR_S))
+GRACE_S = 300
+"""How long after its end a span is folded: by then nearly all its requests are over, and rows are cheap to add."""
 OK = 200
 CACHE = "cache"
 """`served_by` of what came from the cache or from an identical request; otherwise it is the tier."""
-_LOAD_SUMS = """
-SELECT requests, answered, failed, refused, late, attempts, input_tokens, output_tokens, cost_nano_usd, saved_nano_usd,
-  baseline_nano_usd
-FROM rollup
-WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND tier = ? AND deployment = ? AND cache = ? AND reason = ?
-"""
-_LOAD_LATENCIES = """
-SELECT ttft, total FROM latencies WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND served_by = ?
-"""
-_LOAD_SOURCE = """
-SELECT requests, saved_nano_usd FROM sources WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND source = ?
-"""
-_LOAD_TRIALS = """
-SELECT requests, cost_nano_usd, cost_squared, baseline_nano_usd, late FROM trials
-WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND per_10k = ? AND held_out = ?
-"""
-_LOAD_ATTAINED = (
-    f"SELECT {', '.join(COUNTS)}, tpot FROM attainment "  # noqa: S608 - our own names
-    "WHERE span_s = ? AND starts_at_s = ? AND tenant = ? AND tier = ?"
-)
 Key = tuple[int | str, ...]
+Row = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -109,8 +93,8 @@ class Latencies:
     total: Counter[int] = field(default_factory=Counter)
 
     def add(self, trace: RequestTrace) -> None:
-        """Count one request, if it was answered, and not one that the gateway asked by itself."""
-        if trace.status == OK and not trace.is_shadow:
+        """Count one request of a client, if it was answered."""
+        if trace.status == OK:
             self.total[bucket_of(trace.total_ms)] += 1
             if trace.stream and trace.ttft_ms is not None:
                 self.ttft[bucket_of(trace.ttft_ms)] += 1
@@ -128,45 +112,52 @@ C = TypeVar("C", bound=_Cell)
 
 
 class _Table(Generic[C]):
-    """The cells of one table: those of the present group by minute, and those that still grow by span.
+    """The cells of one table by span, start and labels: those that lately grew, and those that must be written.
 
-    A request is added to its minute alone; a group is then merged into every span, which costs little. A grown cell
-    that is not in memory is read back first.
+    A cell that is not in memory is read back first. `labels` and the fields of `kind` are named like the columns.
     """
 
-    def __init__(self, insert: str, empty: Callable[[], C], load: Callable[[Key], C]) -> None:
-        self._insert = insert
-        self._empty = empty
-        self._load = load
-        self._group: dict[Key, C] = {}
+    def __init__(self, connection: sqlite3.Connection, name: str, labels: Sequence[str], kind: type[C]) -> None:
+        values = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+        chosen = "".join(f" AND {label} = ?" for label in labels)
+        self._connection = connection
+        self._kind = kind
+        width = 2 + len(labels) + len(values)
+        self._insert = f"INSERT OR REPLACE INTO {name} VALUES ({','.join('?' * width)})"  # noqa: S608 - our own names
+        self._one = f"SELECT {', '.join(values)} FROM {name} WHERE span_s = ? AND starts_at_s = ?{chosen}"  # noqa: S608
+        self._parts = f"SELECT * FROM {name} WHERE span_s = ? AND starts_at_s >= ? AND starts_at_s < ?"  # noqa: S608
+        self._labels = slice(2, 2 + len(labels))
         self._grown: dict[Key, C] = {}
+        self._changed: dict[Key, C] = {}
 
     def cell(self, *key: int | str) -> C:
-        """Return the group's cell of a minute and its labels."""
-        cell = self._group.get(key)
+        """Return a cell to add to: of a span, its start and the labels."""
+        cell = self._grown.get(key)
         if cell is None:
-            cell = self._group[key] = self._empty()
+            row = self._connection.execute(self._one, key).fetchone()
+            cell = self._grown[key] = summed(self._kind, () if row is None else (row,))
+        self._changed[key] = cell
         return cell
 
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Merge the group into every span, and write what changed."""
-        changed = {}
-        for span_s in SPANS_S:
-            for (minute_s, *labels), more in self._group.items():
-                key = (span_s, int(minute_s) - int(minute_s) % span_s, *labels)
-                cell = self._grown.get(key)
-                if cell is None:
-                    cell = self._grown[key] = self._load(key)
-                _merge(cell, more)
-                changed[key] = cell
-        self._group.clear()
-        connection.executemany(self._insert, [(*key, *cell.values()) for key, cell in changed.items()])
-        if len(self._grown) > MAX_CELLS:
-            self._grown.clear()
+    def write(self) -> None:
+        self._connection.executemany(self._insert, [(*key, *cell.values()) for key, cell in self._changed.items()])
+        self._changed.clear()
+
+    def fold(self, from_s: int, to_s: int, span_s: int, part_s: int) -> None:
+        """Add up the parts that start in [from_s, to_s) to whole spans."""
+        parts: dict[Key, list[Row]] = defaultdict(list)
+        for row in self._connection.execute(self._parts, (part_s, from_s, to_s)):
+            parts[(span_s, row[1] - row[1] % span_s, *row[self._labels])].append(row[self._labels.stop :])
+        for key, rows in parts.items():
+            self._connection.execute(self._insert, (*key, *summed(self._kind, rows).values()))
+
+    def keep_since(self, starts_at_s: int) -> None:
+        """Let go of older cells, which hardly grow any more."""
+        self._grown = {key: cell for key, cell in self._grown.items() if int(key[1]) >= starts_at_s}
 
     def forget(self) -> None:
-        self._group.clear()
         self._grown.clear()
+        self._changed.clear()
 
 
 class Rollup:
@@ -174,62 +165,82 @@ class Rollup:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._sums = _Table(INSERT_CELL, Sums, self._load_sums)
-        self._latencies = _Table(INSERT_LATENCIES, Latencies, self._load_latencies)
-        self._sources = _Table(INSERT_SOURCE, Saved, self._load_source)
-        self._trials = _Table(INSERT_TRIAL, Trials, self._load_trials)
-        self._attained = _Table(INSERT_ATTAINED, Attained, self._load_attained)
+        self._sums = _Table(connection, "rollup", ("tenant", "tier", "deployment", "cache", "reason"), Sums)
+        self._latencies = _Table(connection, "latencies", ("tenant", "served_by"), Latencies)
+        self._sources = _Table(connection, "sources", ("tenant", "source"), Saved)
+        self._trials = _Table(connection, "trials", ("tenant", "per_10k", "held_out"), Trials)
+        self._attained = _Table(connection, "attainment", ("tenant", "tier"), Attained)
         self._tables = (self._sums, self._latencies, self._sources, self._trials, self._attained)
+        self._group: dict[tuple[int, *tuple[str, ...]], list[RequestTrace]] = defaultdict(list)
+        self._newest_s = 0
+        self._folded_until_s = self._before_s = folded_until(connection)
 
     def add(self, trace: RequestTrace) -> None:
-        """Count one request, until `write` or `forget`."""
+        """Take one request, which counts from the next `write` on."""
         at_s = int(trace.received_at.timestamp())
-        minute_s, tenant, tier = at_s - at_s % MINUTE_S, trace.tenant, trace.tier or ""
-        self._sums.cell(minute_s, tenant, tier, trace.deployment or "", trace.cache, trace.reason or "").add(trace)
-        self._latencies.cell(minute_s, tenant, CACHE if trace.cache in HITS else tier).add(trace)
-        if Attained.concerns(trace):
-            self._attained.cell(minute_s, tenant, tier).add(trace)
-        for source, part_nano_usd in sources_of(trace).items():
-            self._sources.cell(minute_s, tenant, source).add(part_nano_usd)
-        if trace.trial is not None:
-            self._trials.cell(minute_s, tenant, trace.trial.per_10k, int(trace.trial.held_out)).add(trace)
+        labels = (trace.tenant, trace.tier or "", trace.deployment or "", trace.cache, trace.reason or "")
+        self._group[at_s - at_s % MINUTE_S, *labels].append(trace)
 
-    def write(self) -> None:
-        """Write what changed, inside the caller's transaction."""
+    def write(self, now_s: float) -> None:
+        """Count and write what was taken, and fold what closed, inside the caller's transaction."""
+        self._before_s = dict(self._folded_until_s)
+        for (minute_s, *labels), traces in self._group.items():
+            self._count(MINUTE_S, minute_s, labels, traces)
+            for span_s, until_s in self._folded_until_s.items():
+                if minute_s < until_s:
+                    self._count(span_s, minute_s - minute_s % span_s, labels, traces)
+            self._newest_s = max(self._newest_s, minute_s)
+        self._group.clear()
         for table in self._tables:
-            table.write(self._connection)
+            table.write()
+            table.keep_since(self._newest_s - MINUTE_S)
+        for span_s, part_s in FOLDS:
+            self._fold(span_s, part_s, int(now_s - GRACE_S) // span_s * span_s)
+
+    def _count(self, span_s: int, starts_at_s: int, labels: list[str], traces: list[RequestTrace]) -> None:
+        """Count requests of equal labels, which are far fewer than requests, in one span."""
+        tenant, tier, _, cache, _ = labels
+        sums = self._sums.cell(span_s, starts_at_s, *labels)
+        latencies = self._latencies.cell(span_s, starts_at_s, tenant, CACHE if cache in HITS else tier)
+        for trace in traces:
+            sums.add(trace)
+            if trace.is_shadow:
+                continue
+            latencies.add(trace)
+            verdict = verdict_on(trace)
+            if verdict is not None or len(trace.attempts) > 1:
+                self._attained.cell(span_s, starts_at_s, tenant, tier).add(trace, verdict)
+            if trace.trial is not None:
+                trial = trace.trial
+                self._trials.cell(span_s, starts_at_s, tenant, trial.per_10k, int(trial.held_out)).add(trace)
+        for trace in traces:
+            for source, part_nano_usd in sources_of(trace).items():
+                self._sources.cell(span_s, starts_at_s, tenant, source).add(part_nano_usd)
+
+    def _fold(self, span_s: int, part_s: int, to_s: int) -> None:
+        from_s = self._folded_until_s[span_s]
+        if to_s <= from_s:
+            return
+        for table in self._tables:
+            table.fold(from_s, to_s, span_s, part_s)
+        self._connection.execute("INSERT OR REPLACE INTO folded VALUES (?, ?)", (span_s, to_s))
+        self._folded_until_s[span_s] = to_s
 
     def forget(self) -> None:
-        """Drop everything in memory; what is added to is read back first."""
+        """Drop what a transaction that failed left in memory; folding once more than needed does no harm."""
+        self._group.clear()
         for table in self._tables:
             table.forget()
-
-    def _load_sums(self, key: Key) -> Sums:
-        row = self._connection.execute(_LOAD_SUMS, key).fetchone()
-        return Sums() if row is None else Sums(*row)
-
-    def _load_latencies(self, key: Key) -> Latencies:
-        row = self._connection.execute(_LOAD_LATENCIES, key).fetchone()
-        return Latencies() if row is None else Latencies(merged([row[0]]), merged([row[1]]))
-
-    def _load_source(self, key: Key) -> Saved:
-        row = self._connection.execute(_LOAD_SOURCE, key).fetchone()
-        return Saved(*(row or ()))
-
-    def _load_attained(self, key: Key) -> Attained:
-        row = self._connection.execute(_LOAD_ATTAINED, key).fetchone()
-        return Attained() if row is None else Attained.of(row[:-1], [row[-1]])
-
-    def _load_trials(self, key: Key) -> Trials:
-        row = self._connection.execute(_LOAD_TRIALS, key).fetchone()
-        return Trials(*(row or ()))
+        self._folded_until_s = self._before_s
 
 
-def _merge(cell: object, more: object) -> None:
-    """Add every number, and every sketch, of one cell to another of its kind."""
-    for name in more.__slots__:  # type: ignore[attr-defined]
-        value = getattr(more, name)
-        if isinstance(value, Counter):
-            getattr(cell, name).update(value)
-        elif value:
-            setattr(cell, name, getattr(cell, name) + value)
+def folded_until(connection: sqlite3.Connection) -> dict[int, int]:
+    """Return up to when hours and days are folded, in Unix seconds by span."""
+    known = dict(connection.execute("SELECT span_s, until_s FROM folded"))
+    return {span_s: known.get(span_s, 0) for span_s, _ in FOLDS}
+
+
+def summed(kind: type[C], rows: Sequence[Row]) -> C:
+    """Return a cell of what rows of its table hold together: numbers are added, sketches merged."""
+    columns = zip(fields(kind), zip(*rows, strict=True), strict=False)  # type: ignore[arg-type]
+    return kind(*(merged(values) if one.default_factory is Counter else sum(values) for one, values in columns))

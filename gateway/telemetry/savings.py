@@ -30,6 +30,8 @@ def sources_of(trace: RequestTrace) -> Mapping[Source, int]:
     saved = baseline - trace.cost_nano_usd
     if trace.cache in HITS:
         return {"cache": saved}
+    if len(trace.attempts) < 2 and not trace.lost_prefix_nano_usd:
+        return {"routing": saved} if saved else {}
     winner = answering(trace.attempts)
     parts: dict[Source, int] = {"hedging": 0, "tries": 0, "prefix": -trace.lost_prefix_nano_usd}
     for attempt in trace.attempts:

@@ -20,7 +20,7 @@ _PAIR = np.dtype([("bucket", "<i2"), ("count", "<u4")])
 
 def bucket_of(value_ms: float) -> int:
     """Return the bucket of a duration in milliseconds; what is under 0.01 ms counts as 0.01 ms."""
-    return math.ceil(math.log(max(value_ms, LEAST_MS)) * _PER_LOG)
+    return math.ceil(math.log(value_ms if value_ms > LEAST_MS else LEAST_MS) * _PER_LOG)
 
 
 def value_of(bucket: int) -> float:

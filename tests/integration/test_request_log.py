@@ -12,10 +12,11 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.trace import AttemptOutcome
+from gateway.telemetry.log_reader import LogReader, Window
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_rows import MIGRATIONS, attempts_decoder, row_of
 from gateway.telemetry.retention import Retention
-from gateway.telemetry.rollup import SPANS_S
+from gateway.telemetry.rollup import DAY_S, HOUR_S, MINUTE_S
 from gateway.telemetry.sketch import merged
 from policies.sqlite_schema import open_database
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace, an_attempt
@@ -169,19 +170,43 @@ def cells(file: Path, span_s: int) -> list[sqlite3.Row]:
 
 def test_every_request_counts_once_in_its_minute_and_its_hour(file: Path) -> None:
     for start in range(3):
-        log = RequestLog(file, now_s=RECEIVED_AT.timestamp)
+        log = RequestLog(file, now_s=(RECEIVED_AT + timedelta(hours=start)).timestamp)
         for n in range(5):
             at = RECEIVED_AT + timedelta(seconds=30 * n)
             log.record(a_trace(request_id=f"{start}-{n}", received_at=at, baseline_nano_usd=2_000_000_000))
             log.record(a_trace(request_id=f"{start}-{n}", received_at=at))
         log.close()
-    minutes, hours = cells(file, 60), cells(file, 3600)
+    minutes, hours = cells(file, MINUTE_S), cells(file, HOUR_S)
     assert sum(cell["requests"] for cell in minutes) == 15
     assert len(minutes) == 3
     (hour,) = hours
     assert (hour["requests"], hour["answered"], hour["output_tokens"]) == (15, 15, 75)
     assert (hour["cost_nano_usd"], hour["baseline_nano_usd"]) == (15 * 1_500_000_000, 15 * 2_000_000_000)
     assert sum(merged([sketch]).total() for (sketch,) in query(file, HOURLY_TTFT)) == 15
+
+
+def test_an_hour_is_folded_only_when_it_is_over(file: Path) -> None:
+    log = RequestLog(file, now_s=RECEIVED_AT.timestamp)
+    log.record(a_trace())
+    log.close()
+    assert len(cells(file, MINUTE_S)) == 1
+    assert cells(file, HOUR_S) == cells(file, DAY_S) == []
+
+
+def test_sums_of_an_earlier_schema_are_not_counted_twice(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(open_database(file, "request_log", MIGRATIONS[:4])) as connection:
+        at_s = int(RECEIVED_AT.timestamp())
+        for span_s in (MINUTE_S, HOUR_S, DAY_S):
+            key = (span_s, at_s - at_s % span_s, "acme", "small", "s1", "miss", "score")
+            connection.execute(f"INSERT INTO rollup VALUES ({','.join('?' * 18)})", (*key, 1, *(0,) * 10))
+    for later in (timedelta(minutes=5), timedelta(days=1)):
+        log = RequestLog(file, now_s=(RECEIVED_AT + later).timestamp)
+        log.record(a_trace(request_id=str(later), received_at=RECEIVED_AT + later))
+        log.close()
+    for span_s in (MINUTE_S, HOUR_S, DAY_S):
+        (total,) = LogReader(file).sums(Window(at_s - at_s % DAY_S, at_s + 3 * DAY_S, span_s))
+        assert total.sums.requests == 3
 
 
 def test_a_group_that_failed_is_not_in_the_sums(log: RequestLog, file: Path) -> None:
@@ -191,7 +216,7 @@ def test_a_group_that_failed_is_not_in_the_sums(log: RequestLog, file: Path) -> 
         tick.wait(0.01)
     log.record(a_trace(request_id="b"))
     log.close()
-    (minute,) = cells(file, 60)
+    (minute,) = cells(file, MINUTE_S)
     assert minute["requests"] == 1
 
 
@@ -201,7 +226,9 @@ def test_old_rows_go_and_their_days_stay(file: Path) -> None:
         log.record(a_trace(request_id=f"day-{days}", received_at=RECEIVED_AT + timedelta(days=days)))
         log.close()
     assert [row["request_id"] for row in rows(file)] == ["day-40"]
-    assert [len(cells(file, span_s)) for span_s in SPANS_S] == [1, 1, 2]
+    assert [len(cells(file, span_s)) for span_s in (MINUTE_S, HOUR_S, DAY_S)] == [1, 0, 1]
+    year = Window(0, int((RECEIVED_AT + timedelta(days=365)).timestamp()), DAY_S)
+    assert LogReader(file).sums(year)[0].sums.requests == 2
 
 
 def test_rows_of_the_first_schema_are_brought_along(file: Path) -> None:

@@ -6,28 +6,27 @@ import pytest
 
 from core.money import Usage
 from core.trace import AttemptKind, AttemptOutcome
-from gateway.telemetry.attainment import Attained, has_missed, is_judged, rescue_costs, tpot_ms
+from gateway.telemetry.attainment import Attained, Verdict, rescue_costs, tpot_ms, verdict_on
 from gateway.telemetry.sketch import encode
 from tests.traces import a_hit, a_trace, an_attempt
 
 
 @pytest.mark.parametrize(
-    ("fields", "judged", "missed"),
+    ("fields", "verdict"),
     [
-        ({"sla_total_ms": 500.0}, True, False),
-        ({"sla_ttft_ms": 50.0, "sla_violated": True}, True, True),
-        ({"sla_violated": True}, True, True),
-        ({"sla_total_ms": 500.0, "status": 503}, True, True),
-        ({"sla_total_ms": 500.0, "status": 429}, False, False),
-        ({"sla_total_ms": 500.0, "status": 499}, False, False),
-        ({"sla_total_ms": 500.0, "status": 499, "sla_violated": True}, True, True),
-        ({"sla_total_ms": 500.0, "path": "shadow:cache"}, False, False),
-        ({}, False, False),
+        ({"sla_total_ms": 500.0}, "kept"),
+        ({"sla_ttft_ms": 50.0, "sla_violated": True}, "missed"),
+        ({"sla_violated": True}, "missed"),
+        ({"sla_total_ms": 500.0, "status": 503}, "missed"),
+        ({"sla_total_ms": 500.0, "status": 429}, None),
+        ({"sla_total_ms": 500.0, "status": 499}, None),
+        ({"sla_total_ms": 500.0, "status": 499, "sla_violated": True}, "missed"),
+        ({"sla_total_ms": 500.0, "path": "shadow:cache"}, None),
+        ({}, None),
     ],
 )
-def test_who_was_promised_something_and_stayed_is_judged(fields: dict[str, Any], judged: bool, missed: bool) -> None:
-    trace = a_trace(**fields)
-    assert (is_judged(trace), has_missed(trace)) == (judged, missed)
+def test_who_was_promised_something_and_stayed_is_judged(fields: dict[str, Any], verdict: Verdict | None) -> None:
+    assert verdict_on(a_trace(**fields)) == verdict
 
 
 def test_the_time_per_token_is_that_after_the_first() -> None:
@@ -77,8 +76,6 @@ def test_an_attempt_that_was_outrun_without_a_hedge_in_sight_costs_no_rescue() -
 
 def test_the_table_gives_back_what_was_counted() -> None:
     attained = Attained()
-    attained.add(
-        a_trace(sla_total_ms=1.0, sla_violated=True, attempts=(FIRST, an_attempt(n=2, kind=AttemptKind.RETRY)))
-    )
+    attained.add(a_trace(attempts=(FIRST, an_attempt(n=2, kind=AttemptKind.RETRY))), "missed")
     assert Attained.of(attained.counts(), [encode(attained.tpot), None]) == attained
     assert (attained.judged, attained.missed, attained.retries, attained.retry_nano_usd) == (1, 1, 1, 3)
