@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from backends.engines.worker_launcher import SOURCE_ROOT
+from backends.engines.bare_environment import SOURCE_ROOT
 
 TOKENIZER = SOURCE_ROOT / "backends" / "bundled" / "small-int4"
 CONTEXT_TOKENS = 1024

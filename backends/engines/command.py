@@ -6,16 +6,10 @@ import shutil
 
 import msgspec
 
+from backends.engines.bare_environment import QUIET, inherited_environment, visible_devices
 from backends.engines.devices import DeviceBytes, memory_ratio
-from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, nobody_alone
+from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, caches_prefixes, nobody_alone
 from backends.engines.options import parse_options
-from backends.engines.worker_launcher import (
-    QUIET,
-    caches_prefixes,
-    first_request,
-    inherited_environment,
-    visible_devices,
-)
 from core.errors import ConfigurationError
 
 RATIO = "memory_ratio"
@@ -94,10 +88,6 @@ class CommandLauncher:
         """Return the few inherited variables and the recipe's own."""
         own = {name: self._filled(text, 0) for name, text in self._options.environment.items() if "{port}" not in text}
         return inherited_environment() | QUIET | visible_devices(self._spec) | own
-
-    def warm_up_body(self) -> bytes:
-        """Return a chat request for one token."""
-        return first_request(self._spec.model)
 
     def capabilities(self) -> Capabilities:
         """Return what the recipe says of the server."""

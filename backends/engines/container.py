@@ -15,8 +15,8 @@ from hashlib import blake2b
 from types import FrameType
 from typing import ClassVar
 
+from backends.engines.bare_environment import INHERITED, worker_environment
 from backends.engines.launcher import EngineSpec
-from backends.engines.worker_launcher import INHERITED, worker_environment
 
 POLL_S = 1.0
 RUNTIME_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST")

@@ -55,6 +55,11 @@ class EngineSpec:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
+def caches_prefixes(spec: EngineSpec, *, single_tenant: bool) -> bool:
+    """Return whether an engine that cannot keep tenants' prefixes apart may cache them."""
+    return spec.prefix_caching and (spec.share_prefix_cache or single_tenant)
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a kind of engine can do.
@@ -94,10 +99,6 @@ class EngineLauncher(Protocol):
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of the child; nothing else is inherited."""
-        ...
-
-    def warm_up_body(self) -> bytes:
-        """Return the body of the chat request whose answer, one token long, proves readiness."""
         ...
 
     def capabilities(self) -> Capabilities:

@@ -127,8 +127,7 @@ class Life:
         self.claim_memory()
         await self._tell(self._launcher.capabilities().wake_path)
         try:
-            body = self._launcher.warm_up_body()
-            await self.unless_over(self._asked.generates(body, self._spec.start_timeout_s))
+            await self.unless_over(self._asked.generates(self._spec.model, self._spec.start_timeout_s))
         except WrongAnswer as wrong:
             raise Fault(f"after its sleep the engine {wrong}; it is started again") from wrong
         self.leases.touch()
@@ -240,8 +239,7 @@ class Life:
                     await self.unless_over(asyncio.sleep(self._timings.poll_s))
                 self.is_warming = True
                 on_warming()
-                body = self._launcher.warm_up_body()
-                await self.unless_over(probe.generates(body, self._spec.start_timeout_s))
+                await self.unless_over(probe.generates(self._spec.model, self._spec.start_timeout_s))
         except TimeoutError as late:
             doing = "generate a token" if self.is_warming else "answer"
             raise Fault(

@@ -9,17 +9,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, nobody_alone
+from backends.engines.bare_environment import QUIET, inherited_environment, visible_devices
+from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, caches_prefixes, nobody_alone
 from backends.engines.model_files import check_precision, gguf_file, gguf_precision
 from backends.engines.options import parse_options
 from backends.engines.weights_store import resolve_weights
-from backends.engines.worker_launcher import (
-    QUIET,
-    caches_prefixes,
-    first_request,
-    inherited_environment,
-    visible_devices,
-)
 from core.errors import ConfigurationError
 
 ALL_LAYERS = 999
@@ -76,10 +70,6 @@ class LlamaServerLauncher:
     def environment(self) -> dict[str, str]:
         """Return an environment without secrets, in which only the recipe's devices are seen."""
         return inherited_environment() | QUIET | visible_devices(self._spec)
-
-    def warm_up_body(self) -> bytes:
-        """Return a chat request for one token."""
-        return first_request(self._spec.model)
 
     def capabilities(self) -> Capabilities:
         """Return what llama-server can do."""

@@ -8,16 +8,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from backends.engines.launcher import Capabilities, EngineSpec, Precision, SingleTenant, nobody_alone
-from backends.engines.options import parse_options, refuse_small_cache
+from backends.engines.launcher import EngineSpec, Precision, SingleTenant, nobody_alone
+from backends.engines.options import parse_options
 from backends.engines.weights_store import resolve_weights
-from backends.engines.worker_launcher import (
-    WORKER,
-    caches_prefixes,
-    first_request,
-    worker_command,
-    worker_environment,
-)
+from backends.engines.worker_launcher import WorkerLauncher, WorkerOptions
 from core.errors import ConfigurationError
 
 NEEDED_FILES = ("openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.xml", "config.json")
@@ -35,15 +29,10 @@ STORED_AS: dict[str, Precision] = {
 }
 
 
-class _Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class _Options(WorkerOptions, forbid_unknown_fields=True, frozen=True):
     """The `options` of a recipe for this engine; see `openvino_server --help`."""
 
-    threads: int = 1
     max_running: int = 64
-    max_queued: int = 256
-    batch_tokens: int = 512
-    cache_tokens: int | None = None
-    default_temperature: float = 1.0
     inference_precision: Literal["f32", "f16", "bf16"] | None = None
     kv_cache_precision: Literal["u8", "f16", "bf16", "f32"] | None = None
     draft_weights: str | None = None
@@ -51,70 +40,22 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     guessed_tokens: Annotated[int, msgspec.Meta(ge=1, le=32)] = 4
 
 
-class OpenVinoLauncher:
+class OpenVinoLauncher(WorkerLauncher):
     """Runs `backends.engines.openvino_server` for one recipe."""
 
+    MODULE = "backends.engines.openvino_server"
+
     def __init__(self, spec: EngineSpec, *, single_tenant: SingleTenant = nobody_alone) -> None:
-        """Check the options.
-
-        Args:
-            spec: the recipe.
-            single_tenant: tells whether one tenant alone uses the engine, so that prefixes may be cached.
-
-        Raises:
-            ConfigurationError: an option is unknown or of the wrong kind.
-        """
-        self._spec = spec
-        self._single_tenant = single_tenant
+        """Check the options; raises ConfigurationError when one is unknown, of the wrong kind, or excludes another."""
         self._options = parse_options(spec, _Options)
-        refuse_small_cache(spec, self._options.cache_tokens)
+        super().__init__(spec, self._options, single_tenant)
         if self._options.draft_weights is not None and self._options.prompt_lookup is not None:
-            mend = "keep one of them"
-            raise ConfigurationError(
-                f"recipe {spec.name}", "options.prompt_lookup", "cannot be combined with draft_weights", mend
-            )
+            raise self._error("options.prompt_lookup", "cannot be combined with draft_weights", "keep one of them")
 
-    @property
-    def spec(self) -> EngineSpec:
-        """Return what the recipe says."""
-        return self._spec
-
-    def command(self, port: int) -> tuple[str, ...]:
-        """Return the worker's argument vector.
-
-        Raises:
-            ConfigurationError: OpenVINO is not installed, or the weights are missing or of another precision.
-        """
-        self._check()
-        options = self._options
-        arguments: dict[str, object] = {
-            "threads": options.threads,
-            "max-running": options.max_running,
-            "max-queued": options.max_queued,
-            "batch-tokens": options.batch_tokens,
-            "cache-tokens": options.cache_tokens,
-            "default-temperature": options.default_temperature,
-            "inference-precision": options.inference_precision,
-            "kv-cache-precision": options.kv_cache_precision,
-            "draft-model-dir": self._draft_dir(),
-            "prompt-lookup": options.prompt_lookup,
-            "guessed-tokens": options.guessed_tokens,
-        }
-        caching = caches_prefixes(self._spec, single_tenant=self._single_tenant())
-        flags = ("--prefix-caching",) if caching else ()
-        return worker_command("backends.engines.openvino_server", self._spec, port, arguments, flags)
-
-    def environment(self) -> dict[str, str]:
-        """Return an environment without secrets, in which nothing is looked up on the network."""
-        return worker_environment()
-
-    def warm_up_body(self) -> bytes:
-        """Return a chat request for one token."""
-        return first_request(self._spec.model)
-
-    def capabilities(self) -> Capabilities:
-        """Return what the worker can do."""
-        return WORKER
+    def _arguments(self) -> dict[str, object]:
+        arguments = super()._arguments()
+        del arguments["draft_weights"]
+        return arguments | {"draft_model_dir": self._draft_dir()}
 
     def _draft_dir(self) -> Path | None:
         """Return the folder of the draft model; a relative one starts beside the weights."""
@@ -125,18 +66,14 @@ class OpenVinoLauncher:
         return folder
 
     def _check(self) -> None:
-        name, model_dir = f"recipe {self._spec.name}", self._spec.model_dir
+        model_dir = self._spec.model_dir
         if importlib.util.find_spec("openvino_genai") is None:
-            raise ConfigurationError(name, "engine", "OpenVINO GenAI is not installed", "install headgate[engine]")
-        _refuse_missing(model_dir, name, "weights")
+            raise self._error("engine", "OpenVINO GenAI is not installed", "install headgate[engine]")
+        _refuse_missing(model_dir, f"recipe {self._spec.name}", "weights")
         found = stored_precision(model_dir / "openvino_model.xml")
         if found != self._spec.precision:
-            raise ConfigurationError(
-                name,
-                "precision",
-                f"says {self._spec.precision}, but {model_dir} holds {found} weights",
-                f"write `precision: {found}`, or convert the model again",
-            )
+            problem = f"says {self._spec.precision}, but {model_dir} holds {found} weights"
+            raise self._error("precision", problem, f"write `precision: {found}`, or convert the model again")
 
 
 def _refuse_missing(model_dir: Path, recipe: str, key: str) -> None:

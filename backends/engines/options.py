@@ -23,18 +23,3 @@ def parse_options(spec: EngineSpec, kind: type[T]) -> T:
         key = f"options.{where.rstrip('`')}" if where else "options"
         known = ", ".join(kind.__struct_fields__)
         raise ConfigurationError(f"recipe {spec.name}", key, what.lower(), f"known options: {known}") from problem
-
-
-def refuse_small_cache(spec: EngineSpec, cache_tokens: int | None) -> None:
-    """Refuse a KV cache that cannot hold one context.
-
-    Raises:
-        ConfigurationError: it is too small.
-    """
-    if cache_tokens is not None and cache_tokens < spec.context_tokens:
-        raise ConfigurationError(
-            f"recipe {spec.name}",
-            "options.cache_tokens",
-            f"{cache_tokens} tokens cannot hold one context of {spec.context_tokens}",
-            "raise it, or lower context_tokens",
-        )

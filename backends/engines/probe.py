@@ -61,8 +61,8 @@ class EngineProbe:
             raise WrongAnswer(f"serves {', '.join(known)[:120] or 'no model'} instead of {model}")
         return True
 
-    async def generates(self, body: bytes, timeout_s: float) -> None:
-        """Have one token generated.
+    async def generates(self, model: str, timeout_s: float) -> None:
+        """Have one token generated, which proves readiness.
 
         Raises:
             WrongAnswer: that fails, or what comes back is no chat completion.
@@ -70,7 +70,7 @@ class EngineProbe:
         try:
             response = await self._client.post(
                 "/v1/chat/completions",
-                content=body,
+                content=_first_request(model),
                 headers={"content-type": "application/json"},
                 timeout=timeout_s,
             )
@@ -98,3 +98,8 @@ class EngineProbe:
             return (await self._client.get(health_path)).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+
+def _first_request(model: str) -> bytes:
+    message = {"role": "user", "content": "Hello"}
+    return msgspec.json.encode({"model": model, "messages": [message], "max_tokens": 1})

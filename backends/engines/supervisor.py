@@ -8,13 +8,12 @@ for the caller, so that the other tiers go on serving.
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from backends.engines.backoff import restart_delay_s
 from backends.engines.engine_state import (
     Ended,
     EngineState,
@@ -26,14 +25,15 @@ from backends.engines.engine_state import (
     StopAsked,
     Timings,
 )
+from backends.engines.expectation import Expectation
 from backends.engines.launcher import EngineLauncher
 from backends.engines.leases import Leases
 from backends.engines.life import Life
 from backends.engines.log_ring import LogRing
 from backends.engines.memory import MemoryBudget
 from backends.engines.orphans import sweep_orphans
-from backends.engines.start_time import remember_start_s, remembered_start_s
 from backends.engines.succession import Succession
+from backends.engines.wishes import Wishes
 from core.clock import Clock
 from core.errors import ConfigurationError
 
@@ -74,6 +74,7 @@ class Supervisor:
         self._name = name or launcher.spec.name
         self._clock = clock
         self._state_dir = state_dir
+        self._folder = state_dir / "engines"
         self._timings = timings or Timings()
         self._memory = memory
         self._on_change = on_change
@@ -81,20 +82,15 @@ class Supervisor:
         self._log = LogRing()
         self._state = EngineState.STOPPED
         self._changed = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._awake = asyncio.Event()
-        self._poke = asyncio.Event()
-        self._wants_restart = self._wants_sleep = self._wants_reload = False
-        self._succession = Succession(self._timings, self._log, self._poke)
+        self._wishes = Wishes()
+        self._succession = Succession(self._timings, self._log, self._wishes.poke)
+        self._expectation = Expectation(self._spec, self._timings, clock, self._folder / f"{self._name}.start")
         self._life = self._new_life(self._name)
         self._generation = 0
         self._owner: asyncio.Task[None] | None = None
-        self._failures = 0
         self._restarts = 0
         self._last_error: str | None = None
-        self._began_s = self._ready_s = 0.0
-        self._expected_start_s = remembered_start_s(self._start_file) or self._spec.expected_start_s
-        self._next_start_s = 0.0
+        self._ready_s = 0.0
 
     @property
     def name(self) -> str:
@@ -159,12 +155,12 @@ class Supervisor:
     @property
     def comes_back(self) -> bool:
         """Tell whether an engine that drains, or had no first start yet, starts at once or when it is wanted."""
-        return self._state in (EngineState.DRAINING, EngineState.STOPPED) and not self._stop.is_set()
+        return self._state in (EngineState.DRAINING, EngineState.STOPPED) and not self._wishes.stop.is_set()
 
     @property
     def failures(self) -> int:
         """Return the failures in a row; a minute of health forgives them."""
-        return self._failures
+        return self._expectation.failures
 
     @property
     def restarts(self) -> int:
@@ -179,21 +175,7 @@ class Supervisor:
     @property
     def retry_after_s(self) -> float:
         """Estimate when the engine can answer: 0 when ready, else from the last start and the back-off, at least 1."""
-        now = self._clock.monotonic_s()
-        match self._state:
-            case EngineState.READY:
-                return 0.0
-            case EngineState.STARTING | EngineState.WARMING:
-                elapsed = now - self._began_s
-                late = elapsed / 2
-                left = self._expected_start_s - elapsed
-                return max(1.0, left if left > 0 else min(late, self._spec.start_timeout_s - elapsed))
-            case EngineState.FAILED:
-                return max(1.0, self._next_start_s - now + self._expected_start_s)
-            case EngineState.SLEEPING:
-                return max(1.0, self._expected_start_s)
-            case EngineState.DRAINING | EngineState.STOPPED:
-                return self._timings.restart_limit_s if self._stop.is_set() else max(1.0, self._expected_start_s)
+        return self._expectation.retry_after_s(self._state, is_wanted=not self._wishes.stop.is_set())
 
     def logs(self) -> tuple[str, ...]:
         """Return the last lines that the engine wrote, oldest first."""
@@ -206,32 +188,32 @@ class Supervisor:
     def start(self) -> None:
         """Start the owner task, once; it goes on until `stop`."""
         if self._owner is None or self._owner.done():
-            self._stop.clear()
+            self._wishes.stop.clear()
             self._owner = asyncio.create_task(self._own(), name=f"engine {self.name}")
 
     async def stop(self) -> None:
         """Drain, end the whole process group and return when nothing of it is left."""
-        self._stop.set()
+        self._wishes.stop.set()
         if self._owner is not None:
             await asyncio.shield(self._owner)
 
     def sleep(self) -> None:
         """Give the memory back once nothing is under way; ignored unless the engine is ready and not reloading."""
         if self._state is EngineState.READY and not self._succession.is_coming:
-            self._awake.clear()
-            self._wants_sleep = True
-            self._poke.set()
+            self._wishes.awake.clear()
+            self._wishes.sleep = True
+            self._wishes.poke.set()
 
     def wake(self) -> None:
         """End a sleep; ignored when there is none."""
-        self._wants_sleep = False
-        self._awake.set()
+        self._wishes.sleep = False
+        self._wishes.awake.set()
 
     def restart(self) -> None:
         """Drain the engine and start it anew; ignored unless it is ready, since every other state does so anyway."""
         if self._state is EngineState.READY:
-            self._wants_restart = True
-            self._poke.set()
+            self._wishes.restart = True
+            self._wishes.poke.set()
 
     def reload(self) -> None:
         """Replace the process without failing a request: a new one is started and warmed, and then takes over.
@@ -239,8 +221,8 @@ class Supervisor:
         A failed engine is started at once. A sleeping one is loaded anew when it wakes; a starting one is new anyway.
         """
         if self._state in (EngineState.READY, EngineState.SLEEPING):
-            self._wants_reload = True
-        self._poke.set()
+            self._wishes.reload = True
+        self._wishes.poke.set()
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until the engine is ready; False when it is not in time."""
@@ -253,13 +235,14 @@ class Supervisor:
     async def _own(self) -> None:
         """Live again and again until somebody wants the engine stopped."""
         try:
-            while not self._stop.is_set():
+            while not self._wishes.stop.is_set():
                 try:
                     await self._live()
                 except StopAsked:
                     break
                 except SleepAsked:
-                    await self._rest()
+                    self._enter(EngineState.SLEEPING)
+                    await self._wishes.rest()
                     continue
                 except RestartAsked:
                     continue
@@ -270,8 +253,8 @@ class Supervisor:
                 except Exception as bug:
                     logger.exception("engine supervision failed", extra={"engine": self.name})
                     self._fail(f"supervision failed: {type(bug).__name__}: {bug}")
-                await self._back_off()
-                self._restarts += not self._stop.is_set()
+                await self._wishes.back_off(self._expectation.back_off_s)
+                self._restarts += not self._wishes.stop.is_set()
         finally:
             await self._succession.wait_retired()
             self._enter(EngineState.STOPPED)
@@ -280,7 +263,7 @@ class Supervisor:
         """Lead a process, and those that replace it while it serves, from start to end; always raises."""
         await self._begin()
         try:
-            await self._life.start(self._warming)
+            await self._life.start(partial(self._enter, EngineState.WARMING))
             self._now_ready()
             self._enter(EngineState.READY)
             await self._watch()
@@ -293,7 +276,7 @@ class Supervisor:
             raise
         except Fault as fault:
             if isinstance(fault, NoRoom) and self._waits_for_room():
-                self._awake.clear()
+                self._wishes.awake.clear()
                 raise SleepAsked from fault
             self._fail(str(fault))  # before the group is ended, so that nobody is sent to a dead engine meanwhile
             raise Ended from fault
@@ -307,9 +290,8 @@ class Supervisor:
 
     async def _begin(self) -> None:
         """Begin with a new process, and with nothing left of a gateway that was killed while it reloaded."""
-        self._began_s = self._clock.monotonic_s()
-        self._wants_restart = self._wants_sleep = self._wants_reload = False
-        self._poke.clear()
+        self._expectation.began()
+        self._wishes.begin_anew()
         self._life = self._another_life()
         self._enter(EngineState.STARTING)
         if not self._succession.names():
@@ -321,15 +303,11 @@ class Supervisor:
         return self._new_life(self._name + SECOND if self._name in held else self._name)
 
     def _new_life(self, name: str) -> Life:
-        where = (self._state_dir, self._timings, self._memory, self._log, self._stop)
+        where = (self._state_dir, self._timings, self._memory, self._log, self._wishes.stop)
         return Life(self._launcher, name, self._clock, *where)
 
-    def _warming(self) -> None:
-        self._enter(EngineState.WARMING)
-
     def _now_ready(self) -> None:
-        self._expected_start_s = self._life.took_s
-        remember_start_s(self._start_file, self._life.took_s)
+        self._expectation.took(self._life.took_s)
         self._last_error = None
         self._generation += 1
         self._ready_s = self._clock.monotonic_s()
@@ -338,29 +316,23 @@ class Supervisor:
         """Probe until the process ends, stops answering, or is wanted otherwise; replace it when asked to."""
         misses = 0
         while misses < self._timings.probe_misses:
-            await self._life.unless_over(self._pause())
-            if self._wants_restart:
+            await self._life.unless_over(self._wishes.pause(self._timings.probe_interval_s))
+            if self._wishes.restart:
                 raise RestartAsked(self._spec.drain_timeout_s)
-            if self._wants_sleep:
+            if self._wishes.sleep:
                 await self._sleep()
                 misses = 0
                 continue
-            if self._wants_reload or self._succession.is_coming:
+            if self._wishes.reload or self._succession.is_coming:
                 self._reload_further()
                 continue
             misses = 0 if await self._life.is_alive() else misses + 1
             if self._clock.monotonic_s() - self._ready_s >= self._timings.healthy_after_s:
-                self._failures = 0
+                self._expectation.failures = 0
             if self._spec.sleep_after_s is not None and self._life.leases.idle_s >= self._spec.sleep_after_s:
                 self.sleep()
         path = self._launcher.capabilities().health_path
         raise Fault(f"the engine failed {misses} probes of {path} in a row; it is started again")
-
-    async def _pause(self) -> None:
-        """Wait for the next probe, or until somebody wants something."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._poke.wait(), self._timings.probe_interval_s)
-        self._poke.clear()
 
     def _reload_further(self) -> None:
         """Take the next step of a reload: start the successor, or put it in the place of the process.
@@ -370,7 +342,7 @@ class Supervisor:
         Raises:
             RestartAsked: that is so.
         """
-        self._wants_reload = False
+        self._wishes.reload = False
         if not self._succession.is_coming:
             if self._spec.port is not None:
                 self._restart_in_place("its port is fixed")
@@ -397,33 +369,17 @@ class Supervisor:
             raise SleepAsked
         self._enter(EngineState.SLEEPING)
         await self._life.fall_asleep()
-        await self._life.unless_over(self._awake.wait())
-        self._wants_sleep = False
-        if self._wants_reload:
+        await self._life.unless_over(self._wishes.awake.wait())
+        self._wishes.sleep = False
+        if self._wishes.reload:
             raise RestartAsked(0.0)
-        self._began_s = self._clock.monotonic_s()
+        self._expectation.began()
         self._enter(EngineState.WARMING)
         await self._life.wake_up()
         self._enter(EngineState.READY)
 
-    async def _rest(self) -> None:
-        """Stay ended until the engine is wanted again or a stop is asked for."""
-        self._enter(EngineState.SLEEPING)
-        await first_of(self._awake, self._stop)
-
-    async def _back_off(self) -> None:
-        """Wait before the next start, unless somebody stops the engine or wants it at once."""
-        self._poke.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self._next_start_s - self._clock.monotonic_s())):
-                await first_of(self._poke, self._stop)
-
     def _fail(self, problem: str) -> None:
-        self._failures += 1
-        timings = self._timings
-        delay_s = restart_delay_s(self._failures, timings.restart_base_s, timings.restart_limit_s)
-        delay_s *= 1 + timings.jitter_ratio * random.random()  # noqa: S311 - spreads restarts, guards nothing
-        self._next_start_s = self._clock.monotonic_s() + delay_s
+        self._expectation.failed()
         subject = f"recipe {self._spec.name}: "
         line = problem if problem.startswith(subject) else subject + problem
         self._last_error = " ".join(line.split())
@@ -435,7 +391,7 @@ class Supervisor:
             return
         self._state = state
         level = logging.WARNING if state is EngineState.FAILED else logging.INFO
-        extra = {"engine": self.name, "recipe": self._spec.name, "state": state.value, "failures": self._failures}
+        extra = {"engine": self.name, "recipe": self._spec.name, "state": state.value, "failures": self.failures}
         logger.log(level, "engine state", extra=extra | ({"error": self._last_error} if self._last_error else {}))
         if state is EngineState.READY:
             self._succession.is_ready_again()
@@ -443,22 +399,3 @@ class Supervisor:
         changed.set()
         if self._on_change is not None:
             self._on_change(state)
-
-    @property
-    def _folder(self) -> Path:
-        return self._state_dir / "engines"
-
-    @property
-    def _start_file(self) -> Path:
-        return self._folder / f"{self._name}.start"
-
-
-async def first_of(*events: asyncio.Event) -> None:
-    """Wait until one of the events is set."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)

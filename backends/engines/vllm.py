@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from backends.engines.bare_environment import QUIET, inherited_environment, visible_devices
 from backends.engines.container import Container
 from backends.engines.devices import DeviceBytes, memory_ratio
 from backends.engines.launcher import Capabilities, EngineSpec, SingleTenant, nobody_alone
 from backends.engines.model_files import HALF, check_precision, hugging_face_precision
 from backends.engines.options import parse_options
 from backends.engines.weights_store import resolve_weights
-from backends.engines.worker_launcher import QUIET, first_request, inherited_environment, visible_devices
 from core.errors import ConfigurationError
 
 Count = Annotated[int, Meta(ge=1)]
@@ -127,10 +127,6 @@ class VllmLauncher:
         if spec.devices == ("cpu",):
             more["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, spec.memory_bytes // 2 // GIB))
         return inherited_environment() | QUIET | SILENT | visible_devices(spec) | more | options.environment
-
-    def warm_up_body(self) -> bytes:
-        """Return a chat request for one token."""
-        return first_request(self._spec.model)
 
     def capabilities(self) -> Capabilities:
         """Return what vLLM can do."""

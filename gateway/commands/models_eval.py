@@ -97,8 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def suite_of(arguments: argparse.Namespace) -> "Suite":
     """Return the tasks that are meant."""
+    from backends.engines.bare_environment import SOURCE_ROOT
     from backends.engines.suite import load_suite
-    from backends.engines.worker_launcher import SOURCE_ROOT
 
     bundled = SOURCE_ROOT / "backends" / "bundled" / "suite.jsonl"
     path = bundled if arguments.suite == BUNDLED else Path(arguments.suite)

@@ -84,7 +84,7 @@ async def warm_recipe(recipe: Recipe, clock: Clock) -> Warmed:
             start_s = clock.monotonic_s() - began_s
             url = (engine.base_url or "").removesuffix("/v1")
             async with EngineProbe(url, recipe.spec.start_timeout_s) as probe:
-                await probe.generates(launcher.warm_up_body(), recipe.spec.start_timeout_s)
+                await probe.generates(recipe.spec.model, recipe.spec.start_timeout_s)
             answer_s = clock.monotonic_s() - began_s - start_s
             resident = None if engine.group is None else group_resident_bytes(engine.group)
     return Warmed(recipe.name, start_s, answer_s, resident)

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import msgspec
 import yaml
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.suite import Message, Suite, Task
-from backends.engines.worker_launcher import SOURCE_ROOT
 from core.errors import ConfigurationError
 from gateway.files import write_whole
 from policies.safe_yaml import load_yaml

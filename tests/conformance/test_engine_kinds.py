@@ -19,6 +19,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.devices import device_bytes
 from backends.engines.engine_state import EngineState, Timings
 from backends.engines.kinds import launcher_of
@@ -26,7 +27,6 @@ from backends.engines.launcher import EngineLauncher
 from backends.engines.orphans import MARKER
 from backends.engines.recipes import load_recipe
 from backends.engines.supervisor import Supervisor
-from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from policies.safe_yaml import load_yaml
 from tests.tiny_llama import CONTEXT_TOKENS, write_tiny_llama

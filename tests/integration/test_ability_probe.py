@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backends.engines.worker_launcher import SOURCE_ROOT
+from backends.engines.bare_environment import SOURCE_ROOT
 
 NAME = "bundled-small-int4"
 WEIGHTS = SOURCE_ROOT / "backends" / "bundled" / "small-int4"

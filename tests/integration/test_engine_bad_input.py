@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.devices import device_bytes
 from backends.engines.engine_state import EngineState, Timings
 from backends.engines.kinds import launcher_of
 from backends.engines.memory import MemoryBudget
 from backends.engines.recipes import load_recipe
 from backends.engines.supervisor import Supervisor
-from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from policies.safe_yaml import load_yaml
 from tests.weights_files import write_weights

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.engines.worker_launcher import SOURCE_ROOT
+from backends.engines.bare_environment import SOURCE_ROOT
 from gateway.cli import main
 
 CONFIG = """

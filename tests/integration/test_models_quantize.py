@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.recipes import load_recipe
-from backends.engines.worker_launcher import SOURCE_ROOT
 from core.errors import ConfigurationError
 from gateway.cli import main
 from gateway.hosting.evaluations import check_evaluated

@@ -18,13 +18,13 @@ import openai
 import pytest
 import pytest_asyncio
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.engine_state import EngineState, Timings
 from backends.engines.launcher import EngineSpec
 from backends.engines.openvino import OpenVinoLauncher
 from backends.engines.process import free_port
 from backends.engines.recipes import load_recipe
 from backends.engines.supervisor import Supervisor
-from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from policies.safe_yaml import load_yaml
 

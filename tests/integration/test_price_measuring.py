@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.recipes import load_recipe
-from backends.engines.worker_launcher import SOURCE_ROOT
 from core.clock import SystemClock
 from core.errors import ConfigurationError
 from gateway.hosting.deployments import build_hosting

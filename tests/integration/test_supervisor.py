@@ -66,9 +66,6 @@ class FakeLauncher:
     def environment(self) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "PYTHONSAFEPATH": "1"}
 
-    def warm_up_body(self) -> bytes:
-        return b'{"model": "fake-1"}'
-
     def capabilities(self) -> Capabilities:
         paths = ("/sleep?level=1", "/wake_up") if self._can_sleep else (None, None)
         return Capabilities("/health", False, False, True, *paths)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.engines.backoff import restart_delay_s
+from backends.engines.expectation import restart_delay_s
 from backends.engines.log_ring import MAX_LINE_CHARS, MAX_LINES, LogRing
 from backends.engines.memory import MemoryBudget
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.kinds import KINDS
 from backends.engines.recipes import recipe_keys
-from backends.engines.worker_launcher import SOURCE_ROOT
 
 TEXT = (SOURCE_ROOT / "docs" / "hosting.md").read_text()
 MODULES = {"llama-server": "llama_server"}

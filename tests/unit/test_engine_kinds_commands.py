@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.command import CommandLauncher
 from backends.engines.container import container_name
 from backends.engines.devices import memory_ratio, parse_gpus
@@ -17,7 +18,6 @@ from backends.engines.launcher import EngineSpec
 from backends.engines.llama_server import LlamaServerLauncher
 from backends.engines.recipes import load_recipe, recipe_names
 from backends.engines.weights_store import resolve_weights
-from backends.engines.worker_launcher import SOURCE_ROOT
 from core.errors import ConfigurationError
 from policies.safe_yaml import load_yaml
 from tests.unit.test_engine_model_files import gguf

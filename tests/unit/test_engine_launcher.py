@@ -117,8 +117,3 @@ def test_a_wrong_option_is_refused_at_once(model_dir: Path, options: dict[str, A
     with pytest.raises(ConfigurationError) as refusal:
         launcher(model_dir, options=options)
     assert str(refusal.value).startswith(f"recipe tiny: {words}")
-
-
-def test_the_warm_up_asks_for_one_token(model_dir: Path) -> None:
-    assert b'"max_tokens":1' in launcher(model_dir).warm_up_body()
-    assert b'"model":"tiny-1"' in launcher(model_dir).warm_up_body()
