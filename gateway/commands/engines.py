@@ -11,10 +11,7 @@ if TYPE_CHECKING:
 
 FOLLOW_S = 0.5
 RELOAD_POLL_S = 0.2
-COLUMNS = (
-    *("engine", "recipe", "kind", "devices", "memory", "state", "requests", "queued"),
-    *("tokens/s", "TTFT ms", "restarts", "failures"),
-)
+NUMBERS = ("requests", "queued", "tokens/s", "TTFT ms", "restarts", "failures")
 RELOAD_WORDS = {
     "starting": "the new process starts and warms up; the old one serves",
     "draining": "the new process serves; the old one finishes its requests",
@@ -69,7 +66,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     from gateway.admin.client import open_client
 
     with open_client(arguments.config, arguments.admin_url) as client:
-        return _print(client.get("/admin/engines")["engines"], as_json=arguments.json)
+        return print_engines(client.get("/admin/engines")["engines"], as_json=arguments.json)
 
 
 def run_logs(arguments: argparse.Namespace) -> int:
@@ -95,7 +92,7 @@ def run_change(arguments: argparse.Namespace) -> int:
 
     with open_client(arguments.config, arguments.admin_url) as client:
         row = client.post(f"/admin/engines/{_quoted(arguments.name)}/{arguments.action}", {})
-    return _print([row], as_json=arguments.json)
+    return print_engines([row], as_json=arguments.json)
 
 
 def run_reload(arguments: argparse.Namespace) -> int:
@@ -109,13 +106,13 @@ def run_reload(arguments: argparse.Namespace) -> int:
         before = next((row for row in _rows(client) if row["name"] == arguments.name), None)
         row = client.post(path, {})
         if arguments.no_wait or before is None or row["state"] == "sleeping":
-            return _print([row], as_json=arguments.json)
+            return print_engines([row], as_json=arguments.json)
         with Console(stderr=True).status("asked for") as status:
             while not _is_over(row, before):
                 status.update(RELOAD_WORDS.get(row["reload"]["stage"], row["state"]))
                 time.sleep(RELOAD_POLL_S)
                 row = next(row for row in _rows(client) if row["name"] == arguments.name)
-    _print([row], as_json=arguments.json)
+    print_engines([row], as_json=arguments.json)
     is_done = row["generation"] > before["generation"]
     if not is_done and not arguments.json and row["reload"]["problem"]:
         Console().print(f"{row['name']}: {row['reload']['problem']}", markup=False, highlight=False)
@@ -147,7 +144,9 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def _print(rows: list[dict[str, Any]], *, as_json: bool) -> int:
+def print_engines(rows: list[dict[str, Any]], *, as_json: bool) -> int:
+    """Print engines as the admin listener tells them; what they are doing fits into 80 columns."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -157,16 +156,17 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> int:
 
         console.print_json(msgspec.json.encode(rows).decode())
         return 0
-    table = Table(title="engines")
-    for column in COLUMNS:
-        table.add_column(column, no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("engine", "state", *NUMBERS):
+        table.add_column(column, no_wrap=True, justify="right" if column in NUMBERS else "left")
     for row in rows:
         work = [_figure(row["work"][name]) for name in ("queued", "output_tokens_per_s", "ttft_ms")]
         numbers = [str(row["requests"]), *work, *(str(row[name]) for name in ("restarts", "failures"))]
-        memory = f"{row['memory_bytes'] / 2**20:.0f} MiB"
-        table.add_row(row["name"], row["recipe"], row["kind"], ",".join(row["devices"]), memory, row["state"], *numbers)
+        table.add_row(row["name"], row["state"], *numbers)
     console.print(table)
     for row in rows:
+        place = f"{row['kind']} on {', '.join(row['devices'])}, {row['memory_bytes'] / 2**20:.0f} MiB"
+        console.print(f"{row['name']}: {row['recipe']}, {place}", markup=False, highlight=False)
         if row["last_error"]:
-            console.print(f"{row['name']}: {row['last_error']}", markup=False, highlight=False)
+            console.print(f"{row['name']}: {row['last_error']}", markup=False, highlight=False, style="red")
     return 0

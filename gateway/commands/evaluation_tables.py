@@ -46,10 +46,8 @@ def evaluation_json(result: Evaluation) -> str:
     return msgspec.json.format(msgspec.json.encode(content)).decode()
 
 
-def verdict_text(result: Evaluation | None) -> str:
-    """Return an evaluation in a cell of `headgate models list`."""
-    if result is None:
-        return "-"
+def verdict_text(result: Evaluation) -> str:
+    """Return an evaluation in a line of `headgate models list`."""
     known = "" if result.accuracy is None else f"{result.accuracy:.3f} right, "
     mark = {True: " ✓", False: " ✗", None: ""}[result.passed]
     return f"{known}{result.agreement:.3f} as {result.reference.name}{mark}"

@@ -88,6 +88,7 @@ def _add_convert(actions: "Subparsers[Any]") -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print recipes."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -123,24 +124,22 @@ def run_list(arguments: argparse.Namespace) -> int:
                 for recipe in recipes
             ]
         )
-    table = Table(title="recipes")
-    for column in ("recipe", "engine", "weights", "memory", "present", "evaluated", "probed"):
-        table.add_column(column, no_wrap=column in ("recipe", "engine"), overflow="fold")
+    console = Console()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("recipe", "engine", "weights", "GiB", "on", "present"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "GiB" else "left")
     for recipe in recipes:
         spec = recipe.spec
         present = "yes" if spec.model_dir.exists() else "pull" if recipe.hub is not None else "no"
-        memory = f"{spec.memory_bytes / 2**30:.1f} GiB on {', '.join(spec.devices)}"
-        found = probed[recipe.name]
-        table.add_row(
-            recipe.name,
-            recipe.engine,
-            spec.precision,
-            memory,
-            present,
-            verdict_text(evaluations[recipe.name]),
-            "no" if found is None else found.summary,
-        )
-    Console().print(table)
+        devices = ",".join(spec.devices).replace(",cuda:", ",")
+        table.add_row(recipe.name, recipe.engine, spec.precision, f"{spec.memory_bytes / 2**30:.1f}", devices, present)
+    console.print(table)
+    for recipe in recipes:
+        evaluation, found = evaluations[recipe.name], probed[recipe.name]
+        if evaluation is not None:
+            console.print(f"{recipe.name} evaluated: {verdict_text(evaluation)}", markup=False, highlight=False)
+        if found is not None:
+            console.print(f"{recipe.name} probed: {found.summary}", markup=False, highlight=False)
     return 0
 
 

@@ -4,11 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from backends.bundled.quantize import TOOLS
 from gateway.commands.models_eval import add_suite, add_thresholds, progress, suite_of
 from gateway.commands.options import Subparsers, add_config, add_json
 
 CONVERT_PYTHON = Path(".venv-convert/bin/python")
-METHODS = ("awq", "scale-estimation", "gptq", "rtn")
+METHODS = TOOLS["openvino"].methods
+"""Those of the other tool are among them; which of them it lacks is said when the recipe is known."""
 
 
 def add_parser(actions: "Subparsers[Any]") -> None:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import yaml
 
+from backends.bundled.quantize import TOOLS
 from backends.engines.bare_environment import SOURCE_ROOT
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.suite import Message, Suite, Task
@@ -19,9 +20,7 @@ from core.errors import ConfigurationError
 from gateway.files import write_whole
 from policies.safe_yaml import load_yaml
 
-TOOLS = SOURCE_ROOT / "backends" / "bundled"
-SCRIPTS = {"openvino": "quantize.py", "vllm": "quantize_compressed.py"}
-METHODS = {"openvino": ("awq", "scale-estimation", "gptq", "rtn"), "vllm": ("awq", "gptq", "rtn")}
+SCRIPTS = SOURCE_ROOT / "backends" / "bundled"
 HELD_OUT = 5
 """Every fifth prompt is not calibrated on, so that there is something to evaluate on without a suite."""
 LEAST_PROMPTS = 2 * HELD_OUT
@@ -80,11 +79,11 @@ def check_order(order: Order) -> None:
         ConfigurationError: an engine or method that there is no tool for, no such environment, or files in the way.
     """
     engine = order.like.engine
-    if engine not in SCRIPTS:
-        mend = f"name a recipe of {' or '.join(SCRIPTS)} with --like"
+    if engine not in TOOLS:
+        mend = f"name a recipe of {' or '.join(TOOLS)} with --like"
         raise ConfigurationError(f"recipe {order.like.name}", "engine", f"nothing quantises for {engine}", mend)
-    if order.method not in METHODS[engine]:
-        mend = f"choose one of {', '.join(METHODS[engine])}"
+    if order.method not in TOOLS[engine].methods:
+        mend = f"choose one of {', '.join(TOOLS[engine].methods)}"
         raise ConfigurationError("--method", "", f"there is no {order.method} for {engine}", mend)
     if not order.python.is_file():
         mend = "run `make models`, or name one with --python"
@@ -135,10 +134,11 @@ def make(order: Order, prompts: tuple[tuple[Message, ...], ...]) -> Recipe:
     with TemporaryDirectory(prefix="headgate-quantize-") as folder:
         file = Path(folder) / "prompts.jsonl"
         file.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in prompts))
-        arguments = [str(source), "--out", str(order.out), "--method", order.method, "--prompts", str(file)]
+        arguments = [str(source), "--for", order.like.engine, "--out", str(order.out)]
+        arguments += ["--method", order.method, "--prompts", str(file)]
         if order.group_size is not None:
             arguments += ["--group-size", str(order.group_size)]
-        _run(order, SCRIPTS[order.like.engine], arguments)
+        _run(order, "quantize.py", arguments)
     write_whole(order.recipe_file, recipe_text(order), check=lambda path: load_recipe(path, load_yaml))
     return load_recipe(order.recipe_file, load_yaml)
 
@@ -171,7 +171,7 @@ def _mapping(raw: object) -> dict[str, object]:
 
 
 def _run(order: Order, script: str, arguments: list[str]) -> None:
-    command = [str(order.python), "-P", str(TOOLS / script), *arguments]
+    command = [str(order.python), "-P", str(SCRIPTS / script), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - an argument list, no shell
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]

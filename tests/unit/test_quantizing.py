@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.bundled import quantize, quantize_compressed
+from backends.bundled import quantize
 from backends.engines.recipes import load_recipe
 from core.errors import ConfigurationError
 from gateway.cli import main
@@ -112,16 +112,16 @@ def test_without_a_threshold_nothing_begins(tmp_path: Path, capsys: pytest.Captu
     assert os.listdir(tmp_path) == [file.name]
 
 
-@pytest.mark.parametrize("script", [quantize.main, quantize_compressed.main])
+@pytest.mark.parametrize("engine", sorted(quantize.TOOLS))
 def test_outside_its_environment_a_tool_says_one_line(
-    script: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "model"
     source.mkdir()
     (source / "openvino_model.xml").write_text("<net/>")
     file = prompts_file(tmp_path, [[{"role": "user", "content": "a"}]])
-    assert callable(script)
-    assert script([str(source), "--out", str(tmp_path / "out"), "--prompts", str(file)]) == 1
+    given = [str(source), "--for", engine, "--out", str(tmp_path / "out"), "--prompts", str(file)]
+    assert quantize.main(given) == 1
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert "environment" in complaint
