@@ -3,7 +3,8 @@
 Whoever could not be served in time, by the forecast and a margin, is told so at once, with the wait that the queue's
 own speed implies. While requests wait, the forecast is made anew every `LOOK_EVERY_S`: when it has become worse,
 because heavier tenants overtake or slots come free more slowly, as many as needed are refused there and then, the last
-that came first. When the queue is full, batch, then the lightest weight, then the latest deadline makes room for who
+that came first. A deployment whose own engine tells of a queue that is too long for a request is not free for it. When
+the queue is full, batch, then the lightest weight, then the latest deadline makes room for who
 comes before it.
 """
 
@@ -26,6 +27,11 @@ SURE = 1.5
 ShedReason = Literal["late", "full", "evicted", "waited", "policy"]
 
 
+def no_engine_tells(name: str, now_s: float) -> float:
+    """Tell of no queue before any engine."""
+    return 0.0
+
+
 class AdmissionQueue:
     """The slots of all deployments and who waits for them."""
 
@@ -36,12 +42,17 @@ class AdmissionQueue:
         *,
         max_waiting: int = MAX_WAITING,
         on_shed: Callable[[ShedReason], None] = lambda reason: None,
+        engine_wait_s: Callable[[str, float], float] = no_engine_tells,
     ) -> None:
-        """Queue at most `max_waiting` requests for the gates by deployment name."""
+        """Queue at most `max_waiting` requests for the gates by deployment name.
+
+        `engine_wait_s` is asked how long the queue before a deployment's own engine takes at a moment.
+        """
         self._gates = gates
         self._clock = clock
         self._max_waiting = max_waiting
         self._on_shed = on_shed
+        self._engine_wait_s = engine_wait_s
         self._lines = WaitingLines(lambda name, now_s: gates(name).per_s(now_s))
         self._looking: asyncio.TimerHandle | None = None
 
@@ -62,15 +73,16 @@ class AdmissionQueue:
             Unavailable: it could not be served in time; says when it might be.
         """
         now_s = self._clock.monotonic_s()
-        free = next((name for name in own if self._is_free(name, now_s, is_batch=claim.is_batch)), None)
+        free = self._free_for(claim, own, now_s)
         if free is not None:
             self._lines.let_in(claim, own, now_s)
             return self._taken(free)
         names, start_by_s = frozenset(own), _start_by_s(claim, now_s)
-        wait_s = self._lines.wait_s(claim, names, now_s)
+        engine_s = min(self._engine_wait_s(name, now_s) for name in own)
+        wait_s = self._lines.wait_s(claim, names, now_s) + engine_s
         is_late = now_s + SURE * wait_s > start_by_s
         if is_late and claim.when_late == "move":
-            moved = next((name for name in others if self._is_free(name, now_s, is_batch=claim.is_batch)), None)
+            moved = self._free_for(claim, others, now_s)
             if moved is not None:
                 return self._taken(moved)
         if claim.when_late == "shed":
@@ -108,6 +120,16 @@ class AdmissionQueue:
                     break
                 gate.take()
                 waiter.served.set_result(name)
+
+    def _free_for(self, claim: Claim, names: Sequence[str], now_s: float) -> str | None:
+        """Return the first deployment with a free slot whose own engine would begin in time, as far as it tells."""
+        for name in names:
+            if not self._is_free(name, now_s, is_batch=claim.is_batch):
+                continue
+            engine_s = 0.0 if claim.start_by_s is None else self._engine_wait_s(name, now_s)
+            if not engine_s or now_s + engine_s <= (claim.start_by_s or 0.0):
+                return name
+        return None
 
     def _is_free(self, name: str, now_s: float, *, is_batch: bool) -> bool:
         if not self._gates(name).has_room(now_s, is_batch=is_batch):

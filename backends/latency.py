@@ -11,6 +11,10 @@ dares to use is tried again. The fit follows slowly; two signals follow at once 
 - how far a recent attempt was beyond the usual 95th percentile: it jumps up and decays with `PEAK_S`, as in peak EWMA
   (Twitter Finagle, "Beyond Round Robin: Load Balancing for Latency");
 - how far requests that still wait for their first token are beyond it already.
+
+Where an engine tells what it has in its batch and before it (`told`), requests that others sent it are under way, too,
+and the wait is at least what its queue takes at the pace at which a full batch ends (Little, "A proof for the queuing
+formula L = lambda W", 1961).
 """
 
 import math
@@ -30,6 +34,11 @@ USUAL = 0.5
 SLOW = 0.95
 LOOKED_AT = 64
 OUTRUN_FACTOR = 4.0
+SPREAD_RATIO = 0.1
+"""Values that spread by less than this share of their mean say little of a slope: half of it is believed at that."""
+LEAST_SPREAD_RATIO = 1e-4
+TOLD_S = 10.0
+"""For how long an engine's word on its load holds; it is asked every two seconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +47,7 @@ class Flight:
 
     started_s: float
     input_tokens: int
-    others: int
+    others: float
     streamed: bool
     slow_ms: float
     first_byte_s: float | None = None
@@ -71,11 +80,11 @@ class _Fit:
         """Return what each unit of x and of z adds, never below zero; without variance a slope is 0."""
         if self.n <= 1:
             return 0.0, 0.0
-        xx, zz = self.xx - self.x * self.x / self.n, self.zz - self.z * self.z / self.n
+        xx, zz = _spread(self.xx, self.x, self.n), _spread(self.zz, self.z, self.n)
         xy, zy = self.xy - self.x * self.y / self.n, self.zy - self.z * self.y / self.n
         xz = self.xz - self.x * self.z / self.n
-        only_x = xy / xx if xx > 1e-9 and xy > 0 else 0.0
-        only_z = zy / zz if zz > 1e-9 and zy > 0 else 0.0
+        only_x = xy / xx if xx and xy > 0 else 0.0
+        only_z = zy / zz if zz and zy > 0 else 0.0
         determinant = xx * zz - xz * xz
         if determinant <= 1e-6 * xx * zz or determinant <= 0:
             return (only_x, 0.0) if only_x else (0.0, only_z)
@@ -83,6 +92,27 @@ class _Fit:
         if a >= 0 and b >= 0:
             return a, b
         return (only_x, 0.0) if b < 0 else (0.0, only_z)
+
+
+def _spread(squares: float, total: float, n: float) -> float:
+    """Return the sum of squared deviations for a slope's denominator, 0 where values are equal but for rounding.
+
+    What the mean alone would make of it at `SPREAD_RATIO` is added (ridge regression; Hoerl, Kennard 1970), so that
+    the slope of nearly equal values is small instead of arbitrary.
+    """
+    of_mean = total * total / n
+    deviations = squares - of_mean
+    return 0.0 if deviations <= LEAST_SPREAD_RATIO**2 * of_mean else deviations + SPREAD_RATIO**2 * of_mean
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an engine said of its load: requests in its batch and before it, and how many of both we did not send."""
+
+    at_s: float
+    running: float
+    queued: float
+    foreign: float
 
 
 @dataclass(slots=True)
@@ -98,13 +128,15 @@ class LatencyTracker:
     _peak_at_s: float = 0.0
     _waiting: dict[Flight, None] = field(default_factory=dict)
     _answered_s: float = -math.inf
+    _load: _Told | None = None
     in_flight: int = 0
 
     def begin(self, input_tokens: int, *, streamed: bool, now_s: float) -> Flight:
         """Count one request as under way until `end`."""
         is_seasoned = self._base_ms.weight(now_s) >= SEASONED_WEIGHT
-        slow_ms = self._fitted_ms(input_tokens, self.in_flight, SLOW) if is_seasoned else 0.0
-        flight = Flight(now_s, input_tokens, self.in_flight, streamed, slow_ms)
+        others = self.under_way(now_s)
+        slow_ms = self._fitted_ms(input_tokens, others, SLOW) if is_seasoned else 0.0
+        flight = Flight(now_s, input_tokens, others, streamed, slow_ms)
         self.in_flight += 1
         if streamed:
             self._waiting[flight] = None
@@ -154,6 +186,24 @@ class LatencyTracker:
         self._waiting.pop(flight, None)
         self.in_flight -= 1
 
+    def told(self, running: float, queued: float, now_s: float) -> None:
+        """Take an engine's own word on what is in its batch, and what waits for it."""
+        self._load = _Told(now_s, running, queued, max(0.0, running + queued - self.in_flight))
+
+    def under_way(self, now_s: float) -> float:
+        """Return how many requests the deployment has, with those of others that it told of lately."""
+        load = self._load
+        return self.in_flight if load is None or now_s - load.at_s > TOLD_S else self.in_flight + load.foreign
+
+    def engine_wait_ms(self, now_s: float) -> float:
+        """Return how long the queue before an engine's batch takes, as it told lately; 0 when it told nothing."""
+        load = self._load
+        if load is None or not load.queued or now_s - load.at_s > TOLD_S:
+            return 0.0
+        usual_ms = self._base_ms.quantile(USUAL)
+        usual_ms += self._ms_per_token.quantile(USUAL) * self._output_tokens.quantile(USUAL)
+        return load.queued / max(1.0, load.running) * usual_ms
+
     def forecast(self, now_s: float) -> LatencyForecast | None:
         """Return what to expect, or None when too little was seen lately."""
         knows_first = self._base_ms.weight(now_s) >= LEAST_WEIGHT
@@ -162,7 +212,7 @@ class LatencyTracker:
             return None
         per_token, per_request = self._slopes if knows_first else (0.0, 0.0)
         return LatencyForecast(
-            queue_ms=per_request * self.in_flight + self.wait_ms(now_s),
+            queue_ms=max(per_request * self.under_way(now_s) + self.wait_ms(now_s), self.engine_wait_ms(now_s)),
             base_ms=self._base_ms.quantile(USUAL) if knows_first else 0.0,
             ms_per_input_token=per_token,
             ms_per_output_token=self._ms_per_token.quantile(USUAL) if knows_pace else 0.0,
@@ -178,7 +228,8 @@ class LatencyTracker:
         """Return the time within which 19 of 20 such requests begin to answer now, or None when unknown."""
         if self._base_ms.weight(now_s) < LEAST_WEIGHT:
             return None
-        return self._fitted_ms(input_tokens, self.in_flight, SLOW) + self.wait_ms(now_s)
+        by_load_ms = self._fitted_ms(input_tokens, self.under_way(now_s), SLOW) + self.wait_ms(now_s)
+        return max(by_load_ms, self._fitted_ms(input_tokens, 0.0, SLOW) + self.engine_wait_ms(now_s))
 
     def slow_total_ms(self, input_tokens: int, output_tokens: int, now_s: float) -> float | None:
         """Return the time within which 19 of 20 such answers are complete now, or None when unknown."""
@@ -213,6 +264,6 @@ class LatencyTracker:
         self._peak_ms = max(excess_ms, self._peak_ms * kept + max(0.0, excess_ms) * (1 - kept))
         self._peak_at_s = now_s
 
-    def _fitted_ms(self, input_tokens: int, others: int, quantile: float) -> float:
+    def _fitted_ms(self, input_tokens: int, others: float, quantile: float) -> float:
         per_token, per_request = self._slopes
         return self._base_ms.quantile(quantile) + per_token * input_tokens + per_request * others

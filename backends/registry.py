@@ -141,6 +141,14 @@ class Registry:
             if attempt.outcome is AttemptOutcome.OUTRUN:
                 deployment.latency.outrun(flight, now_s)
 
+    def told(self, name: str, running: float, queued: float) -> None:
+        """Take an engine's own word on what is in its batch and what waits for it, for the forecasts."""
+        self._deployments[name].latency.told(running, queued, self._clock.monotonic_s())
+
+    def engine_wait_s(self, name: str, now_s: float) -> float:
+        """Return how long a deployment's own queue takes, 0 where it tells nothing of one."""
+        return self._deployments[name].latency.engine_wait_ms(now_s) / 1000
+
     def cool(self, name: str, seconds: float) -> None:
         """Send nothing to a deployment for as long as it asked."""
         self._deployments[name].health.cool(seconds, self._clock.monotonic_s())

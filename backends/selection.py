@@ -54,9 +54,9 @@ def load(deployment: Deployment, now_s: float) -> float:
     tracker = deployment.latency
     forecast = tracker.forecast(now_s)
     if forecast is None:
-        return tracker.in_flight * UNKNOWN_MS
+        return tracker.under_way(now_s) * UNKNOWN_MS
     first_ms = forecast.base_ms + tracker.wait_ms(now_s) or forecast.ms_per_output_token
-    return (first_ms or UNKNOWN_MS) * (tracker.in_flight + 1) / deployment.health.share(now_s)
+    return (first_ms or UNKNOWN_MS) * (tracker.under_way(now_s) + 1) / deployment.health.share(now_s)
 
 
 def _kind(deployment: Deployment) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from itertools import count
 from operator import attrgetter
 from typing import Literal
 
-ARRIVALS_S = 10.0
+INTAKE_S = 10.0
 LEAST_SHARE = 0.1
 LEAST_BATCH_SHARE = 0.02
 """Of a deployment's speed, what those who come last are taken to get at least: weights leave the lightest tenant some,
@@ -86,18 +86,18 @@ class _Line:
 
 
 @dataclass(slots=True)
-class _Arrivals:
-    """How many requests are let in per second, over the last `ARRIVALS_S` or so."""
+class _Intake:
+    """How many requests are let in per second, over the last `INTAKE_S` or so."""
 
     value: float = 0.0
     at_s: float = 0.0
 
     def add(self, now_s: float) -> None:
-        self.value = self.per_s(now_s) * ARRIVALS_S + 1.0
+        self.value = self.per_s(now_s) * INTAKE_S + 1.0
         self.at_s = now_s
 
     def per_s(self, now_s: float) -> float:
-        return self.value * math.exp((self.at_s - now_s) / ARRIVALS_S) / ARRIVALS_S
+        return self.value * math.exp((self.at_s - now_s) / INTAKE_S) / INTAKE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class WaitingLines:
         self._per_s = per_s
         self._tenants: dict[tuple[bool, str], _Tenant] = {}
         self._lines: dict[tuple[bool, str, frozenset[str]], _Line] = {}
-        self._arrivals: dict[str, dict[tuple[bool, float], _Arrivals]] = {}
+        self._intakes: dict[str, dict[tuple[bool, float], _Intake]] = {}
         self._order = count()
         self._virtual = 0.0
         self.waiting = 0
@@ -138,8 +138,8 @@ class WaitingLines:
 
     def let_in(self, claim: Claim, names: Sequence[str], now_s: float) -> None:
         """Count a request that is served or waits for any of the deployments; the first of them is as good as all."""
-        arrivals = self._arrivals.setdefault(names[0], {})
-        arrivals.setdefault((not claim.is_batch, claim.weight), _Arrivals()).add(now_s)
+        intake = self._intakes.setdefault(names[0], {})
+        intake.setdefault((not claim.is_batch, claim.weight), _Intake()).add(now_s)
 
     def join(self, claim: Claim, names: frozenset[str], start_by_s: float) -> Waiter:
         """Put a request into its line."""
@@ -224,7 +224,7 @@ class WaitingLines:
         if per_s == 0.0 or math.isinf(per_s):
             return None
         mine_is = (not claim.is_batch, claim.weight)
-        seen = [self._arrivals[name] for name in names if name in self._arrivals]
+        seen = [self._intakes[name] for name in names if name in self._intakes]
         before_per_s = sum(one.per_s(now_s) for by_kind in seen for key, one in by_kind.items() if key > mine_is)
         least = LEAST_BATCH_SHARE if claim.is_batch else LEAST_SHARE
         mine = self._mine(claim, names)

@@ -58,7 +58,7 @@ class Gateway:
             stack.push_async_callback(self.stores.close)
             stack.push_async_callback(self.caching.cache.close)
             stack.push_async_callback(self.upstreams.registry.close)
-            await stack.enter_async_context(self.upstreams.hosting.running())
+            await stack.enter_async_context(self.upstreams.hosting.running(self.upstreams.registry.told))
             await stack.enter_async_context(self.stores.running())
             background = [asyncio.create_task(_logged(name, work)) for name, work in self._background()]
             try:
@@ -95,6 +95,7 @@ class Gateway:
         yield "watch policies", self.ground.watcher.run()
         yield "watch calibrations", self.judging.calibrations.run()
         yield "probe deployments", self.upstreams.registry.probe()
+        yield "watch remote engines", self.upstreams.watch.run(self.upstreams.registry.told)
         yield "save what was learned", self._save()
         yield "monitor", self.monitoring.run()
         yield "settle what was learned", self.judging.learning.run(self.admin.changes)

@@ -12,6 +12,7 @@ from backends.dispatch import Dispatcher
 from backends.gate import Gate
 from backends.registry import Registry
 from backends.remote import RemoteBackend
+from backends.remote_watch import RemoteWatch
 from backends.transport import http_transport
 from cache.embedder import Embedder
 from core.clock import Clock
@@ -31,6 +32,7 @@ class Upstreams:
     """Every deployment that the operator's file names, the engines behind some of them, and the dispatcher over all."""
 
     hosting: Hosting
+    watch: RemoteWatch
     registry: Registry
     dispatcher: Dispatcher
 
@@ -43,11 +45,18 @@ def build_upstreams(ground: Ground, hosting: Hosting, embedder: Embedder, on_she
     """
     settings, clock = ground.settings, ground.clock
     registry = Registry(_deployments(ground, hosting, embedder), settings.tiers, clock)
-    queue = AdmissionQueue(lambda name: registry[name].gate, clock, max_waiting=settings.max_waiting, on_shed=on_shed)
-    propagation = Propagation(settings.telemetry.sample_ratio if settings.telemetry.exports else None)
-    return Upstreams(
-        hosting, registry, Dispatcher(registry, clock, settings.rescue, queue=queue, propagation=propagation)
+    queue = AdmissionQueue(
+        lambda name: registry[name].gate,
+        clock,
+        max_waiting=settings.max_waiting,
+        on_shed=on_shed,
+        engine_wait_s=registry.engine_wait_s,
     )
+    remote = (one for one in settings.deployments.values() if isinstance(one, RemoteDeployment))
+    watch = RemoteWatch({one.name: one.metrics_url for one in remote if one.metrics_url is not None})
+    propagation = Propagation(settings.telemetry.sample_ratio if settings.telemetry.exports else None)
+    dispatcher = Dispatcher(registry, clock, settings.rescue, queue=queue, propagation=propagation)
+    return Upstreams(hosting, watch, registry, dispatcher)
 
 
 def _deployments(ground: Ground, hosting: Hosting, embedder: Embedder) -> dict[str, Deployment]:

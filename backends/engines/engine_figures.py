@@ -89,9 +89,12 @@ NAMES: Mapping[EngineKind, Mapping[str, str]] = {
 }
 
 
-def read_figures(kind: EngineKind, exposition: str) -> Figures:
-    """Read Prometheus text; samples of one name are added, of ratios the largest counts."""
-    names = NAMES[kind]
+ANY: Mapping[str, str] = {**VLLM, **LLAMA_SERVER, **OURS}
+
+
+def read_figures(kind: EngineKind | None, exposition: str) -> Figures:
+    """Read Prometheus text; samples of one name are added, of ratios the largest counts. Kind None: any of them."""
+    names = ANY if kind is None else NAMES[kind]
     found: dict[str, float] = {}
     for line in exposition.splitlines():
         if not line or line[0] == "#":

@@ -5,7 +5,7 @@ does not answer in time, or talks too much, has no figures until it does.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -18,6 +18,12 @@ from core.clock import Clock
 LOOK_EVERY_S = 2.0
 TIMEOUT_S = 1.0
 MAX_BYTES = 4 << 20
+Told = Callable[[str, float, float], None]
+"""Takes an engine's name, how many requests are in its batch, and how many wait for it."""
+
+
+def tell_nobody(name: str, running: float, queued: float) -> None:
+    """Take an engine's load and do nothing with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +82,35 @@ class EngineWatch:
         supervisor = self.supervisors[name]
         return look if look is not None and look.generation == supervisor.generation and supervisor.base_url else None
 
-    async def run(self) -> None:
-        """Look for ever."""
+    async def run(self, told: Told = tell_nobody) -> None:
+        """Look for ever, and pass on what is told of the load."""
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
             while self.supervisors:
-                await asyncio.gather(*(self.look(client, name) for name in self.supervisors))
+                await asyncio.gather(*(self.look(client, name, told) for name in self.supervisors))
                 await asyncio.sleep(LOOK_EVERY_S)
 
-    async def look(self, client: httpx.AsyncClient, name: str) -> None:
+    async def look(self, client: httpx.AsyncClient, name: str, told: Told = tell_nobody) -> None:
         """Look at one engine; forget the last look when it does not answer as it should."""
         supervisor = self.supervisors[name]
         url, generation, before = supervisor.metrics_url, supervisor.generation, self.last(name)
-        text = None if url is None else await _fetched(client, url)
+        text = None if url is None else await fetched(client, url)
         if text is None:
             self._looks.pop(name, None)
             return
         now_s, figures = self.clock.monotonic_s(), read_figures(self.kinds[name], text)
         rates = Rates() if before is None else rates_between(before, now_s, figures)
         self._looks[name] = Look(now_s, generation, figures, rates)
+        tell(name, figures, told)
 
 
-async def _fetched(client: httpx.AsyncClient, url: str) -> str | None:
+def tell(name: str, figures: Figures, told: Told) -> None:
+    """Pass on an engine's load where it tells one."""
+    if figures.running is not None:
+        told(name, figures.running, figures.queued or 0.0)
+
+
+async def fetched(client: httpx.AsyncClient, url: str) -> str | None:
+    """Return what an engine shows of its metrics, None when it does not answer in time or says too much."""
     body = bytearray()
     try:
         async with asyncio.timeout(TIMEOUT_S), client.stream("GET", url) as response:

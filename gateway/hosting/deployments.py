@@ -10,7 +10,7 @@ from functools import partial
 from backends.deployment import Deployment
 from backends.engines.devices import CPU, device_bytes
 from backends.engines.engine_state import EngineState
-from backends.engines.engine_watch import EngineWatch
+from backends.engines.engine_watch import EngineWatch, Told, tell_nobody
 from backends.engines.gpu_use import GpuWatch
 from backends.engines.hosted_backend import HostedBackend
 from backends.engines.kinds import launcher_of
@@ -65,13 +65,16 @@ class Hosting:
     tiers: tuple[tuple[str, ...], ...]
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Start every engine, the cheapest tier first, and stop all of them on the way out."""
+    async def running(self, told: Told = tell_nobody) -> AsyncIterator[None]:
+        """Start every engine, the cheapest tier first, and stop all of them on the way out.
+
+        `told` gets what the engines say of their load.
+        """
         duties = (
             self._keep_prefixes_apart(),
             self.upkeep.run(),
             self.costs.run(),
-            self.watch.run(),
+            self.watch.run(told),
             self.gpus.run(),
             self.swapping.run(),
             self._start(),

@@ -60,6 +60,9 @@ class DeploymentEntry(Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, says("Remote: read on for so long when a client goes away, to learn what is billed; 0 cancels.")
     ] = 0
     max_concurrency: Annotated[Count | None, says("Requests at the same time; more wait in the queue.")] = None
+    metrics_url: Annotated[
+        str | None, says("Remote: where its engine shows its own metrics, so that forecasts know its queue.")
+    ] = None
     reload: Annotated[ReloadEntry | None, says("Recipe: when a new process replaces the engine's.")] = None
     swap_wait_s: Annotated[
         Wait | None, says("Recipe: it takes turns where memory does not hold all; others wait so long at most.")
@@ -101,6 +104,7 @@ class RemoteDeployment:
     probe: Probe = "models"
     drain_s: float = 0.0
     max_concurrency: int | None = None
+    metrics_url: str | None = None
     abilities: Abilities = TEXT_ALONE
 
 
@@ -221,8 +225,15 @@ def _remote(name: str, entry: DeploymentEntry, file: str, table: Mapping[str, Pr
         probe=entry.probe,
         drain_s=entry.drain_s,
         max_concurrency=entry.max_concurrency,
+        metrics_url=_metrics_url(entry, file, key),
         abilities=entry.abilities.over(TEXT_ALONE),
     )
+
+
+def _metrics_url(entry: DeploymentEntry, file: str, key: str) -> str | None:
+    """Return where a remote engine shows its metrics, None where nobody said so."""
+    example = "http://host:8000/metrics"
+    return None if entry.metrics_url is None else plain_url(entry.metrics_url, file, f"{key}.metrics_url", example)
 
 
 def _hosted_price(

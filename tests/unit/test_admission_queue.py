@@ -25,8 +25,13 @@ class Line:
         self.clock = ManualClock()
         self.gates = {name: Gate(limit) for name, limit in (slots or {"a": 1}).items()}
         self.sheds: list[str] = []
+        self.engine_waits_s: dict[str, float] = {}
         self.queue = AdmissionQueue(
-            self.gates.__getitem__, self.clock, max_waiting=max_waiting, on_shed=self.sheds.append
+            self.gates.__getitem__,
+            self.clock,
+            max_waiting=max_waiting,
+            on_shed=self.sheds.append,
+            engine_wait_s=lambda name, now_s: self.engine_waits_s.get(name, 0.0),
         )
         self.served: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -395,3 +400,16 @@ async def test_a_slot_handed_on_says_nothing_of_how_long_requests_take() -> None
         await asyncio.sleep(0)
     assert (line.gates["a"].taken, line.gates["a"].usual_hold_s) == (0, 1.0)
     await line.close()
+
+
+async def test_an_engine_whose_own_queue_is_too_long_is_not_free_for_who_must_be_in_time() -> None:
+    line = Line(a=9, b=9, big=9)
+    line.engine_waits_s = {"a": 3.0}
+    hurried = replace(NORMAL, start_by_s=2.0)
+    assert await line.queue.enter(hurried, ("a", "b")) == "b"
+    assert await line.queue.enter(hurried, ("a",), ("big",)) == "big"
+    with pytest.raises(Unavailable) as refused:
+        await line.queue.enter(replace(hurried, when_late="queue"), ("a",), ("big",))
+    assert refused.value.retry_after_s == 3.0
+    for patient in (NORMAL, BATCH, replace(NORMAL, start_by_s=4.0)):
+        assert await line.queue.enter(patient, ("a",)) == "a"

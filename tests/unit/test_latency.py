@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.latency import HALF_LIFE_S, PEAK_S, Flight, LatencyTracker
+from backends.latency import HALF_LIFE_S, PEAK_S, TOLD_S, Flight, LatencyTracker
 from core.plan import LatencyForecast
 
 
@@ -197,3 +197,41 @@ def test_an_attempt_that_was_outrun_counts_as_several_times_as_late(life: Life) 
     life.now_s += 0.5
     life.tracker.outrun(slow, life.now_s)
     assert life.tracker.wait_ms(life.now_s) == pytest.approx(1_950.0, rel=0.05)
+
+
+def test_an_engines_own_queue_is_waited_for_as_long_as_its_batch_takes(life: Life) -> None:
+    for _ in range(20):
+        life.stream(50.0, output_tokens=11, pace_ms=5.0)
+    life.tracker.told(running=4, queued=40, now_s=life.now_s)
+    assert life.forecast.queue_ms == pytest.approx(40 / 4 * 100.0, rel=0.1)
+    slow_ms = life.tracker.slow_first_byte_ms(100, life.now_s)
+    assert slow_ms is not None
+    assert slow_ms > 1_000.0
+    life.now_s += TOLD_S + 0.1
+    assert life.forecast.queue_ms == 0.0
+
+
+def test_what_others_send_an_engine_is_under_way_there(life: Life) -> None:
+    mine = [life.begin() for _ in range(3)]
+    life.tracker.told(running=10, queued=0, now_s=life.now_s)
+    assert life.tracker.under_way(life.now_s) == 10
+    for flight in mine:
+        life.tracker.end(flight)
+    assert life.tracker.under_way(life.now_s) == 7
+    assert life.begin().others == 7
+    life.now_s += TOLD_S + 0.1
+    assert life.tracker.under_way(life.now_s) == 1
+
+
+def test_what_an_engine_counts_less_of_than_we_sent_takes_nothing_away(life: Life) -> None:
+    flights = [life.begin() for _ in range(3)]
+    life.tracker.told(running=1, queued=0, now_s=life.now_s)
+    assert life.tracker.under_way(life.now_s) == len(flights)
+
+
+def test_load_by_others_is_learned_as_ours_is(life: Life) -> None:
+    for others in (0, 4, 8) * 10:
+        life.tracker.told(running=others, queued=0, now_s=life.now_s)
+        life.stream(20.0 + 10.0 * others)
+    life.tracker.told(running=8, queued=0, now_s=life.now_s)
+    assert life.forecast.queue_ms == pytest.approx(80.0, rel=0.1)

@@ -135,3 +135,11 @@ def test_affinity_gives_way_when_its_engine_is_much_busier() -> None:
 def test_affinity_does_not_bind_remote_deployments() -> None:
     tier = Tier(deployment("a"), deployment("b"))
     assert len(tier.firsts(50, b"prefix")) == 2
+
+
+def test_who_is_loaded_by_others_is_passed_over() -> None:
+    tier = Tier(deployment("a"), deployment("b"))
+    for name in ("a", "b"):
+        tier.streams(name, 50.0)
+    tier.registry.told("a", running=20.0, queued=5.0)
+    assert tier.firsts(20) == {"b": 20}

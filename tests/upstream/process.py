@@ -51,6 +51,10 @@ class RunningUpstream:
         """Make every later request obey `script`, under whatever its model name or header says."""
         _call("POST", f"{self.url}/script", content=script)
 
+    def busy(self, running: int, waiting: int) -> None:
+        """Tell in `/metrics` of so many requests from others, in the batch and before it."""
+        _call("POST", f"{self.url}/load", content=f"{running} {waiting}")
+
 
 @contextmanager
 def run_upstream(script: str = "", port: int = 0) -> Iterator[RunningUpstream]:

@@ -21,7 +21,7 @@ from gateway.faults.upstream.script import Script, ScriptError, parse_script, sc
 from gateway.faults.upstream.seen import Record, Sighting
 from gateway.faults.upstream.steps import Step, StreamedAnswer, plain_steps
 
-CONTROL_PATHS = ("/seen", "/reset", "/script", "/healthz")
+CONTROL_PATHS = ("/seen", "/reset", "/script", "/load", "/metrics", "/healthz")
 SETTLE_LIMIT_S = 60.0
 TALLY_LIMIT = 10_000
 
@@ -42,6 +42,7 @@ class Upstream:
         parse_script(script)
         self.script = script
         self.record = Record()
+        self.load = (0, 0)
         self._tally: Counter[str] = Counter()
         self._requests = itertools.count(1)
         self._connections = itertools.count(1)
@@ -149,10 +150,14 @@ class Upstream:
             case "POST", "/reset":
                 self.record.clear()
                 self._tally.clear()
-                self.script = ""
+                self.script, self.load = "", (0, 0)
                 await _send_json(connection, 200, {"reset": True})
             case "POST", "/script":
                 await self._change_script(request.body.decode("utf-8", "replace").strip(), connection)
+            case "POST", "/load":
+                await self._change_load(request.body.decode("utf-8", "replace"), connection)
+            case "GET", "/metrics":
+                await _send(connection, 200, "text/plain", self._metrics().encode())
             case "GET", "/healthz":
                 await _send_json(connection, 200, {"status": "ok"})
             case _:
@@ -165,6 +170,22 @@ class Upstream:
             await _send_json(connection, 400, error_body(400, str(problem), "bad_script"))
             return
         await _send_json(connection, 200, {"script": text})
+
+    async def _change_load(self, text: str, connection: Connection) -> None:
+        counts = text.split()
+        if len(counts) != 2 or not all(count.isdecimal() for count in counts):
+            await _send_json(connection, 400, error_body(400, "write two counts: RUNNING WAITING"))
+            return
+        self.load = (int(counts[0]), int(counts[1]))
+        await _send_json(connection, 200, {"load": self.load})
+
+    def _metrics(self) -> str:
+        """Return the load in vLLM's words: what is open here, and what others are said to have sent."""
+        running, waiting = self.load
+        return (
+            f'vllm:num_requests_running{{model_name="scripted"}} {running + self.record.open}\n'
+            f'vllm:num_requests_waiting{{model_name="scripted"}} {waiting}\n'
+        )
 
 
 async def start_upstream(host: str = "127.0.0.1", port: int = 0, script: str = "") -> asyncio.Server:
@@ -217,6 +238,9 @@ def _settle_s(request: Request) -> float:
 
 
 async def _send_json(connection: Connection, status: int, content: Any) -> None:
-    payload = json.dumps(content).encode()
-    head = f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
+    await _send(connection, status, "application/json", json.dumps(content).encode())
+
+
+async def _send(connection: Connection, status: int, content_type: str, payload: bytes) -> None:
+    head = f"HTTP/1.1 {status} -\r\ncontent-type: {content_type}\r\ncontent-length: {len(payload)}\r\n\r\n"
     await connection.send(head.encode() + payload)

@@ -83,6 +83,11 @@ class Record:
         self._open.add(sighting.number)
         self._idle.clear()
 
+    @property
+    def open(self) -> int:
+        """Return how many requests are under way."""
+        return len(self._open)
+
     def clear(self) -> None:
         """Forget everything seen so far."""
         self._sightings.clear()
