@@ -210,7 +210,7 @@ class _Race:
         """Start a hedge when its budgets, and the tenant's, have room for it."""
         errand, dispatcher = self._errand, self._dispatcher
         if (
-            dispatcher.hedging.may_start(hedge, dispatcher.clock.monotonic_s(), errand.deadline.end_at_s)
+            dispatcher.hedging.may_start(errand, hedge, dispatcher.clock.monotonic_s())
             and (await errand.afford(hedge.step))
             and dispatcher.queue.take(hedge.step.deployment)
         ):

@@ -1,8 +1,10 @@
 """When a second attempt is started beside one that has not answered yet, and where it goes.
 
 A hedge starts at the last moment at which the other deployment, as slow as 19 of 20 of its recent attempts at most,
-would still keep the deadline; not earlier, since it costs. Streams are hedged for their first token, plain answers for
-their end. Without a limit there is nothing to keep, and no hedge.
+would still keep the deadline; not earlier, since it costs, and never in the first half of the time, since most attempts
+answer by themselves. Where that other one is not expected to be in time any more, no hedge is started: it would cost
+and not help. Streams are hedged for their first token, plain answers for their end. Without a limit there is nothing
+to keep, and no hedge.
 """
 
 from collections.abc import Iterable
@@ -17,15 +19,16 @@ from core.plan import PlannedStep, Readiness
 
 MARGIN = 1.5
 MARGIN_S = 0.02
-UNKNOWN_SHARE = 0.5
+LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedHedge:
-    """A step to start at a monotonic moment, and about what it would cost."""
+    """A step to start at a monotonic moment, by when it should answer, and about what it would cost."""
 
     step: PlannedStep
     at_s: float
+    limit_s: float
     nano_usd: int
 
 
@@ -47,15 +50,18 @@ class Hedging:
         step = self._step(errand, frozenset(used))
         if limit_s is None or step is None:
             return None
-        needed_s = self._needed_s(errand, step, now_s)
         begun_s = errand.received_s
-        at_s = limit_s - needed_s if needed_s is not None else begun_s + UNKNOWN_SHARE * (limit_s - begun_s)
-        return PlannedHedge(step, at_s, self._cost(errand, step))
+        at_s = begun_s + LEAST_SHARE * (limit_s - begun_s)
+        needed_s = self._needed_s(errand, step, now_s)
+        if needed_s is not None:
+            at_s = max(at_s, limit_s - needed_s)
+        return PlannedHedge(step, at_s, limit_s, self._cost(errand, step))
 
-    def may_start(self, hedge: PlannedHedge, now_s: float, deadline_s: float | None) -> bool:
+    def may_start(self, errand: Errand, hedge: PlannedHedge, now_s: float) -> bool:
         """Tell whether a hedge that is due still makes sense and fits both budgets, of which it takes its part."""
-        is_over = deadline_s is not None and now_s >= deadline_s
-        if is_over or self._registry.readiness_of(hedge.step.deployment) is not Readiness.READY:
+        if now_s + self._usual_s(errand, hedge.step, now_s) >= hedge.limit_s:
+            return False
+        if self._registry.readiness_of(hedge.step.deployment) is not Readiness.READY:
             return False
         return self.money.allows(hedge.nano_usd) and self.share.use()
 
@@ -79,6 +85,17 @@ class Hedging:
         if not errand.request.stream:
             slow_ms = deployment.latency.slow_total_ms(tokens, _output_tokens(errand, step, deployment), now_s)
         return None if slow_ms is None else MARGIN * slow_ms / 1000 + MARGIN_S
+
+    def _usual_s(self, errand: Errand, step: PlannedStep, now_s: float) -> float:
+        """Return how long the other deployment is expected to need, 0 while that is unknown."""
+        latency, tokens = self._registry[step.deployment].latency, errand.request.estimated_input_tokens()
+        forecast = latency.forecast(now_s)
+        if forecast is None:
+            return 0.0
+        if errand.request.stream:
+            return forecast.ttft_ms(tokens) / 1000
+        output_tokens = min(step.max_tokens, latency.usual_output_tokens(now_s) * errand.request.n)
+        return forecast.total_ms(tokens, output_tokens) / 1000
 
     def _cost(self, errand: Errand, step: PlannedStep) -> int:
         deployment = self._registry[step.deployment]

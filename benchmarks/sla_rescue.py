@@ -68,7 +68,7 @@ async def turn_slow(arms: list[Arm], seconds: float) -> None:
         await asyncio.gather(*(asyncio.to_thread(arm.upstreams[1].obey, script) for arm in arms))
 
 
-def row_of(arm: Arm, results: list[Result]) -> Row:
+def row_of(arm: Arm, seed: int, results: list[Result]) -> Row:
     """Return an arm's figures; what did not answer is outside of the SLA."""
     times = [one.ttft_ms for one in results if one.status == 200 and one.ttft_ms is not None]
     attempts = [
@@ -78,6 +78,7 @@ def row_of(arm: Arm, results: list[Result]) -> Row:
     total = sum(one.cost_nano_usd for one in attempts)
     return {
         "arm": arm.name,
+        "seed": seed,
         "requests": len(results),
         "within_ttft_sla_ratio": round(sum(value <= TTFT_MS for value in times) / len(results), 4),
         "statuses": {
@@ -106,7 +107,7 @@ async def run(seconds: float, per_s: float, seed: int) -> list[Row]:
         driving = asyncio.gather(*(drive(arm, arrivals_s, "hello there") for arm in arms))
         await turn_slow(arms, seconds)
         results = await driving
-        return [row_of(arm, seen) for arm, seen in zip(arms, results, strict=True)]
+        return [row_of(arm, seed, seen) for arm, seen in zip(arms, results, strict=True)]
 
 
 def main() -> None:
@@ -114,10 +115,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="sla_rescue", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=100.0)
     parser.add_argument("--per-s", type=float, default=6.0, help="arrivals per second at each gateway")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="one run each, of --seconds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = asyncio.run(run(options.seconds, options.per_s, options.seed))
+    rows = [row for seed in options.seeds for row in asyncio.run(run(options.seconds, options.per_s, seed))]
     show("Share within the TTFT SLA", rows)
     facts: Row = {
         "ttft_sla_ms": TTFT_MS,
@@ -125,7 +126,7 @@ def main() -> None:
         "slow": SLOW,
         "slow_share_of_time": round(SLOW_UNTIL - SLOW_FROM, 2),
     }
-    arguments = f"--seconds {options.seconds:g} --per-s {options.per_s:g} --seed {options.seed}"
+    arguments = f"--seconds {options.seconds:g} --per-s {options.per_s:g} --seeds {' '.join(map(str, options.seeds))}"
     keep(options.json, "sla_rescue", arguments, facts, rows)
 
 

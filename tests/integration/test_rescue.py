@@ -275,7 +275,7 @@ async def test_a_hedge_needs_money(upstream: RunningUpstream) -> None:
             return False
 
         caller.errand_fields["afford"] = too_dear
-        await caller.refused(within(ttft_ms=200), stream=True)
+        await caller.refused(within(ttft_ms=800), stream=True)
         assert (asked, len(caller.story)) == (["d1"], 1)
 
 
