@@ -41,7 +41,8 @@ async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int, idle_s: 
             raise BodyTooLarge(f"The request body is larger than {max_bytes} bytes.")
         if name == b"content-encoding" and value != b"identity":
             raise InvalidRequest("Compressed request bodies are not accepted; send the JSON as it is.")
-    body = b""
+    pieces: list[bytes] = []
+    size_bytes = 0
     while True:
         try:
             async with asyncio.timeout(idle_s):
@@ -50,11 +51,12 @@ async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int, idle_s: 
             raise RequestTimeout(f"The rest of the request body did not arrive within {idle_s:g} s.") from timeout
         if message["type"] != "http.request":
             raise ClientGone("The client closed the connection.")
-        body += message["body"]
-        if len(body) > max_bytes:
+        pieces.append(message["body"])
+        size_bytes += len(message["body"])
+        if size_bytes > max_bytes:
             raise BodyTooLarge(f"The request body is larger than {max_bytes} bytes.")
         if not message["more_body"]:
-            return body
+            return b"".join(pieces)
 
 
 class WriteWatch:

@@ -170,3 +170,10 @@ def test_an_abnormal_end_is_a_failed_response_and_an_error() -> None:
     assert [fields["type"] for fields in told] == ["response.failed", "error"]
     assert told[0]["response"]["status"] == "failed"
     assert told[1]["error"]["code"] == "upstream_error"
+
+
+def test_a_response_repeats_what_its_request_set_to_zero_or_false() -> None:
+    translator = spoken(temperature=0, top_p=0.0, parallel_tool_calls=False).translator
+    assert translator is not None
+    response = json.loads(translator.whole(b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}'))
+    assert (response["temperature"], response["top_p"], response["parallel_tool_calls"]) == (0, 0.0, False)

@@ -22,8 +22,8 @@ def shaped(body: Json, shape: type[Shape]) -> Shape:
         raise InvalidRequest(f"The request body cannot be used: {problem}") from problem
 
 
-def read_body(body: bytes) -> Json:
-    """Decode a body to a JSON object with a model.
+def json_object(body: bytes) -> Json:
+    """Decode a body that is a JSON object.
 
     Raises:
         InvalidRequest: it is none.

@@ -13,7 +13,7 @@ from core.chat import Demands, parse_chat_request
 from core.errors import HeadgateError, UpstreamFailed
 from gateway.wire.dialects.chat_answer import ChatAnswer, Choice, ToolCall, Usage, event, read_answer, read_frame
 from gateway.wire.dialects.dialect import Dialect, Spoken
-from gateway.wire.dialects.json_body import Json, read_body
+from gateway.wire.dialects.json_body import Json, json_object
 from gateway.wire.dialects.messages_request import chat_fields
 
 STOP_REASONS = {
@@ -58,7 +58,7 @@ def _said_of(error: HeadgateError) -> Json:
 
 
 def _read(body: bytes, request_id: str, demands: Demands) -> Spoken:
-    given = read_body(body)
+    given = json_object(body)
     request = parse_chat_request(msgspec.json.encode(chat_fields(given)), request_id, demands)
     return Spoken(request, MessagesTranslator(given, request_id), VOICE)
 

@@ -13,7 +13,7 @@ from core.chat import Demands, parse_chat_request
 from core.errors import HeadgateError
 from gateway.wire.dialects.chat_answer import ChatAnswer, Choice, ToolCall, Usage, event, read_answer, read_frame
 from gateway.wire.dialects.dialect import Dialect, OpenAiVoice, Spoken
-from gateway.wire.dialects.json_body import Json, read_body
+from gateway.wire.dialects.json_body import Json, json_object
 from gateway.wire.dialects.responses_request import chat_fields
 
 ECHOED: Json = {
@@ -34,7 +34,7 @@ INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 def _read(body: bytes, request_id: str, demands: Demands) -> Spoken:
-    given = read_body(body)
+    given = json_object(body)
     request = parse_chat_request(msgspec.json.encode(chat_fields(given)), request_id, demands)
     translator = ResponsesTranslator(given, request_id)
     return Spoken(request, translator, translator)
@@ -48,8 +48,7 @@ class ResponsesTranslator(OpenAiVoice):
 
     def __init__(self, given: Json, request_id: str) -> None:
         self._suffix = request_id.removeprefix("req_")
-        self._echo = {name: given.get(name) or usual for name, usual in ECHOED.items()}
-        self._echo["parallel_tool_calls"] = given.get("parallel_tool_calls") is not False
+        self._echo = {name: usual if given.get(name) is None else given[name] for name, usual in ECHOED.items()}
         self._number = -1
         self._head = ChatAnswer()
         self._text: _Text | None = None
