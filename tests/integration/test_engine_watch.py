@@ -21,7 +21,9 @@ async def test_a_worker_tells_its_work_in_our_words(tmp_path: Path) -> None:
         await watch.look(client, "engine")
         body = {"model": engine.model, "messages": [{"role": "user", "content": "Sort these numbers: 7 3 9"}]}
         answer = await client.post(f"{engine.base_url}/chat/completions", json=body)
-        await watch.look(client, "engine")
+        told: list[tuple[str, float, float]] = []
+        await watch.look(client, "engine", lambda *load: told.append(load))
+        assert told == [("engine", 0.0, 0.0)]
         look = watch.last("engine")
         assert look is not None
         assert look.figures.output_tokens is not None
