@@ -23,7 +23,7 @@ unit: $(INSTALLED)  ## run the unit tests alone (seconds)
 	$(BIN)/pytest -q tests/unit
 
 clients: $(INSTALLED) $(CLIENTS)  ## install clients as published (Node, LangChain, LlamaIndex) into build/clients and try them
-	HEADGATE_KEEP_REPORT=benchmarks/results/compatcanary.json $(BIN)/pytest -q tests/clients $(PYTEST)
+	HEADGATE_KEEP_REPORTS=benchmarks/results $(BIN)/pytest -q tests/clients $(PYTEST)
 
 check: $(INSTALLED)  ## lint, format, types and import contracts, as CI runs them
 	$(BIN)/ruff check .

@@ -1,22 +1,19 @@
-"""LangChain and LlamaIndex against a running gateway; prints one JSON object: check -> "ok" or what went wrong.
+"""LangChain and LlamaIndex against a running gateway; prints what `checking.run` prints.
 
 Runs in an environment of its own, since these pin another major version of the OpenAI SDK.
 """
 
-import json
-import os
-import traceback
-import urllib.request
-from collections.abc import Callable
+import asyncio
+from typing import Any
 
 from langchain_anthropic import ChatAnthropic
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
 
-GATEWAY, UPSTREAM, KEY = (os.environ[name] for name in ("GATEWAY", "UPSTREAM", "KEY"))
-BASE = f"{GATEWAY}/v1"
+from tests.clients.checking import BASE, GATEWAY, KEY, Client, run
 
 
 @tool  # type: ignore[untyped-decorator]  # the framework is not installed where types are checked
@@ -25,115 +22,84 @@ def look_up(q: str) -> str:
     return q
 
 
-def obey(script: str) -> None:
-    request = urllib.request.Request(f"{UPSTREAM}/script", data=script.encode(), method="POST")
-    urllib.request.urlopen(request).read()
+class LangChain:
+    """One chat model of LangChain."""
 
+    def __init__(self, chat: Any) -> None:
+        self._chat = chat
 
-def released() -> str:
-    with urllib.request.urlopen(f"{UPSTREAM}/seen?settle_s=5") as answer:
-        state: str = json.load(answer)[-1]["state"]
-    return state
+    def text(self, prompt: str, model: str = "large") -> str:
+        return str(self._chat.model_copy(update={"model_name": model, "model": model}).invoke(prompt).text)
 
-
-def failure_of(work: Callable[[], object]) -> Exception:
-    try:
-        work()
-    except Exception as problem:
-        return problem
-    raise AssertionError("no error")
-
-
-CHATS = {
-    "langchain chat": ChatOpenAI(model="large", base_url=BASE, api_key=KEY, max_retries=0, stream_usage=True),
-    "langchain responses": ChatOpenAI(model="large", base_url=BASE, api_key=KEY, max_retries=0, use_responses_api=True),
-    "langchain anthropic": ChatAnthropic(model="large", base_url=GATEWAY, api_key=KEY, max_retries=0),
-}
-LLAMA = OpenAILike(
-    model="large", api_base=BASE, api_key=KEY, is_chat_model=True, is_function_calling_model=True, max_retries=0
-)
-
-
-def langchain_checks(name: str) -> dict[str, Callable[[], None]]:
-    chat = CHATS[name]
-
-    def text() -> None:
-        assert chat.invoke(f"{name} text").text == f"answer to: {name} text"
-
-    def stream() -> None:
-        chunks = list(chat.stream(f"{name} stream"))
-        assert "".join(chunk.text for chunk in chunks) == f"answer to: {name} stream"
+    def stream(self, prompt: str) -> str:
+        chunks = list(self._chat.stream(prompt))
         assert any(chunk.usage_metadata for chunk in chunks)
+        return "".join(chunk.text for chunk in chunks)
 
-    def tools() -> None:
-        bound = chat.bind_tools([look_up], tool_choice="look_up")
-        assert bound.invoke("go").tool_calls[0]["name"] == "look_up"
+    def tool(self, prompt: str) -> str:
+        return str(self._chat.bind_tools([look_up], tool_choice="look_up").invoke(prompt).tool_calls[0]["name"])
 
-    def error() -> None:
-        problem = failure_of(lambda: chat.model_copy(update={"model_name": "nope", "model": "nope"}).invoke("x"))
-        assert getattr(problem, "status_code", None) == 404, problem
-
-    def broken_stream() -> None:
-        obey("n=8;cut=3")
-        problem = failure_of(lambda: list(chat.stream(f"cut {name}")))
-        assert "cut" in str(problem), problem
-
-    def cancel() -> None:
-        obey("n=200;gap=50")
-        stream = chat.stream(f"leave {name}")
+    def leave(self, prompt: str) -> None:
+        stream = self._chat.stream(prompt)
         next(stream)
         stream.close()
-        assert released() == "disconnected", released()
-
-    checks = (text, stream, tools, error, broken_stream, cancel)
-    return {f"{name} {check.__name__.replace('_', ' ')}": check for check in checks}
 
 
-def llama_text() -> None:
-    assert LLAMA.chat([ChatMessage(content="llama text")]).message.content == "answer to: llama text"
+def llama(model: str = "large", *, is_chat_model: bool = True) -> Any:
+    """Return a model of LlamaIndex."""
+    return OpenAILike(
+        model=model,
+        api_base=BASE,
+        api_key=KEY,
+        is_chat_model=is_chat_model,
+        is_function_calling_model=is_chat_model,
+        max_retries=0,
+    )
 
 
-def llama_stream() -> None:
-    parts = [part.delta or "" for part in LLAMA.stream_chat([ChatMessage(content="llama stream")])]
-    assert "".join(parts) == "answer to: llama stream"
+class LlamaIndex:
+    """Chat by LlamaIndex."""
+
+    def text(self, prompt: str, model: str = "large") -> str:
+        return str(llama(model).chat([ChatMessage(content=prompt)]).message.content)
+
+    def stream(self, prompt: str) -> str:
+        return "".join(part.delta or "" for part in llama().stream_chat([ChatMessage(content=prompt)]))
+
+    def tool(self, prompt: str) -> str:
+        tools = [FunctionTool.from_defaults(fn=lambda q: q, name="look_up", description="d")]
+        answer = llama().chat_with_tools(tools, user_msg=prompt, tool_required=True)
+        return str(llama().get_tool_calls_from_response(answer)[0].tool_name)
+
+    def leave(self, prompt: str) -> None:
+        """Cancel the task that reads: closing its generator leaves the request open until it is collected."""
+        asyncio.run(self._leave(prompt))
+
+    async def _leave(self, prompt: str) -> None:
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in await llama().astream_chat([ChatMessage(content=prompt)]):
+                begun.set()
+
+        reading = asyncio.create_task(read())
+        await begun.wait()
+        reading.cancel()
+        await asyncio.wait({reading})
 
 
-def llama_tools() -> None:
-    from llama_index.core.tools import FunctionTool
-
-    tools = [FunctionTool.from_defaults(fn=lambda q: q, name="look_up", description="d")]
-    answer = LLAMA.chat_with_tools(tools, user_msg="go", tool_required=True)
-    assert LLAMA.get_tool_calls_from_response(answer)[0].tool_name == "look_up"
-
-
-def llama_broken_stream() -> None:
-    obey("n=8;cut=3")
-    problem = failure_of(lambda: list(LLAMA.stream_chat([ChatMessage(content="cut llama")])))
-    assert "cut" in str(problem), problem
-
-
-def llama_completion() -> None:
-    completing = OpenAILike(model="large", api_base=BASE, api_key=KEY, is_chat_model=False, max_retries=0)
-    assert completing.complete("llama completion").text == "answer to: llama completion"
-
-
-def main() -> None:
-    checks: dict[str, Callable[[], None]] = {}
-    for name in CHATS:
-        checks |= langchain_checks(name)
-    for check in (llama_text, llama_stream, llama_tools, llama_broken_stream, llama_completion):
-        checks[f"llamaindex {check.__name__.removeprefix('llama_').replace('_', ' ')}"] = check
-    results = {}
-    for name, check in checks.items():
-        obey("")
-        try:
-            check()
-        except Exception:
-            results[name] = traceback.format_exc()[-400:]
-        else:
-            results[name] = "ok"
-    print(json.dumps(results))
+def completion() -> None:
+    """Ask by the legacy wire."""
+    assert llama(is_chat_model=False).complete("a completion").text == "answer to: a completion"
 
 
 if __name__ == "__main__":
-    main()
+    common: Any = {"model": "large", "api_key": KEY, "max_retries": 0}
+    chats = {
+        "chat": ChatOpenAI(base_url=BASE, stream_usage=True, **common),
+        "responses": ChatOpenAI(base_url=BASE, use_responses_api=True, **common),
+        "messages": ChatAnthropic(base_url=GATEWAY, **common),
+    }
+    clients: dict[str, Client] = {f"LangChain, {name}": LangChain(chat) for name, chat in chats.items()}
+    clients["LlamaIndex"] = LlamaIndex()
+    run(clients, {"LlamaIndex, completion": completion})

@@ -25,105 +25,100 @@ const joined = async (parts, text = (part) => part) => {
   for await (const part of parts) all += text(part) ?? "";
   return all;
 };
-
-const checks = {
-  "openai chat": async () => {
-    const answer = await openai.chat.completions.create({ model, messages: messages("node chat") });
-    assert.equal(answer.choices[0].message.content, "answer to: node chat");
-  },
-  "openai stream": async () => {
-    const stream = await openai.chat.completions.create({ model, messages: messages("node stream"), stream: true });
-    assert.equal(await joined(stream, (chunk) => chunk.choices[0]?.delta.content), "answer to: node stream");
-  },
-  "openai tools": async () => {
-    const tools = [{ type: "function", function: { name: "look_up", parameters } }];
-    const answer = await openai.chat.completions.create({ model, messages: messages("go"), tools, tool_choice: "required" });
-    assert.equal(answer.choices[0].message.tool_calls[0].function.name, "look_up");
-  },
-  "openai responses stream": async () => {
-    const stream = openai.responses.stream({ model, input: "node responses" });
-    assert.equal((await stream.finalResponse()).output_text, "answer to: node responses");
-  },
-  "openai embeddings": async () => {
-    const refused = openai.embeddings.create({ model, input: "x" });
-    await assert.rejects(refused, (error) => error.status === 400 && error.param === "model");
-  },
-  "openai error": async () => {
-    const refused = openai.chat.completions.create({ model: "nope", messages: messages("x") });
-    await assert.rejects(refused, (error) => error.status === 404 && error.code === "model_not_found");
-  },
-  "openai broken stream": async () => {
-    await obey("n=8;cut=3");
-    const stream = await openai.chat.completions.create({ model, messages: messages("cut"), stream: true });
-    await assert.rejects(joined(stream), (error) => error.code === "upstream_error");
-  },
-  "openai cancel": async () => {
-    await obey("n=200;gap=50");
-    const stream = await openai.chat.completions.create({ model, messages: messages("leave"), stream: true });
-    for await (const _ of stream) break;
-    assert.equal(await released(), "disconnected");
-  },
-  "anthropic message": async () => {
-    const answer = await claude.messages.create({ model, max_tokens: 50, messages: messages("node claude") });
-    assert.equal(answer.content[0].text, "answer to: node claude");
-  },
-  "anthropic stream": async () => {
-    const stream = claude.messages.stream({ model, max_tokens: 50, messages: messages("node claude stream") });
-    assert.equal(await stream.finalText(), "answer to: node claude stream");
-  },
-  "anthropic tools": async () => {
-    const tools = [{ name: "look_up", input_schema: parameters }];
-    const stream = claude.messages.stream({ model, max_tokens: 50, messages: messages("go"), tools, tool_choice: { type: "any" } });
-    const use = (await stream.finalMessage()).content[0];
-    assert.deepEqual([use.type, use.name, use.input], ["tool_use", "look_up", { q: "sample" }]);
-  },
-  "anthropic error": async () => {
-    const refused = claude.messages.create({ model: "nope", max_tokens: 5, messages: messages("x") });
-    await assert.rejects(refused, (error) => error.status === 404 && error.error.error.type === "not_found_error");
-  },
-  "anthropic broken stream": async () => {
-    await obey("n=8;cut=3");
-    const stream = claude.messages.stream({ model, max_tokens: 50, messages: messages("cut claude") });
-    await assert.rejects(stream.finalText(), /cut/);
-  },
+const begun = async (parts) => {
+  for await (const _ of parts) break;
 };
-for (const [name, provider] of [["ai-sdk chat", compatible(model)], ["ai-sdk responses", responses(model)]]) {
-  checks[`${name} text`] = async () => {
-    const answer = await generateText({ model: provider, prompt: `${name} text`, maxRetries: 0 });
-    assert.equal(answer.text, `answer to: ${name} text`);
+
+// Each client says how it gets a text, a stream's text, a tool's name, and how it leaves a stream.
+const chat = {
+  asked: (prompt, more = {}) => openai.chat.completions.create({ model, messages: messages(prompt), ...more }),
+  text: async (prompt, name = model) => (await chat.asked(prompt, { model: name })).choices[0].message.content,
+  stream: async (prompt) => joined(await chat.asked(prompt, { stream: true }), (chunk) => chunk.choices[0]?.delta.content),
+  tool: async (prompt) => {
+    const tools = [{ type: "function", function: { name: "look_up", parameters } }];
+    return (await chat.asked(prompt, { tools, tool_choice: "required" })).choices[0].message.tool_calls[0].function.name;
+  },
+  leave: async (prompt) => begun(await chat.asked(prompt, { stream: true })),
+};
+const response = {
+  text: async (input, name = model) => (await openai.responses.create({ model: name, input })).output_text,
+  stream: async (input) => (await openai.responses.stream({ model, input }).finalResponse()).output_text,
+  tool: async (input) => {
+    const tools = [{ type: "function", name: "look_up", parameters, strict: false }];
+    return (await openai.responses.create({ model, input, tools, tool_choice: "required" })).output[0].name;
+  },
+  leave: async (input) => begun(await openai.responses.create({ model, input, stream: true })),
+};
+const message = {
+  asked: (prompt, more = {}) => ({ model, max_tokens: 500, messages: messages(prompt), ...more }),
+  text: async (prompt, name = model) => (await claude.messages.create(message.asked(prompt, { model: name }))).content[0].text,
+  stream: async (prompt) => claude.messages.stream(message.asked(prompt)).finalText(),
+  tool: async (prompt) => {
+    const tools = [{ name: "look_up", input_schema: parameters }];
+    const use = (await claude.messages.stream(message.asked(prompt, { tools, tool_choice: { type: "any" } })).finalMessage()).content[0];
+    assert.deepEqual([use.type, use.input], ["tool_use", { q: "sample" }]);
+    return use.name;
+  },
+  leave: async (prompt) => begun(claude.messages.stream(message.asked(prompt))),
+};
+const vercel = (provider) => ({
+  text: async (prompt, name = model) => {
+    const answer = await generateText({ model: provider(name), prompt, maxRetries: 0 });
     assert.ok(answer.usage.outputTokens > 0);
-  };
-  checks[`${name} stream`] = async () => {
-    const answer = streamText({ model: provider, prompt: `${name} stream`, maxRetries: 0 });
-    assert.equal(await joined(answer.textStream), `answer to: ${name} stream`);
+    return answer.text;
+  },
+  stream: async (prompt) => {
+    let failure;
+    const answer = streamText({ model: provider(model), prompt, maxRetries: 0, onError: ({ error }) => (failure = error) });
+    const text = await joined(answer.textStream);
+    if (failure) throw failure;
     assert.ok((await answer.usage).outputTokens > 0);
-  };
-  checks[`${name} tools`] = async () => {
-    const asked = { model: provider, prompt: "go", tools: { look_up }, toolChoice: "required", maxRetries: 0 };
-    assert.equal((await generateText(asked)).toolCalls[0].toolName, "look_up");
-    assert.equal((await streamText(asked).toolCalls)[0].toolName, "look_up");
-  };
-  checks[`${name} object`] = async () => {
-    const schema = z.object({ city: z.string(), people: z.number() });
-    const answer = await generateObject({ model: provider, prompt: "a city", schema, maxRetries: 0 });
-    assert.equal(answer.object.city, "sample");
-  };
-  checks[`${name} broken stream`] = async () => {
-    await obey("n=8;cut=3");
-    let seen;
-    const answer = streamText({ model: provider, prompt: `cut ${name}`, maxRetries: 0, onError: ({ error }) => (seen = error) });
-    await joined(answer.textStream).catch((error) => (seen = error));
-    assert.ok(seen, "nothing told of the cut");
-  };
-  checks[`${name} cancel`] = async () => {
-    await obey("n=200;gap=50");
+    return text;
+  },
+  tool: async (prompt) => {
+    const asked = { model: provider(model), prompt, tools: { look_up }, toolChoice: "required", maxRetries: 0 };
+    const streamed = (await streamText(asked).toolCalls)[0].toolName;
+    assert.equal((await generateText(asked)).toolCalls[0].toolName, streamed);
+    return streamed;
+  },
+  leave: async (prompt) => {
     const leaving = new AbortController();
-    const answer = streamText({ model: provider, prompt: `leave ${name}`, abortSignal: leaving.signal, maxRetries: 0, onError: () => {} });
-    for await (const _ of answer.textStream) {
-      leaving.abort();
-      break;
-    }
+    const answer = streamText({ model: provider(model), prompt, abortSignal: leaving.signal, maxRetries: 0, onError: () => {} });
+    await begun(answer.textStream);
+    leaving.abort();
+  },
+});
+const clients = {
+  "openai (Node), chat": chat,
+  "openai (Node), responses": response,
+  "anthropic (Node)": message,
+  "Vercel AI SDK, chat": vercel(compatible),
+  "Vercel AI SDK, responses": vercel(responses),
+};
+
+const checks = {};
+for (const [name, client] of Object.entries(clients)) {
+  checks[`${name}: text`] = async () => assert.equal(await client.text(`${name} text`), `answer to: ${name} text`);
+  checks[`${name}: stream`] = async () => assert.equal(await client.stream(`${name} stream`), `answer to: ${name} stream`);
+  checks[`${name}: tools`] = async () => assert.equal(await client.tool("go"), "look_up");
+  checks[`${name}: errors`] = () => assert.rejects(client.text("x", "nope"), (error) => (error.status ?? error.statusCode) === 404);
+  checks[`${name}: broken stream`] = async () => {
+    await obey("n=8;cut=3");
+    await assert.rejects(client.stream(`${name} broken`), (error) => JSON.stringify([error, error?.message]).includes("cut"));
+  };
+  checks[`${name}: cancel`] = async () => {
+    await obey("n=200;gap=50");
+    await client.leave(`${name} leaves`);
     assert.equal(await released(), "disconnected");
+  };
+}
+checks["openai (Node), embeddings of a chat model"] = () =>
+  assert.rejects(openai.embeddings.create({ model, input: "x" }), (error) => error.status === 400 && error.param === "model");
+for (const [name, provider] of [["chat", compatible], ["responses", responses]]) {
+  checks[`Vercel AI SDK, ${name}, object`] = async () => {
+    const schema = z.object({ city: z.string(), people: z.number() });
+    const answer = await generateObject({ model: provider(model), prompt: "a city", schema, maxRetries: 0 });
+    assert.equal(answer.object.city, "sample");
   };
 }
 

@@ -12,12 +12,11 @@ from jsonschema.exceptions import ValidationError
 
 from tests.e2e.conftest import ACME
 from tests.e2e.gateway_process import REMOTE, RunningGateway, run_gateway, write_configuration
+from tests.openai_tolerances import NULLS
 from tests.upstream.process import RunningUpstream
 
 SCHEMAS = Path(__file__).parents[3] / "shared" / "data" / "openai-spec" / "schemas.json"
 pytestmark = pytest.mark.skipif(not SCHEMAS.is_file(), reason="OpenAI's schemas are not at hand")
-NULLS = frozenset({"finish_reason", "logprobs", "usage", "user", "system_fingerprint", "refusal", "service_tier"})
-"""Fields that the real service also sends as null although its schema does not say so."""
 FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {"q": {"type": "string"}}}}
 FORCED = {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"}
 ITEMS = {"input": "go", "tools": [{"type": "function", "strict": True, **FUNCTION}], "tool_choice": "required"}
