@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import openai
@@ -53,9 +54,9 @@ async def test_clients_that_do_not_read_hold_little_and_slow_nobody(
     async with openai.AsyncOpenAI(base_url=gateway.base_url, api_key=key, max_retries=0) as client:
 
         async def read(text: str) -> int:
-            messages = [{"role": "user", "content": text}]
-            stream = await client.chat.completions.create(model="large", messages=messages, stream=True)  # type: ignore[call-overload]
-            return sum([1 async for chunk in stream if chunk.choices])
+            messages: Any = [{"role": "user", "content": text}]
+            stream = await client.chat.completions.create(model="large", messages=messages, stream=True)
+            return len([chunk async for chunk in stream if chunk.choices])
 
         upstream.obey("n=30;gap=5")
         alone = await read("alone")
