@@ -23,8 +23,7 @@ Afford = Callable[[PlannedStep], Awaitable[bool]]
 """Holds the worst case of one more attempt beyond the plan's, or says that the budget has no room for it."""
 
 Verify = Callable[[bytes], str | None]
-
-
+"""Says why a whole answer will not do, None when it will."""
 ANYONE = Claim()
 
 
