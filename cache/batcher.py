@@ -5,6 +5,7 @@ import hashlib
 import logging
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -49,6 +50,7 @@ class BatchingEmbedder:
         self._remembered: OrderedDict[bytes, Vector | None] = OrderedDict()
         self._max_remembered = remembered
         self._lock = threading.Lock()
+        self._cpu_s = 0.0
         self._state = "loading"
         self._thread = threading.Thread(target=self._run, args=(load,), name="headgate-encoder", daemon=True)
         if start:
@@ -62,6 +64,11 @@ class BatchingEmbedder:
     def fingerprint(self) -> str:
         """Name weights, runtime and precision."""
         return self._fingerprint
+
+    @property
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that encoding took so far; the encoder computes in its own thread alone."""
+        return self._cpu_s
 
     def is_ready(self) -> bool:
         """Whether the encoder is loaded and running."""
@@ -121,7 +128,9 @@ class BatchingEmbedder:
         if self._state == "loading":
             self._state = "ready"
         while (batch := self._next_batch()) is not None:
+            began_s = time.thread_time()
             self._encode(encoder, batch)
+            self._cpu_s += time.thread_time() - began_s
         self._refuse_waiting()
 
     def _next_batch(self) -> "list[tuple[str, Future[Vector | None]]] | None":

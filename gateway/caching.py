@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
+from cache.batcher import BatchingEmbedder
 from cache.control import CacheControl
 from cache.embedder import Embedder
 from cache.evidence_file import load_evidence, save_evidence
@@ -13,6 +13,7 @@ from cache.minilm import bundled_lexicon
 from cache.semantic_cache import SemanticCache
 from gateway.cache_index import PlacedIndex
 from gateway.ground import Ground
+from gateway.hosting.encoder_meter import EncoderMeter
 from gateway.stores import Stores
 
 
@@ -26,12 +27,18 @@ class Caching:
     save: Callable[[], None]
 
 
-def build_caching(ground: Ground, stores: Stores, embedder: Embedder, placed: PlacedIndex) -> Caching:
-    """Build the cache over the entries of `stores`."""
+def build_caching(ground: Ground, stores: Stores, embedder: BatchingEmbedder, placed: PlacedIndex) -> Caching:
+    """Build the cache over the entries of `stores`; saving its evidence also writes what encoding took."""
     guard = Guard(bundled_lexicon())
     file = ground.settings.beside("cache-evidence").with_suffix(".json")
     evidence = load_evidence(file, guard.table, embedder.fingerprint)
     fingerprinter = Fingerprinter(ground.pepper)
     cache = SemanticCache(fingerprinter, stores.entries, placed.index, embedder, ground.clock, guard, evidence)
     control = CacheControl(cache, stores.entries, stores.catalogue, ground.clock, stores.sealer, placed.place)
-    return Caching(cache, embedder, control, partial(save_evidence, file, evidence))
+    meter = EncoderMeter(lambda: embedder.cpu_s, ground.settings.beside("engine-hours"), ground.clock)
+
+    def save() -> None:
+        save_evidence(file, evidence)
+        meter.write()
+
+    return Caching(cache, embedder, control, save)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Precision = Literal["int4", "mxfp4", "int8", "fp8", "fp16", "bf16", "fp32"]
+FULL_PRECISION = frozenset({"fp16", "bf16", "fp32"})
 SingleTenant = Callable[[], bool]
 
 

@@ -58,6 +58,9 @@ class _RecipeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         msgspec.field(default_factory=lambda: ["cpu"])
     )
     hourly_usd: Annotated[Decimal | None, says("An hour of the whole machine, for `headgate prices measure`.")] = None
+    full_precision: Annotated[
+        str | None, says("Name of the recipe of the same model at full precision, for what quantisation saves.")
+    ] = None
     prefix_caching: Annotated[bool, says("Reuse the KV cache of common beginnings, where tenants stay apart.")] = True
     share_prefix_cache: Annotated[bool, says("Reuse them across tenants, who could then time each other.")] = False
     start_timeout_s: Annotated[float, says("How long loading and the first token may take.")] = 120.0
@@ -86,6 +89,7 @@ class Recipe:
     spec: EngineSpec
     price: RawPrice
     hourly_usd: Decimal | None
+    full_precision: str | None = None
     hub: HubSource | None = None
     weights_digest: str | None = None
     allow_unevaluated: bool = False
@@ -124,6 +128,7 @@ def load_recipe(name_or_path: str | Path, read_yaml: Callable[[Path], object]) -
         spec=_spec(path, parsed),
         price=parsed.price,
         hourly_usd=parsed.hourly_usd,
+        full_precision=parsed.full_precision,
         hub=parsed.hub,
         weights_digest=parsed.weights_digest,
         allow_unevaluated=parsed.allow_unevaluated,

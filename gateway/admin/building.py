@@ -23,9 +23,11 @@ from gateway.admin.sla_routes import Attainment
 from gateway.admin.treasury import TreasuryBudgets
 from gateway.caching import Caching
 from gateway.ground import Ground
+from gateway.hosting.quantised_prices import TokenSaving, token_savings
 from gateway.learning.feedback import Feedback
 from gateway.learning.router_learning import Learning
 from gateway.reporting.decisions import Decisions
+from gateway.reporting.sources import Machine
 from gateway.settings.operator import Settings
 from gateway.stores import Stores
 from gateway.telemetry.log_reader import LogReader
@@ -82,7 +84,14 @@ def build_admin(
         learning=learning,
         decisions=decisions,
         changes=changes,
-        reporting=Reporting(requests, policies, budgets.balances, _verified(caching.cache, policies), clock),
+        reporting=Reporting(
+            requests,
+            _machine(settings, upstreams),
+            policies,
+            budgets.balances,
+            _verified(caching.cache, policies),
+            clock,
+        ),
         insight=insight,
         attainment=Attainment(insight, policies),
         dashboard=Dashboard(load_assets(), Sessions(ground.pepper, clock), authenticator),
@@ -109,6 +118,19 @@ def _policy_administration(ground: Ground, registry: Registry, changes: Changes)
     candidates = CandidatePolicies(settings.policies, settings.known, settings.environment)
     what_if = WhatIf(settings.beside("requests"), settings.beside("decisions"), registry.snapshot, ground.clock)
     return PolicyAdministration(ground.policies, ground.watcher.reload, candidates, changes, what_if)
+
+
+def _machine(settings: Settings, upstreams: Upstreams) -> Machine:
+    """Return what reports need to know of the machine beside the log."""
+    recipes = upstreams.hosting.recipes
+
+    def savings() -> dict[str, TokenSaving | str]:
+        prices = {name: upstreams.registry[name].price for name in recipes}
+        return token_savings(recipes, prices, settings.state_file.parent)
+
+    hourly = settings.telemetry.machine_hourly_usd
+    said = hourly or next((one.hourly_usd for one in recipes.values() if one.hourly_usd is not None), None)
+    return Machine(settings.beside("engine-hours"), said, frozenset(recipes), savings)
 
 
 def _verified(cache: SemanticCache, policies: Callable[[], PolicySet]) -> Verified:

@@ -16,8 +16,9 @@ from gateway.admin.access import VIEWER
 from gateway.admin.budget_routes import BudgetLine
 from gateway.admin.insight_routes import RANGES_S, Range
 from gateway.reporting.evidence import Difference, saved_per_request
-from gateway.reporting.report import SourceLine, TenantReport, month_report, sources
+from gateway.reporting.report import TenantReport, month_report
 from gateway.reporting.shown import page_of
+from gateway.reporting.sources import Machine, SourceLine, by_source
 from gateway.telemetry.log_reader import LogReader, Window
 from gateway.telemetry.rollup import DAY_S
 from gateway.telemetry.time_ranges import TimeRange, month_of
@@ -31,10 +32,11 @@ Verified = Callable[[str], tuple[int, int, float] | None]
 class Savings(Struct, frozen=True):
     """Savings of a window by source, and what the holdout shows since the month began.
 
-    `measured` is per eligible request, in nano-USD; `month` is that of UTC.
+    `beside` is what the ledger does not hold; `measured` is per eligible request, in nano-USD; `month` is that of UTC.
     """
 
     sources: list[SourceLine]
+    beside: list[SourceLine]
     measured: Difference
     month: str
 
@@ -44,6 +46,7 @@ class Reporting:
     """What the routes need; `verified` tells of a tenant's judged hits, `balances` its budgets."""
 
     log: Path
+    machine: Machine
     policies: Callable[[], PolicySet]
     balances: Callable[[str], Awaitable[tuple[BudgetLine, ...]]]
     verified: Verified
@@ -61,7 +64,7 @@ class Reporting:
         name, span = self._month(month)
         budgets = await self.balances(tenant)
         verified, now = self.verified(tenant), self.clock.now()
-        return await asyncio.to_thread(month_report, self.log, tenant, name, span, budgets, verified, now)
+        return await asyncio.to_thread(month_report, self.log, self.machine, tenant, name, span, budgets, verified, now)
 
     def savings(self, range_: Range, tenant: str | None) -> Savings:
         """Return what a window saved by source, and the month's evidence; it blocks."""
@@ -70,7 +73,8 @@ class Reporting:
         whole = Window(int(span.start.timestamp()), int(span.end.timestamp()), DAY_S)
         window = Window.between(now_s - RANGES_S[range_], now_s)
         measured = saved_per_request(reader.trials(whole, tenant))
-        return Savings(sources(reader, window, tenant), measured, month)
+        saved = by_source(reader, self.machine, window, tenant)
+        return Savings(saved.sources, saved.beside, measured, month)
 
     def _month(self, month: str | None) -> tuple[str, TimeRange]:
         name = month or f"{self.clock.now():%Y-%m}"

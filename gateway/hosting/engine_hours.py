@@ -1,11 +1,15 @@
-"""What every hosted engine did and cost, hour by hour, in a small file beside the state: for reports over months."""
+"""What every hosted engine did and cost, hour by hour, in a small file beside the state: for reports over months.
+
+The CPU time of the gateway's own encoder is kept there, too.
+"""
 
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from policies.loaded_cost import EngineUse
 
@@ -17,6 +21,9 @@ CREATE TABLE IF NOT EXISTS engine_hours (
   held_nano_usd INTEGER, idle_nano_usd INTEGER, PRIMARY KEY (hour_s, engine)
 ) WITHOUT ROWID
 """
+CREATE_ENCODER = "CREATE TABLE IF NOT EXISTS encoder_hours (hour_s INTEGER PRIMARY KEY, cpu_s REAL NOT NULL)"
+ADD_ENCODER = "INSERT INTO encoder_hours VALUES (?, ?) ON CONFLICT DO UPDATE SET cpu_s = cpu_s + excluded.cpu_s"
+SUM_ENCODER = "SELECT sum(cpu_s) FROM encoder_hours WHERE hour_s >= ? AND hour_s < ?"
 ADD = """
 INSERT INTO engine_hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
   up_s = up_s + excluded.up_s, busy_s = busy_s + excluded.busy_s,
@@ -50,25 +57,56 @@ class EngineCost:
 
 def add_hours(path: Path, at: datetime, costs: Mapping[str, EngineCost]) -> None:
     """Add what happened since the last time to the hour of `at`. Raises sqlite3.Error or OSError."""
-    hour_s = int(at.timestamp()) // 3600 * 3600
+    with _adding(path) as connection:
+        for name, cost in costs.items():
+            use = cost.use
+            figures = (use.up_s, use.busy_s, use.input_tokens, use.output_tokens, use.marginal_nano_usd)
+            connection.execute(ADD, (_hour_s(at), name, *figures, cost.held_nano_usd, cost.idle_nano_usd))
+
+
+def add_encoding(path: Path, at: datetime, cpu_s: float) -> None:
+    """Add CPU seconds of the encoder to the hour of `at`. Raises sqlite3.Error or OSError."""
+    with _adding(path) as connection:
+        connection.execute(ADD_ENCODER, (_hour_s(at), cpu_s))
+
+
+def sum_hours(path: Path, since: datetime, until: datetime) -> dict[str, EngineCost]:
+    """Return every engine's sums over the hours that begin in [since, until); empty where there is no file."""
+    rows = _summed(path, SUM, since, until)
+    return {name: EngineCost(EngineUse(*figures), held, idle) for name, *figures, held, idle in rows}
+
+
+def sum_encoding(path: Path, since: datetime, until: datetime) -> float | None:
+    """Return the encoder's CPU seconds over the hours that begin in [since, until), None where none was written."""
+    rows = _summed(path, SUM_ENCODER, since, until)
+    return None if not rows or rows[0][0] is None else float(rows[0][0])
+
+
+@contextmanager
+def _adding(path: Path) -> Iterator[sqlite3.Connection]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=5)) as connection, connection:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise sqlite3.DatabaseError(f"{path.name} was written by a newer version")
         connection.execute(CREATE)
+        connection.execute(CREATE_ENCODER)
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        for name, cost in costs.items():
-            use = cost.use
-            figures = (use.up_s, use.busy_s, use.input_tokens, use.output_tokens, use.marginal_nano_usd)
-            connection.execute(ADD, (hour_s, name, *figures, cost.held_nano_usd, cost.idle_nano_usd))
+        yield connection
 
 
-def sum_hours(path: Path, since: datetime, until: datetime) -> dict[str, EngineCost]:
-    """Return every engine's sums over the hours that begin in [since, until); empty where there is no file."""
+def _summed(path: Path, query: str, since: datetime, until: datetime) -> list[Any]:
     if not path.exists():
-        return {}
-    bounds = (int(since.astimezone(UTC).timestamp()), int(until.astimezone(UTC).timestamp()))
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        rows = connection.execute(SUM, bounds).fetchall()
-    return {name: EngineCost(EngineUse(*figures), held, idle) for name, *figures, held, idle in rows}
+        return []
+    bounds = (int(since.timestamp()), int(until.timestamp()))
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            return connection.execute(query, bounds).fetchall()
+        except sqlite3.OperationalError as problem:
+            if "no such table" in str(problem):  # a file from before the encoder was metered
+                return []
+            raise
+
+
+def _hour_s(at: datetime) -> int:
+    return int(at.timestamp()) // 3600 * 3600

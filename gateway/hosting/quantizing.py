@@ -14,6 +14,7 @@ import yaml
 
 from backends.bundled.quantize import TOOLS
 from backends.engines.bare_environment import SOURCE_ROOT
+from backends.engines.launcher import FULL_PRECISION
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.suite import Message, Suite, Task
 from core.errors import ConfigurationError
@@ -146,7 +147,7 @@ def make(order: Order, prompts: tuple[tuple[Message, ...], ...]) -> Recipe:
 def full_precision(order: Order) -> Recipe:
     """Return the recipe of what was quantised, to evaluate beside."""
     served = order.full if order.like.engine == "openvino" else order.source
-    precision = order.like.spec.precision if order.like.spec.precision in ("fp16", "bf16", "fp32") else "fp16"
+    precision = order.like.spec.precision if order.like.spec.precision in FULL_PRECISION else "fp16"
     spec = replace(order.like.spec, model_dir=served.resolve(), precision=precision, port=None)
     return replace(order.like, spec=spec)
 
@@ -158,6 +159,8 @@ def recipe_text(order: Order) -> str:
         written.pop(key, None)
     model = f"{order.like.spec.model}-int4"
     written.update({"weights": f"./{order.out.name}", "precision": "int4", "model": model})
+    if order.like.spec.precision in FULL_PRECISION:
+        written["full_precision"] = order.like.name
     head = (
         f"# Made by `headgate models quantize` ({order.method}) after the recipe {order.like.name}, whose price and\n"
         "# memory it still says: measure its own with `headgate prices measure`, and lower memory_bytes.\n"

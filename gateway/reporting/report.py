@@ -15,20 +15,14 @@ from msgspec import Struct
 from core.money import usd_text
 from gateway.admin.budget_routes import BudgetLine
 from gateway.reporting.evidence import Difference, quality_difference, saved_per_request
+from gateway.reporting.sources import Machine, SourceLine, by_source
 from gateway.telemetry.log_reader import Group, LogReader, LogUnreadable, Window, regrouped
 from gateway.telemetry.rollup import DAY_S, HOUR_S, Sums
-from gateway.telemetry.savings import HITS, Source
+from gateway.telemetry.savings import HITS
 from gateway.telemetry.time_ranges import TimeRange
 
 TOP_REASONS = 10
 MOST_KEYS = 50
-NOT_MEASURED = {
-    "quantisation": "takes the same model at full precision under the same load",
-    "embedding": "CPU time of the gateway itself, which has no price",
-    "idle hardware": "not told apart by tenant",
-}
-_MEASURED: tuple[Source, ...] = ("cache", "routing", "prefix", "hedging", "tries", "judging")
-_NAMES = {"prefix": "lost prefix cache", "tries": "failed tries"}
 _BY_KEY = """
 SELECT key_id, count(*), sum(cost_nano_usd) FROM requests
 WHERE received_at_ms >= ? AND received_at_ms < ? AND tenant = ? GROUP BY key_id ORDER BY 3 DESC LIMIT ?
@@ -51,14 +45,6 @@ class Spend(Struct, frozen=True):
     answered: int = 0
 
 
-class SourceLine(Struct, frozen=True):
-    """What one source saved, negative for a cost; None with the reason where it is not measured."""
-
-    source: str
-    saved_nano_usd: int | None
-    why_not: str | None = None
-
-
 class LedgerLine(Struct, frozen=True):
     """One budget of the month: what the ledger spent in its window, what the log adds up to, and why they differ."""
 
@@ -79,7 +65,10 @@ class CacheLine(Struct, frozen=True):
 
 
 class TenantReport(Struct, frozen=True):
-    """A tenant's month; `saved` and `quality` are what the holdout shows, `sources` what is calculated."""
+    """A tenant's month; `saved` and `quality` are what the holdout shows, `sources` what is calculated.
+
+    `beside` is what the ledger does not hold.
+    """
 
     tenant: str
     month: str
@@ -93,6 +82,7 @@ class TenantReport(Struct, frozen=True):
     keys: list[Spend]
     keys_note: str | None
     sources: list[SourceLine]
+    beside: list[SourceLine]
     saved: Difference
     quality: Difference
     cache: CacheLine
@@ -107,6 +97,7 @@ class TenantReport(Struct, frozen=True):
 
 def month_report(
     log: Path,
+    machine: Machine,
     tenant: str,
     month: str,
     span: TimeRange,
@@ -118,6 +109,7 @@ def month_report(
 
     Args:
         log: the request log.
+        machine: what is known beside it.
         tenant: whose.
         month: as it is told.
         span: the month in UTC.
@@ -134,6 +126,7 @@ def month_report(
     whole = regrouped(groups, ())
     total = whole[0].sums if whole else Sums()
     keys, scores = _rows(log, span, tenant)
+    saved = by_source(reader, machine, window, tenant)
     note = None if sum(key.cost_nano_usd for key in keys) == total.cost_nano_usd else _key_note(keys, total)
     return TenantReport(
         tenant=tenant,
@@ -147,20 +140,14 @@ def month_report(
         deployments=_spends(regrouped(groups, (1,))),
         keys=keys,
         keys_note=note,
-        sources=sources(reader, window, tenant),
+        sources=saved.sources,
+        beside=saved.beside,
         saved=saved_per_request(reader.trials(window, tenant)),
         quality=quality_difference(*scores),
         cache=_cache(regrouped(groups, (2,)), verified),
         reasons=_spends(regrouped(groups, (3,)))[:TOP_REASONS],
         ledger=[_ledger_line(log, line, span, tenant) for line in budgets if line.window == "month"],
     )
-
-
-def sources(reader: LogReader, window: Window, tenant: str | None) -> list[SourceLine]:
-    """Return every source of savings of a window, measured or not."""
-    found = {source: saved.saved_nano_usd for source, saved in reader.savings(window, tenant).items()}
-    measured = [SourceLine(_NAMES.get(name, name), found.get(name, 0)) for name in _MEASURED]
-    return [*measured, *(SourceLine(name, None, why) for name, why in NOT_MEASURED.items())]
 
 
 def _rows(log: Path, span: TimeRange, tenant: str) -> tuple[list[Spend], tuple[list[float], list[float]]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from core.money import usd_text
 from gateway.reporting.evidence import LEAST_HELD_OUT, LEAST_RATED, Difference
 from gateway.reporting.report import Spend, TenantReport
+from gateway.reporting.sources import SourceLine
 
 SHOWN_NANO = 1_000
 
@@ -72,18 +73,21 @@ def _ledger(report: TenantReport) -> Section:
 
 
 def _savings(report: TenantReport) -> Section:
-    rows = [
-        (line.source, "not measured" if line.saved_nano_usd is None else usd(line.saved_nano_usd), line.why_not or "")
-        for line in report.sources
-    ]
+    rows = [_source(line) for line in report.sources]
     measured = sum(line.saved_nano_usd or 0 for line in report.sources)
     rest = report.calculated_nano_usd - measured
     if rest:
         rows.append(("not split", usd(rest), "logged before savings were kept by source"))
     rows.append(("together, calculated", usd(report.calculated_nano_usd), "baseline less cost"))
+    rows += [_source(line, "beside the ledger") for line in report.beside]
     rows.append(("measured by the holdout", *measured_words(report.saved)))
     rows.append(("quality, routed less held out", *quality_words(report.quality)))
     return Section("What is saved, and by what", ("source", "USD", ""), tuple(rows))
+
+
+def _source(line: SourceLine, note: str = "") -> tuple[str, str, str]:
+    figure = "not measured" if line.saved_nano_usd is None else usd(line.saved_nano_usd)
+    return line.source, figure, "; ".join(filter(None, (note, line.why_not)))
 
 
 def measured_words(saved: Difference) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from core.money import nano_usd
 from gateway.settings.urls import plain_url
 from gateway.telemetry.retention import ReceiptRetention, Retention
 from gateway.telemetry.semconv import Version
+from policies.measured_price import check_hourly_usd
 from policies.schema import says
 
 Protocol = Literal["http/protobuf", "grpc"]
@@ -57,6 +58,9 @@ class TelemetryEntry(Struct, frozen=True, forbid_unknown_fields=True):
         1.0
     )
     dear_usd: Annotated[Decimal, says("A request that cost at least so much is dear.")] = Decimal("0.05")
+    machine_hourly_usd: Annotated[
+        Decimal | None, says("An hour of this machine, for what encoding costs; a recipe's `hourly_usd` without it.")
+    ] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], says("The least level that is logged.")] = "info"
     request_log: Annotated[RequestLogEntry, says("Retention of the request log.")] = RequestLogEntry()
     receipts: Annotated[ReceiptsEntry, says("Retention of decision records.")] = ReceiptsEntry()
@@ -80,6 +84,7 @@ class TelemetrySettings:
     semconv: Version = "v1.41"
     sample_ratio: float = 1.0
     dear_nano_usd: int = 50_000_000
+    machine_hourly_usd: Decimal | None = None
     rows: Retention = field(default_factory=Retention)
     receipts: ReceiptRetention = field(default_factory=ReceiptRetention)
 
@@ -93,6 +98,8 @@ def telemetry_settings(entry: TelemetryEntry, file: str, environ: Mapping[str, s
     protocol = entry.otlp_protocol or _protocol(environ)
     is_disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     traces, metrics = _endpoints(entry.otlp_endpoint, protocol, file)
+    if entry.machine_hourly_usd is not None:
+        check_hourly_usd(entry.machine_hourly_usd, file, "telemetry.machine_hourly_usd")
     variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     exports = not is_disabled and (traces is not None or any(environ.get(name) for name in variables))
     return TelemetrySettings(
@@ -105,6 +112,7 @@ def telemetry_settings(entry: TelemetryEntry, file: str, environ: Mapping[str, s
         semconv=entry.genai_semconv or _semconv(environ),
         sample_ratio=entry.sample_ratio,
         dear_nano_usd=_dear(entry.dear_usd, file),
+        machine_hourly_usd=entry.machine_hourly_usd,
         rows=Retention(max_rows=entry.request_log.max_rows, rows_days=entry.request_log.days),
         receipts=ReceiptRetention(entry.receipts.days, entry.receipts.max_mib << 20),
     )

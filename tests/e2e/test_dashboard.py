@@ -215,7 +215,7 @@ def test_savings_are_told_by_source_with_what_the_holdout_shows(browser: Browser
         show(page, gateway, "overview")
         panel = page.locator("section", has_text="Saved, by source")
         expect(panel).to_contain_text("Not measured: no policy holds requests out")
-        expect(panel.locator("tbody tr")).to_have_count(len(told["sources"]))
+        expect(panel.locator("tbody tr")).to_have_count(len(told["sources"]) + len(told["beside"]))
 
 
 def test_pages_are_reached_by_keyboard(browser: Browser, gateway: RunningGateway) -> None:

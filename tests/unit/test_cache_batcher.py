@@ -148,3 +148,20 @@ async def test_encoding_has_one_thread_of_its_own_and_leaves_the_event_loop_free
     assert encoder.threads == {"headgate-encoder"}
     assert len(encoder.batches) <= 3
     await embedder.close()
+
+
+async def test_the_cpu_time_of_encoding_is_counted() -> None:
+    class Busy(GatedEncoder):
+        def encode(self, texts: Sequence[str]) -> list[Vector | None]:
+            until_s = time.thread_time() + 0.01
+            while time.thread_time() < until_s:
+                pass
+            return super().encode(texts)
+
+    embedder = BatchingEmbedder("words", Busy)
+    await ready(embedder)
+    assert embedder.cpu_s == 0.0
+    await embedder.embed(["a"])
+    await embedder.embed(["a"])
+    await embedder.close()
+    assert 0.01 <= embedder.cpu_s < 10.0

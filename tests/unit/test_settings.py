@@ -1,6 +1,7 @@
 """The operator's file: what a good one means, and one clear line for each way it can be wrong."""
 
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,9 @@ def test_the_retention_of_the_logs_is_the_operators_choice(tmp_path: Path) -> No
     assert (telemetry.rows.max_rows, telemetry.rows.rows_days) == (5_000, 7.0)
     assert (telemetry.receipts.days, telemetry.receipts.max_bytes) == (2.0, 3 << 20)
     assert "telemetry.request_log.max_rows" in refusal(tmp_path, LEAST + "telemetry: {request_log: {max_rows: 0}}\n")
+
+
+def test_an_hour_of_the_machine_has_a_price_above_zero(tmp_path: Path) -> None:
+    entry = 'telemetry: {machine_hourly_usd: "%s"}\n'
+    assert load(tmp_path, LEAST + entry % "0.08").telemetry.machine_hourly_usd == Decimal("0.08")
+    assert "telemetry.machine_hourly_usd" in refusal(tmp_path, LEAST + entry % "0")

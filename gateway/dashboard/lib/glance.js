@@ -115,10 +115,14 @@ export function measuredWords({ measured, month }) {
   return `Measured: ${total(measured.value)}, 95 % at any time ${total(measured.low)} to ${total(measured.high)}; ${paths}.${shown}`;
 }
 
+const notLedger = (one) => ({ ...one, beside: true });
+
 export function Savings({ savings }) {
+  const rows = [...savings.sources, ...savings.beside.map(notLedger)];
+  const why = (one) => [one.beside && 'not in the ledger', one.why_not].filter(Boolean).join('; ');
   return html`<${Panel} title="Saved, by source" note="calculated; negative figures are costs">
-    <${Table} label="Savings by source" rows=${savings.sources} columns=${[
-      { name: 'Source', of: (one) => one.source },
-      { name: 'Saved', number: true, of: (one) => (one.saved_nano_usd === null ? html`<span title=${one.why_not}>not measured</span>` : html`<${Money} nano=${one.saved_nano_usd} />`) },
+    <${Table} label="Savings by source" rows=${rows} columns=${[
+      { name: 'Source', of: (one) => html`${one.source}${why(one) && html`<small>${why(one)}</small>`}` },
+      { name: 'Saved', number: true, of: (one) => (one.saved_nano_usd === null ? 'not measured' : html`<${Money} nano=${one.saved_nano_usd} />`) },
     ]} /><p class="summary">${measuredWords(savings)}</p><//>`;
 }
