@@ -21,7 +21,8 @@ from core.errors import HeadgateError, InvalidRequest
 from core.identity import new_request_id
 from gateway.admin.access import OPEN, VIEWER, AdminGate
 from gateway.admin.budget_routes import BudgetAdministration, budget_router
-from gateway.admin.cache_routes import CacheAdministration, cache_router
+from gateway.admin.cache_administration import CacheAdministration
+from gateway.admin.cache_routes import cache_router
 from gateway.admin.changes import Changes
 from gateway.admin.dashboard_routes import Dashboard, dashboard_router
 from gateway.admin.decision_routes import decision_router

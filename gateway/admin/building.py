@@ -8,7 +8,7 @@ from backends.registry import Registry
 from cache.semantic_cache import SemanticCache
 from gateway.admin.api import AdminApi, admin_app
 from gateway.admin.budget_routes import BudgetAdministration
-from gateway.admin.cache_routes import CacheAdministration
+from gateway.admin.cache_administration import CacheAdministration
 from gateway.admin.changes import Changes
 from gateway.admin.dashboard_routes import Dashboard, load_assets
 from gateway.admin.engine_routes import EngineAdministration

@@ -8,14 +8,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 PREFIX = "headgate_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """One family; `name` is without the prefix, and a counter's without `_total`."""
+    """One family; `name` is without the prefix, and a counter's without `_total`.
+
+    A histogram has `bounds_s`, with the SLA limits among them where `has_sla_limits`.
+    """
 
     kind: Literal["counter", "gauge", "histogram"]
     name: str
     text: str
     labels: tuple[str, ...] = ()
+    bounds_s: tuple[float, ...] = ()
+    has_sla_limits: bool = False
 
     @property
     def full_name(self) -> str:

@@ -21,7 +21,7 @@ from core.trace import RequestTrace
 logger = logging.getLogger("headgate.request")
 MAX_QUEUED = 20_000
 MAX_GROUP = 500
-GATHER_S = 0.02
+GATHER_S = 0.1
 CLOSE_S = 2.0
 STDERR = 2
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -2,9 +2,8 @@
 
 import sys
 
-from gateway.telemetry import budget_metrics, engine_metrics, engine_work, state_metrics
+from gateway.telemetry import budget_metrics, engine_metrics, engine_work, request_families, state_metrics
 from gateway.telemetry.families import Family
-from gateway.telemetry.metrics import Metrics
 
 HEAD = """# Metrics
 
@@ -23,8 +22,8 @@ Besides these, `process_*` of the Prometheus client: CPU seconds, resident memor
 
 def families() -> list[Family]:
     """Return every family that the gateway shows, by name."""
-    collected = (*engine_metrics.FAMILIES, *engine_work.FAMILIES, *budget_metrics.FAMILIES, *state_metrics.FAMILIES)
-    return sorted((*Metrics(lambda _: True).families, *collected), key=lambda family: family.name)
+    parts = (request_families, engine_metrics, engine_work, budget_metrics, state_metrics)
+    return sorted((family for part in parts for family in part.FAMILIES), key=lambda family: family.name)
 
 
 def reference() -> str:
