@@ -1,9 +1,13 @@
 """SQLite files as our stores open them: write-ahead log, and a schema version per component that is never guessed."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from core.errors import ConfigurationError
+
+READ_TIMEOUT_S = 2.0
 
 
 def open_database(path: Path, component: str, migrations: tuple[str, ...]) -> sqlite3.Connection:
@@ -30,6 +34,18 @@ def open_database(path: Path, component: str, migrations: tuple[str, ...]) -> sq
         mend = "check that the folder is writable and the file is Headgate's"
         raise ConfigurationError(str(path), "", f"cannot be used as a database ({problem})", mend) from problem
     return connection
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file that its writer may be using, for reading alone: nobody who reads slowly holds up a commit.
+
+    Raises:
+        sqlite3.Error: there is no such file, or it cannot be read.
+    """
+    file = f"{path.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(file, uri=True, timeout=READ_TIMEOUT_S)) as connection:
+        yield connection
 
 
 def _migrate(connection: sqlite3.Connection, file: str, component: str, migrations: tuple[str, ...]) -> None:

@@ -155,8 +155,7 @@ def point_view(point: Point, latency: LatencyPoint | None) -> PointView:
 
 def request_view(row: LoggedRequest) -> RequestView:
     """Return one row with its attempts by name."""
-    attempts = [{name: getattr(one, name) for name in one.__struct_fields__} for one in row.attempts]
-    return RequestView(row.id, dict(row.columns), attempts)
+    return RequestView(row.id, dict(row.columns), [attempt.by_name() for attempt in row.attempts])
 
 
 def deployment_view(snapshot: RegistrySnapshot, deployment: Deployment) -> DeploymentView:

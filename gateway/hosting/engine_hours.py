@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.loaded_cost import EngineUse
+from policies.sqlite_schema import reading
 
 VERSION = 1
 CREATE = """
@@ -99,7 +100,7 @@ def _summed(path: Path, query: str, since: datetime, until: datetime) -> list[An
     if not path.exists():
         return []
     bounds = (int(since.timestamp()), int(until.timestamp()))
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    with reading(path) as connection:
         try:
             return connection.execute(query, bounds).fetchall()
         except sqlite3.OperationalError as problem:

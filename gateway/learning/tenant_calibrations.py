@@ -7,7 +7,6 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from core.errors import ConfigurationError
 from core.plan import Complexity
 from gateway.settings.operator import Settings
 from gateway.telemetry.receipt_log import read_receipt
+from policies.sqlite_schema import reading
 from router.receipt import decode_receipt
 from router.tenant_calibration import History, Observed, calibrated, line_of, read_histories, rolled_back, uncalibrated
 from router.weights import Manifest
@@ -85,7 +85,7 @@ def observed_outcomes(
     path = settings.beside("requests")
     cheapest = next(iter(settings.tiers))
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as log:
+        with reading(path) as log:
             rows = log.execute(_OUTCOMES, (tenant, cheapest, max_rows)).fetchall()
     except sqlite3.Error as problem:
         mend = "serve with this configuration first; apps send outcomes to POST /v1/feedback"

@@ -6,7 +6,6 @@ itself, so with several the report is one replica's while the ledger is everybod
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from gateway.telemetry.log_reader import Group, LogReader, LogUnreadable, Window
 from gateway.telemetry.rollup import DAY_S, HOUR_S, Sums
 from gateway.telemetry.savings import HITS
 from gateway.telemetry.time_ranges import TimeRange
+from policies.sqlite_schema import reading
 
 TOP_REASONS = 10
 MOST_KEYS = 50
@@ -156,7 +156,7 @@ def _rows(log: Path, span: TimeRange, tenant: str) -> tuple[list[Spend], tuple[l
     routed: list[float] = []
     held_out: list[float] = []
     try:
-        with closing(sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)) as connection:
+        with reading(log) as connection:
             keys = [Spend(row[0], row[1], row[2]) for row in connection.execute(_BY_KEY, (*values, MOST_KEYS))]
             if connection.execute(_HAS_OUTCOMES).fetchone()[0]:
                 for is_held, score in connection.execute(_SCORES, values):

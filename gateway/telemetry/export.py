@@ -8,17 +8,15 @@ import csv
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
-
-import msgspec
 
 from core.errors import ConfigurationError
 from gateway.telemetry.log_reader import LogUnreadable
 from gateway.telemetry.request_rows import attempts_decoder
 from gateway.telemetry.time_ranges import TimeRange
+from policies.sqlite_schema import reading
 
 Format = Literal["csv", "parquet"]
 Kind = Literal["time", "text", "flag", "whole", "real"]
@@ -73,7 +71,7 @@ class Export:
 
     def count(self) -> int:
         """Return how many rows there are; raises LogUnreadable."""
-        with self._reading() as connection, _readable(self._log):
+        with _readable(self._log), reading(self._log) as connection:
             return int(connection.execute(_COUNT, self._values).fetchone()[0])
 
     def write(self, to: Path, format_: Format, progress: Callable[[int], object] = lambda rows: None) -> int:
@@ -98,14 +96,11 @@ class Export:
         return written
 
     def _batches(self) -> Iterator[Batch]:
-        with self._reading() as connection, _readable(self._log):
+        with _readable(self._log), reading(self._log) as connection:
             connection.row_factory = sqlite3.Row
             rows = connection.execute(_ROWS, self._values)
             while batch := rows.fetchmany(BATCH_ROWS):
                 yield [_exported(row) for row in batch]
-
-    def _reading(self) -> "closing[sqlite3.Connection]":
-        return closing(sqlite3.connect(f"{self._log.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0))
 
 
 class _readable:  # noqa: N801 - reads as a clause
@@ -128,15 +123,11 @@ def _exported(row: sqlite3.Row) -> dict[str, Any]:
         "received_at": datetime.fromtimestamp(row["received_at_ms"] / 1000, UTC),
         "held_out": None if trial is None else trial > 0,
         "holdout_ratio": None if trial is None else abs(trial) / 10_000,
-        "attempts": json.dumps([_named(one) for one in attempts_decoder.decode(row["attempts"])]),
+        "attempts": json.dumps([one.by_name() for one in attempts_decoder.decode(row["attempts"])]),
     }
     values = {name: made[name] if name in made else row[name] for name in COLUMNS}
     flags = {name: bool(values[name]) for name, kind in COLUMNS.items() if kind == "flag" and values[name] is not None}
     return values | flags
-
-
-def _named(attempt: msgspec.Struct) -> dict[str, Any]:
-    return {name: getattr(attempt, name) for name in attempt.__struct_fields__}
 
 
 def _write_csv(to: Path, batches: Iterator[Batch], progress: Callable[[int], object]) -> int:

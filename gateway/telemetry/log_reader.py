@@ -6,7 +6,7 @@ Percentiles are exact up to 50,000 rows and come from sketches above that, withi
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from gateway.telemetry.rollup import CACHE, DAY_S, HOUR_S, MINUTE_S, Sums, folded_until
 from gateway.telemetry.savings import Saved, Source, Trials
 from gateway.telemetry.sketch import ERROR_RATIO, exact_percentile, merged, percentile
+from policies.sqlite_schema import reading
 
 EXACT_ROWS = 50_000
 MINUTES_UP_TO_S = 6 * HOUR_S
@@ -276,9 +277,7 @@ class LogReader:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(
-                sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
-            ) as connection:
+            with reading(self.path) as connection:
                 yield connection
         except sqlite3.Error as problem:
             raise LogUnreadable(f"The request log cannot be read ({problem}).") from problem

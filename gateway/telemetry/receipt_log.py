@@ -10,13 +10,12 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from core.hand_over import HandOver
 from gateway.telemetry.log_reader import LogUnreadable
 from gateway.telemetry.retention import ReceiptRetention
-from policies.sqlite_schema import open_database
+from policies.sqlite_schema import open_database, reading
 from router.receipt import Decided, encode_receipt, receipt_of
 
 logger = logging.getLogger("headgate.receipt_log")
@@ -156,8 +155,8 @@ def read_receipt(path: Path, request_id: str) -> bytes | None:
     if not path.exists():
         return None
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)) as reading:
-            row = reading.execute(_FIND, (request_id[-16:], request_id)).fetchone()
+        with reading(path) as connection:
+            row = connection.execute(_FIND, (request_id[-16:], request_id)).fetchone()
         return None if row is None else _unpacked(row[1], DICTIONARIES[row[0]])
     except (sqlite3.Error, zlib.error, IndexError) as problem:
         raise LogUnreadable(f"{path} cannot be read as a log of decisions ({problem}).") from problem
@@ -171,9 +170,9 @@ def read_receipts(path: Path, request_ids: Sequence[str]) -> Iterator[tuple[str,
     """
     if not path.exists():
         return
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)) as reading:
+    with reading(path) as connection:
         for request_id in request_ids:
-            row = reading.execute(_FIND, (request_id[-16:], request_id)).fetchone()
+            row = connection.execute(_FIND, (request_id[-16:], request_id)).fetchone()
             if row is not None:
                 yield request_id, _unpacked(row[1], DICTIONARIES[row[0]])
 

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from core.trace import RequestTrace
 from gateway.telemetry.request_rows import INSERT, MIGRATIONS, row_of
 from gateway.telemetry.retention import Retention
 from gateway.telemetry.rollup import DAY_S, HOUR_S, MINUTE_S, Rollup
-from policies.sqlite_schema import open_database
+from policies.sqlite_schema import open_database, reading
 
 logger = logging.getLogger("headgate.request_log")
 MAX_QUEUED = 20_000
@@ -69,8 +69,8 @@ class RequestLog:
     def tenant_of(self, request_id: str) -> str | None:
         """Return whose request it was, or None when there is no row (yet); for any thread."""
         try:
-            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as reading:
-                row = reading.execute(_TENANT_OF, (request_id[-16:], request_id)).fetchone()
+            with reading(self._path) as connection:
+                row = connection.execute(_TENANT_OF, (request_id[-16:], request_id)).fetchone()
         except sqlite3.Error as problem:
             logger.warning("the request log cannot be read", extra={"problem": str(problem)})
             return None

@@ -117,6 +117,10 @@ class LoggedAttempt(msgspec.Struct, frozen=True, array_like=True):
     other_model: str | None = None
     kind: str = "first"
 
+    def by_name(self) -> dict[str, str | int | float | None]:
+        """Return the fields by their names."""
+        return {name: getattr(self, name) for name in self.__struct_fields__}
+
 
 _encoder = msgspec.json.Encoder()
 _USUAL = (None, None, AttemptKind.FIRST.value)

@@ -3,7 +3,6 @@
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gateway.telemetry.receipt_log import read_receipts
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from gateway.telemetry.savings import HITS
 from gateway.telemetry.time_ranges import TimeRange
+from policies.sqlite_schema import reading
 from router.receipt import RecordedInputs, decode_receipt
 
 MOST_REQUESTS = 100_000
@@ -98,7 +98,7 @@ def read_history(
         raise ConfigurationError(str(requests), "", "there is no request log yet", "let the gateway serve a request")
     values = (span.start_ms, span.end_ms, tenant, tenant, f"{SHADOW_PATH}%", most)
     try:
-        with closing(sqlite3.connect(f"{requests.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)) as connection:
+        with reading(requests) as connection:
             connection.row_factory = sqlite3.Row
             rows = connection.execute(_ROWS, values).fetchall()
         inputs = dict(_decisions(receipts, [row["request_id"] for row in rows]))

@@ -3,7 +3,6 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from core.errors import ConfigurationError
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from policies.abilities import Measured
+from policies.sqlite_schema import reading
 
 LAST_REQUESTS = 5_000
 _QUERY = "SELECT stream, attempts FROM requests ORDER BY received_at_ms DESC LIMIT ?"
@@ -45,7 +45,7 @@ def measured_deployments(path: Path) -> Mapping[str, Measured]:
 
 def _rows(path: Path) -> list[tuple[bool, list[LoggedAttempt]]]:
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as connection:
+        with reading(path) as connection:
             rows = connection.execute(_QUERY, (LAST_REQUESTS,)).fetchall()
         return [(bool(stream), attempts_decoder.decode(attempts)) for stream, attempts in rows]
     except (sqlite3.Error, msgspec.DecodeError) as problem:

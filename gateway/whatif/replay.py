@@ -3,8 +3,7 @@
 What is replayed: resolution of the model's name, the holdout, rate and concurrency limits, budgets with holds, control
 (share, mean cost, pace), rules, sessions as they stood, weighing with the forecasts of the moment, the cascade. What is
 taken from the log: how hard a request was judged, whether the cache hit (as far as the candidate's answers may be kept,
-too), and what deployments took (`donors`). Whoever
-stays with the deployment that answered keeps the own cost and times.
+too), and what deployments took (`donors`). Whoever stays with the deployment that answered keeps its cost and times.
 
 What nobody can know is counted: `imputed` decisions (the log has no inputs, as for a hit whose cache is now off) borrow
 those of another request of the tenant; `unmeasured` ones go to a deployment that never answered in the log, and keep
