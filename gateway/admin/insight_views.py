@@ -99,7 +99,7 @@ class ForecastView(Struct, frozen=True):
 class DeploymentView(Struct, frozen=True):
     """One deployment as the planner sees it now; `forecast` is null until it has answered often enough.
 
-    Five `faults_in_a_row` open its breaker; `ejections` counts how often that happened.
+    `in_flight` attempts are under way. Five `faults_in_a_row` open its breaker; `ejections` counts how often that happened.
     """
 
     name: str
@@ -108,6 +108,7 @@ class DeploymentView(Struct, frozen=True):
     hosted: bool
     readiness: str
     retry_after_s: float
+    in_flight: int
     forecast: ForecastView | None
     faults_in_a_row: int
     ejections: int
@@ -168,6 +169,7 @@ def deployment_view(snapshot: RegistrySnapshot, deployment: Deployment) -> Deplo
         hosted=deployment.local,
         readiness=seen.readiness.value,
         retry_after_s=seen.retry_after_s,
+        in_flight=deployment.latency.in_flight,
         forecast=None if seen.forecast is None else ForecastView(**asdict(seen.forecast)),
         faults_in_a_row=deployment.health.failures_in_a_row,
         ejections=deployment.health.ejections,

@@ -142,6 +142,7 @@ def test_the_overview_adds_up_to_the_log_and_the_ledger(browser: Browser, gatewa
         expect(figure(page, "Requests").locator("dd").first).to_have_text(str(len(rows)))
         saved_nano_usd = sum((row["baseline_nano_usd"] or row["cost_nano_usd"]) for row in rows) - cost_nano_usd
         expect(figure(page, "Saved")).to_have_attribute("title", usd(saved_nano_usd))
+        expect(page.get_by_label("Engines and deployments").locator("tbody tr")).to_have_count(2)
 
 
 def test_a_tenants_page_shows_its_own_figures_and_policy(browser: Browser, gateway: RunningGateway) -> None:
@@ -151,7 +152,8 @@ def test_a_tenants_page_shows_its_own_figures_and_policy(browser: Browser, gatew
         expect(figure(page, "Requests").locator("dd").first).to_have_text(str(len(rows)))
         expect(page.locator("text=Policy in force")).to_be_visible()
         expect(page.get_by_label("SLA by tier").locator("tbody tr")).to_have_count(2)
-        expect(page.locator(".pairs", has_text="service_class")).to_contain_text("interactive")
+        expect(page.get_by_label("Policy of acme")).to_contain_text("service_class: interactive")
+        expect(page.get_by_label("Policy of acme")).to_contain_text("limit_nano_usd: 50000000")
 
 
 def test_the_requests_page_lists_every_row_and_filters_them(browser: Browser, gateway: RunningGateway) -> None:

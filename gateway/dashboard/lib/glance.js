@@ -64,6 +64,22 @@ export function Tiers({ overview, readiness }) {
     ]} /><//>`;
 }
 
+/** Who can answer, in what state and under what load, and what the next request may expect there. */
+export function Deployments({ deployments, overview }) {
+  const sums = new Map(overview.tiers.map((group) => [group.labels[1], group]));
+  return html`<${Panel} title="Engines and deployments now" note="as the planner sees them" wide>
+    <${Table} label="Engines and deployments" rows=${deployments} empty="No deployment is configured." columns=${[
+      { name: 'Deployment', of: (one) => one.name }, { name: 'Tiers', of: (one) => one.tiers.join(', ') || '–' }, { name: 'Model', of: (one) => one.model },
+      { name: 'State', of: (one) => html`<${State} value=${one.readiness} />` }, { name: 'Where', of: (one) => (one.hosted ? 'here' : 'remote') },
+      { name: 'Under way', number: true, of: (one) => count(one.in_flight) },
+      { name: 'Requests', number: true, of: (one) => count(sums.get(one.name)?.requests) },
+      { name: 'Output tokens/s', number: true, of: (one) => ((sums.get(one.name)?.output_tokens ?? 0) / Math.max(1, overview.window.end_s - overview.window.start_s)).toFixed(1) },
+      { name: 'Queue', number: true, of: (one) => ms(one.forecast?.queue_ms) },
+      { name: 'Next TTFT', number: true, of: (one) => (one.forecast ? ms(one.forecast.queue_ms + one.forecast.base_ms) : '–') },
+      { name: 'Next TPOT', number: true, of: (one) => ms(one.forecast?.ms_per_output_token) },
+    ]} /><//>`;
+}
+
 export function Routes({ overview, go, tenant }) {
   const rows = overview.reasons.filter((group) => group.labels[1]);
   const all = sumOf(rows, (group) => group.requests);
@@ -89,12 +105,12 @@ export function CacheOutcomes({ overview, go, tenant }) {
 }
 
 /** Spend against budget and pace: the mark is how far the window has run; a bar beyond it spends ahead of time. */
-export function Budgets({ budgets, go, title = 'Budgets', most = 12 }) {
+export function Budgets({ budgets, go, title = 'Budgets', most = 12, wide }) {
   const share = (line) => (Number(line.limit_usd) ? (Number(line.spent_usd) + Number(line.reserved_usd)) / Number(line.limit_usd) : 1);
   const pace = (line) => (line.rolling ? undefined : Math.min(1, (Date.now() - Date.parse(line.starts_at)) / (Date.parse(line.ends_at) - Date.parse(line.starts_at))));
   const rows = [...budgets].sort((a, b) => share(b) - share(a)).slice(0, most);
   const tone = (line) => (share(line) >= 1 ? 'bad' : share(line) > (pace(line) ?? 1) ? 'fair' : 'good');
-  return html`<${Panel} title=${title} note="the mark is the window's pace">
+  return html`<${Panel} title=${title} note="the mark is the window's pace" wide=${wide}>
     <${Table} label="Budgets" rows=${rows} empty="No tenant has a budget." onRow=${go && ((line) => go(`tenants/${encodeURIComponent(line.tenant)}`))} columns=${[
       { name: 'Tenant', of: (line) => html`${line.tenant}${line.key_id && html` <code>${line.key_id}</code>`}${line.user && ` · ${line.user}`}${line.tier && html` <${Badge}>${line.tier}<//>`}` },
       { name: 'Window', of: (line) => html`<span title=${`${dateTimeOf(Date.parse(line.starts_at))} to ${dateTimeOf(Date.parse(line.ends_at))}`}>${line.rolling ? 'rolling ' : ''}${line.window}</span>` },

@@ -1,6 +1,7 @@
 // The deployments as the planner sees them, and the engines that the gateway hosts: state, load, memory, last words.
-import { html, useLoad, useState, Loaded, Panel, Table, State, Problem, ms, count, Money } from '/dashboard/lib/ui.js';
+import { html, useLoad, useState, Loaded, Panel, State, Problem, ms, count } from '/dashboard/lib/ui.js';
 import { get, post } from '/dashboard/lib/api.js';
+import { Deployments } from '/dashboard/lib/glance.js';
 import { Ranges } from '/dashboard/lib/range.js';
 
 const REFRESH_MS = 5000;
@@ -37,20 +38,8 @@ export function Engines({ values, go, who }) {
   }, [range], REFRESH_MS);
   return html`
     <div class="title"><h1>Engines</h1><${Ranges} value=${range} onChange=${(next) => go('engines', { range: next })} /></div>
-    <${Loaded} state=${state}>${({ overview, deployments, engines }) => {
-      const sums = new Map(overview.tiers.map((group) => [group.labels[1], group]));
-      return html`<div class="grid">
-        <${Panel} title="Deployments" note="as the planner sees them now" wide>
-          <${Table} label="Deployments" rows=${deployments} empty="No deployment is configured." columns=${[
-            { name: 'Deployment', of: (one) => one.name }, { name: 'Tiers', of: (one) => one.tiers.join(', ') || '–' }, { name: 'Model', of: (one) => one.model },
-            { name: 'State', of: (one) => html`<${State} value=${one.readiness} />` }, { name: 'Where', of: (one) => (one.hosted ? 'here' : 'remote') },
-            { name: 'Requests', number: true, of: (one) => count(sums.get(one.name)?.requests) },
-            { name: 'Output tokens', number: true, of: (one) => count(sums.get(one.name)?.output_tokens) },
-            { name: 'Cost', number: true, of: (one) => html`<${Money} nano=${sums.get(one.name)?.cost_nano_usd ?? 0} />` },
-            { name: 'Queue', number: true, of: (one) => ms(one.forecast?.queue_ms) },
-            { name: 'Next TTFT', number: true, of: (one) => (one.forecast ? ms(one.forecast.queue_ms + one.forecast.base_ms) : '–') },
-            { name: 'Next TPOT', number: true, of: (one) => ms(one.forecast?.ms_per_output_token) },
-          ]} /><//>
+    <${Loaded} state=${state}>${({ overview, deployments, engines }) => html`<div class="grid">
+        <${Deployments} deployments=${deployments} overview=${overview} />
         ${engines.map((one) => html`<${Engine} key=${one.name} engine=${one} who=${who} />`)}
-      </div>`; }}<//>`;
+      </div>`}<//>`;
 }

@@ -23,11 +23,12 @@ function Waterfall({ columns, attempts }) {
 }
 
 function Costs({ columns, attempts }) {
-  const lost = attempts.slice(0, -1).reduce((sum, one) => sum + one.cost_nano_usd, 0);
+  const answering = attempts.findLast((one) => one.outcome === 'complete') ?? attempts.at(-1);
+  const lost = attempts.filter((one) => one !== answering).reduce((sum, one) => sum + one.cost_nano_usd, 0);
   const hit = ['exact', 'semantic', 'joined'].includes(columns.cache);
   const rows = [
     ['Answering attempt', columns.cost_nano_usd - lost],
-    ...(lost ? [['Attempts before it', lost]] : []),
+    ...(lost ? [['Other attempts', lost]] : []),
     ['Settled cost', columns.cost_nano_usd],
     ...(columns.baseline_nano_usd === null ? [] : [['Without Headgate (dearest tier, no cache)', columns.baseline_nano_usd], ['Saved', columns.baseline_nano_usd - columns.cost_nano_usd]]),
     ...(hit ? [['Would-be price of the cached answer', columns.saved_nano_usd]] : []),

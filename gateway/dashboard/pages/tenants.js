@@ -28,14 +28,21 @@ export function Tenants({ values, go }) {
       ]} /><//></div>`}<//>`;
 }
 
-const text = (value) => (value === null ? '–' : typeof value === 'object' ? JSON.stringify(value) : String(value));
+const isNothing = (value) => value === null || (typeof value === 'object' && !Object.keys(value).length);
 
-const PolicyTable = ({ policy }) => html`<${Panel} title="Policy in force" note=${`version ${policy.version.slice(0, 12)}`} wide>
-  <dl class="pairs">${Object.entries(policy).filter(([name, value]) => name !== 'tenant' && name !== 'version' && text(value) !== '{}' && text(value) !== '[]')
-    .map(([name, value]) => html`<div><dt><code>${name}</code></dt><dd>${
-      value && typeof value === 'object' && !Array.isArray(value)
-        ? Object.entries(value).filter(([, inner]) => inner !== null).map(([key, inner]) => html`<span><code>${key}</code> ${text(inner)}</span>`)
-        : text(value)}</dd></div>`)}</dl><//>`;
+/** The policy as its YAML reads, one key a line; what is not set is left out. */
+function yamlOf(value, indent = '') {
+  if (typeof value !== 'object') return String(value);
+  const block = (inner) => (typeof inner === 'object' && !inner.every?.((one) => typeof one !== 'object'));
+  const inline = (inner) => (Array.isArray(inner) ? `[${inner.join(', ')}]` : String(inner));
+  if (Array.isArray(value)) return value.map((one) => `${indent}- ${block(one) ? yamlOf(one, `${indent}  `).trimStart() : inline(one)}`).join('\n');
+  return Object.entries(value).filter(([, inner]) => !isNothing(inner))
+    .map(([key, inner]) => (block(inner) ? `${indent}${key}:\n${yamlOf(inner, `${indent}  `)}` : `${indent}${key}: ${inline(inner)}`)).join('\n');
+}
+
+function PolicyTable({ policy: { tenant, version, ...rules } }) {
+  return html`<${Panel} title="Policy in force" note=${`version ${version.slice(0, 12)}`} wide><pre class="columns" tabindex="0" aria-label=${`Policy of ${tenant}`}>${yamlOf(rules)}</pre><//>`;
+}
 
 const ratio = (value) => (value === null ? '–' : percent(value, 1, 2));
 const three = (values, limit) => `${['p50', 'p95', 'p99'].map((name) => ms(values[name])).join(' / ')}${limit ? ` (${ms(limit)})` : ''}`;
@@ -72,13 +79,15 @@ export function Tenant({ item, values, go }) {
     <${Loaded} state=${state}>${({ overview, attainment, policy, budgets, savings }) => html`
       <${Figures} overview=${overview} />
       <div class="grid">
-        <${Budgets} budgets=${budgets} title="Budgets in their present windows" most=${50} />
+        <${Budgets} budgets=${budgets} title="Budgets in their present windows" most=${50} wide />
         <${Attainment} lines=${attainment} />
         <${Charts} overview=${overview} limits=${limits(policy)} />
         <${Tiers} overview=${overview} readiness=${overview.readiness} />
         <${Savings} savings=${savings} />
-        <${Routes} overview=${overview} go=${go} tenant=${item} />
-        <${CacheOutcomes} overview=${overview} go=${go} tenant=${item} />
+        <div class="stack">
+          <${Routes} overview=${overview} go=${go} tenant=${item} />
+          <${CacheOutcomes} overview=${overview} go=${go} tenant=${item} />
+        </div>
         <${PolicyTable} policy=${policy} />
       </div>`}<//>`;
 }
