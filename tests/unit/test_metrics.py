@@ -149,3 +149,23 @@ def test_no_series_is_spent_on_when_a_counter_was_made() -> None:
     metrics = Metrics({"acme"}.__contains__)
     metrics.record(a_trace())
     assert b"_created" not in metrics.exposition()[0]
+
+
+def test_nothing_that_a_caller_chooses_makes_a_series() -> None:
+    metrics = Metrics({"acme"}.__contains__)
+    metrics.record(a_trace())
+    metrics.record(a_trace(tenant="somebody"))
+    series = len(metrics.exposition()[0].splitlines())
+    for n in range(50):
+        metrics.record(
+            a_trace(
+                request_id=f"req_{n}",
+                tenant=f"tenant-{n}",
+                key_id=f"key-{n}",
+                model_alias=f"model-{n}",
+                session_id=f"session-{n}",
+                path=f"/v1/mapped/{n}",
+                cache_detail=f"near:{n}",
+            )
+        )
+    assert len(metrics.exposition()[0].splitlines()) == series
