@@ -99,7 +99,7 @@ class ForecastView(Struct, frozen=True):
 class DeploymentView(Struct, frozen=True):
     """One deployment as the planner sees it now; `forecast` is null until it has answered often enough.
 
-    `in_flight` attempts are under way. Five `faults_in_a_row` open its breaker; `ejections` counts how often that happened.
+    `in_flight` attempts are under way. Five `faults_in_a_row` open its breaker; `ejections` counts how often that was.
     """
 
     name: str
