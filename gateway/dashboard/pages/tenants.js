@@ -28,7 +28,7 @@ export function Tenants({ values, go }) {
       ]} /><//></div>`}<//>`;
 }
 
-const isNothing = (value) => value === null || (typeof value === 'object' && !Object.keys(value).length);
+const isNothing = (value) => value === null || (typeof value === 'object' && Object.values(value).every(isNothing));
 
 /** The policy as its YAML reads, one key a line; what is not set is left out. */
 function yamlOf(value, indent = '') {
