@@ -74,13 +74,13 @@ def by_source(reader: LogReader, machine: Machine, window: Window, tenant: str |
     """
     found = {source: saved.saved_nano_usd for source, saved in reader.savings(window, tenant).items()}
     quantised = _quantised(reader, machine.token_savings(), window, tenant)
-    lines = [SourceLine(_NAMES.get(name, name), found.get(name, 0)) for name in _LOGGED]
-    lines[1] = SourceLine("routing", found.get("routing", 0) - (quantised.saved_nano_usd or 0))
+    found["routing"] = found.get("routing", 0) - (quantised.saved_nano_usd or 0)
+    logged = [SourceLine(_NAMES.get(name, name), found.get(name, 0)) for name in _LOGGED]
     try:
         beside = [_embedding(reader, machine, window, tenant), _idle(reader, machine, window, tenant)]
     except sqlite3.Error as problem:
         raise LogUnreadable(f"The hours of the engines cannot be read ({problem}).") from problem
-    return BySource([*lines, quantised], beside)
+    return BySource([*logged, quantised], beside)
 
 
 def _quantised(

@@ -173,7 +173,8 @@ class Rollup:
         self._tables = (self._sums, self._latencies, self._sources, self._trials, self._attained)
         self._group: dict[tuple[int, *tuple[str, ...]], list[RequestTrace]] = defaultdict(list)
         self._newest_s = 0
-        self._folded_until_s = self._before_s = folded_until(connection)
+        self._folded_until_s = folded_until(connection)
+        self._is_unsure = False
 
     def add(self, trace: RequestTrace) -> None:
         """Take one request, which counts from the next `write` on."""
@@ -183,7 +184,8 @@ class Rollup:
 
     def write(self, now_s: float) -> None:
         """Count and write what was taken, and fold what closed, inside the caller's transaction."""
-        self._before_s = dict(self._folded_until_s)
+        if self._is_unsure:
+            self._folded_until_s, self._is_unsure = folded_until(self._connection), False
         for (minute_s, *labels), traces in self._group.items():
             self._count(MINUTE_S, minute_s, labels, traces)
             for span_s, until_s in self._folded_until_s.items():
@@ -227,11 +229,11 @@ class Rollup:
         self._folded_until_s[span_s] = to_s
 
     def forget(self) -> None:
-        """Drop what a transaction that failed left in memory; folding once more than needed does no harm."""
+        """Drop what a transaction that failed left in memory; what is in the file is read back with the next one."""
         self._group.clear()
         for table in self._tables:
             table.forget()
-        self._folded_until_s = self._before_s
+        self._is_unsure = True
 
 
 def folded_until(connection: sqlite3.Connection) -> dict[int, int]:

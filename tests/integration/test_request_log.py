@@ -193,6 +193,29 @@ def test_an_hour_is_folded_only_when_it_is_over(file: Path) -> None:
     assert cells(file, HOUR_S) == cells(file, DAY_S) == []
 
 
+def test_a_fold_that_was_rolled_back_is_made_again(file: Path) -> None:
+    now = [RECEIVED_AT]
+    log = RequestLog(file, now_s=lambda: now[0].timestamp())
+    tick = threading.Event()
+    log.record(a_trace(request_id="a"))
+    while not rows(file):
+        tick.wait(0.01)
+    now[0] += timedelta(hours=2)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("ALTER TABLE folded RENAME TO elsewhere")
+        connection.commit()
+    log.record(a_trace(request_id="b"))
+    while log.dropped == 0:
+        tick.wait(0.01)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO folded")
+        connection.commit()
+    log.record(a_trace(request_id="c"))
+    log.close()
+    (hour,) = cells(file, HOUR_S)
+    assert (hour["requests"], log.dropped) == (2, 1)
+
+
 def test_sums_of_an_earlier_schema_are_not_counted_twice(file: Path) -> None:
     file.parent.mkdir()
     with closing(open_database(file, "request_log", MIGRATIONS[:4])) as connection:
