@@ -86,6 +86,7 @@ class Running:
 
     aim: Aim
     pid: int | None
+    admin_url: str = ""
 
     def pids(self) -> set[int]:
         """Return its processes now."""
@@ -147,17 +148,21 @@ def version_of(name: str, peers: Path | None) -> str:
 
 @contextmanager
 def _headgate(name: str, place: Place) -> Iterator[Running]:
-    """Run ours; `headgate-redis` keeps its state in Redis, `headgate-semantic` looks up by meaning too."""
-    with _redis(name == "headgate-redis") as url:
+    """Run ours; `-redis` keeps its state in Redis, `-workers` too with two workers, `-semantic` looks up by meaning."""
+    with _redis(name in ("headgate-redis", "headgate-workers")) as url:
         deployments = "".join(
             DEPLOYMENT.format(name=model, model=model, upstream=place.upstream) for model in MODELS
         ) + DEPLOYMENT.format(name="dear", model="plain", upstream=place.upstream)
         tenant = TENANT.replace("SEMANTIC", "true" if name == "headgate-semantic" else "false")
         operator = OPERATOR.format(state=url or "sqlite:var/headgate.db", deployments=deployments)
+        if name == "headgate-workers":
+            operator += "workers: 2\n"
         write_configuration(place.folder, operator, {"acme": tenant})
         with run_gateway(place.folder, command=place.command) as gateway:
             await_quiet(gateway.process.pid)  # until the encoder is loaded
-            yield Running(Aim(gateway.base_url + "/chat/completions", gateway.key("acme")), gateway.process.pid)
+            yield Running(
+                Aim(gateway.base_url + "/chat/completions", gateway.key("acme")), gateway.process.pid, gateway.admin_url
+            )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Caching:
 def build_caching(ground: Ground, stores: Stores, embedder: BatchingEmbedder, placed: PlacedIndex) -> Caching:
     """Build the cache over the entries of `stores`; saving its evidence also writes what encoding took."""
     guard = Guard(bundled_lexicon())
-    file = ground.settings.beside("cache-evidence").with_suffix(".json")
+    file = ground.settings.own("cache-evidence").with_suffix(".json")
     evidence = load_evidence(file, guard.table, embedder.fingerprint)
     fingerprinter = Fingerprinter(ground.pepper)
     cache = SemanticCache(fingerprinter, stores.entries, placed.index, embedder, ground.clock, guard, evidence)

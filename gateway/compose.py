@@ -17,7 +17,7 @@ from gateway.hosting.deployments import build_hosting
 from gateway.learning.asking import Asking, hit_check
 from gateway.learning.building import Judging, build_judging
 from gateway.learning.feedback import Feedback, Owners
-from gateway.monitoring import build_metrics, build_monitoring
+from gateway.monitoring import Monitoring, build_metrics, build_monitoring
 from gateway.pipeline import Pipeline
 from gateway.receipts import Receipts
 from gateway.records import Records, open_records
@@ -28,6 +28,7 @@ from gateway.stores import Stores, open_stores
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams import Upstreams, build_upstreams
 from gateway.wire.public_api import PublicApi, public_app
+from gateway.workers.private import Exposition, exposition_of_all
 from policies.access import Access, Authenticator
 from router.complexity import PairModel
 from router.sessions import SessionBook
@@ -63,9 +64,8 @@ def build(settings: Settings) -> Gateway:
     api = _public(ground, stores, upstreams, metrics, pipeline, tokens, feedback)
     monitoring = build_monitoring(ground, metrics, upstreams, stores, records, lambda: api.readiness()[1])
     decisions = Decisions(records.receipts, settings.beside("requests"), ground.policies, upstreams.registry.snapshot)
-    admin = build_admin(
-        ground, stores, caching, upstreams, judging.learning, feedback, decisions, monitoring.exposition
-    )
+    exposition = _exposition(settings, monitoring)
+    admin = build_admin(ground, stores, caching, upstreams, judging.learning, feedback, decisions, exposition)
     embedder.start()  # last: until the gateway listens, loading would only be in its way
     return Gateway(
         ground=ground,
@@ -141,6 +141,13 @@ def _public(
         heartbeat_s=settings.heartbeat_s,
         passed=settings.passed_request_headers,
     )
+
+
+def _exposition(settings: Settings, monitoring: Monitoring) -> Exposition:
+    """Return what makes the page of `/metrics`, that of all workers where there are several."""
+    if settings.workers == 1:
+        return monitoring.exposition
+    return exposition_of_all(monitoring.exposition, map(settings.worker_socket, range(1, settings.workers)))
 
 
 def _token_verifier(ground: Ground) -> "TokenVerifier | None":

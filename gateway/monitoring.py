@@ -41,6 +41,7 @@ class Monitoring:
     stores: Stores
     queue: AdmissionQueue
     registry: Registry
+    is_first: bool
 
     def exposition(self) -> tuple[bytes, str]:
         """Return `/metrics` with the present state of tiers, deployments, queue and store; call it in a thread."""
@@ -57,7 +58,8 @@ class Monitoring:
 
     async def run(self) -> None:
         """Read the budgets, and time the event loop, for as long as the gateway lives."""
-        await asyncio.gather(self.budgets.run(), self._time_loop())
+        duties = (self.budgets.run(), self._time_loop()) if self.is_first else (self._time_loop(),)
+        await asyncio.gather(*duties)
 
     async def _time_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -82,4 +84,5 @@ def build_monitoring(
     metrics.include(EngineWork(lambda: hosting.supervisors, hosting.watch, lambda: hosting.gpus.last))
     metrics.include(StateMetrics(registry, ground.policies, ground.clock, records.dropped, program_version()))
     metrics.include(budgets)
-    return Monitoring(metrics, budgets, readiness, stores, upstreams.dispatcher.queue, registry)
+    queue, is_first = upstreams.dispatcher.queue, ground.settings.worker.is_first
+    return Monitoring(metrics, budgets, readiness, stores, queue, registry, is_first)

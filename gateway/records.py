@@ -48,7 +48,7 @@ def open_records(settings: Settings, metrics: Metrics, costs: TraceSink, weights
         ConfigurationError: an exporter is not installed, or a file cannot be used.
     """
     telemetry = settings.telemetry
-    requests = RequestLog(settings.beside("requests"), telemetry.rows)
+    requests = RequestLog(settings.beside("requests"), telemetry.rows, is_shared=settings.workers > 1)
     outcomes = OutcomeLog(settings.beside("requests"))
     receipts = ReceiptLog(settings.beside("decisions"), weights, program_version(), telemetry.receipts)
     exporters, dropped, closers = _exporters(telemetry)

@@ -12,22 +12,24 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 import uvloop
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from core.errors import ConfigurationError
 from gateway.compose import build
 from gateway.heap import collect_rarely, keep_loaded
 from gateway.running import Gateway
-from gateway.settings.listening import BACKLOG, Address, TlsFiles, bound_socket
-from gateway.settings.operator import Settings
-from gateway.telemetry.log_line import configure_logging
+from gateway.settings.listening import BACKLOG, Address, TlsFiles
+from gateway.settings.operator import Settings, as_worker
+from gateway.sockets import Sockets, bound
+from gateway.telemetry.log_line import configure_logging, configure_parent_logging
 from gateway.wire.asgi import ABORT
 from gateway.wire.forwarded import ForwardedFor
+from gateway.workers.engine_desk import EngineDesk
+from gateway.workers.private import private_app
 
 logger = logging.getLogger("headgate.serve")
 DRAIN_S = 10.0
@@ -94,24 +96,42 @@ def serve(settings: Settings, *, demo: bool) -> int:
     os.umask(0o077)
     sys.setswitchinterval(SWITCH_S)
     collect_rarely()
-    configure_logging("warning" if demo else settings.telemetry.log_level)
+    level = "warning" if demo else settings.telemetry.log_level
+    if settings.workers > 1:
+        return _serve_together(settings, level, demo=demo)
+    configure_logging(level)
     with (
-        _bound(settings.listen, settings, "listen") as public,
-        _bound(settings.admin_listen, settings, "admin.listen") as admin,
+        bound(settings, settings.listen, "listen") as public,
+        bound(settings, settings.admin_listen, "admin.listen") as admin,
     ):
-        gateway = build(settings)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(gateway, public, admin, demo=demo))
+        return _run(settings, Sockets(public, admin), demo=demo)
 
 
-async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, *, demo: bool) -> int:
-    settings = gateway.ground.settings
-    edge = settings.edge
-    is_behind = bool(edge.proxies or edge.unix_proxy)
-    apps = ((gateway.public, public, settings.listen), (gateway.admin.app, admin, settings.admin_listen))
-    listeners = [
-        (listener(ForwardedFor(app, edge) if is_behind else app, address.tls), bound) for app, bound, address in apps
-    ]
+def _serve_together(settings: Settings, level: str, *, demo: bool) -> int:
+    """Serve with several workers, of which this process is the parent; see `gateway.workers.parent`."""
+    from gateway.workers.parent import Parent, tell_ready
+    from gateway.workers.shared_sockets import SharedSockets
+
+    configure_parent_logging(level)
+    with SharedSockets(settings, settings.workers) as sockets:
+
+        def work(number: int) -> int:
+            configure_logging(level)
+            sockets.keep_only(number)
+            own = as_worker(settings, number)
+            return _run(own, sockets.of(number), demo=demo and number == 0, on_listening=tell_ready)
+
+        return Parent(settings.workers, work, sockets.reopen, sockets.drop).run()
+
+
+def _run(settings: Settings, sockets: Sockets, *, demo: bool, on_listening: Callable[[], None] = lambda: None) -> int:
+    gateway = build(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(gateway, sockets, on_listening, demo=demo))
+
+
+async def _serve(gateway: Gateway, sockets: Sockets, on_listening: Callable[[], None], *, demo: bool) -> int:
+    listeners = _listeners(gateway, sockets)
     stopping, hurrying = asyncio.Event(), asyncio.Event()
 
     def signalled() -> None:
@@ -125,14 +145,16 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _reload(gateway, reloads))
     async with gateway.running():
         serving = [asyncio.create_task(server.serve(sockets=[bound])) for server, bound in listeners]
-        url, admin_url = _url(public, settings.listen), _url(admin, settings.admin_listen)
-        logger.info("listening", extra={"public": url, "admin": admin_url})
+        url = _url(sockets.public, gateway.ground.settings.listen)
+        logger.info("listening", extra=_told(gateway.ground.settings, sockets))
+        on_listening()
         certificates = renew_certificates([server for server, _ in listeners])
         beside: list[asyncio.Task[object]] = [
             asyncio.create_task(certificates),
             asyncio.create_task(keep_loaded(gateway.caching.embedder.is_ready)),
-            asyncio.create_task(gateway.admin.app.built()),
         ]
+        if sockets.admin is not None:
+            beside.append(asyncio.create_task(gateway.admin.app.built()))
         if demo:
             beside.append(asyncio.create_task(_show(gateway, url)))
         await stopping.wait()
@@ -144,6 +166,33 @@ async def _serve(gateway: Gateway, public: socket.socket, admin: socket.socket, 
             server.should_exit = True
         await asyncio.gather(*serving, *beside, return_exceptions=True)
     return 0
+
+
+def _listeners(gateway: Gateway, sockets: Sockets) -> list[tuple[_Listener, socket.socket]]:
+    """Return the servers of this process, each with its socket."""
+    settings = gateway.ground.settings
+    edge = settings.edge
+    is_behind = bool(edge.proxies or edge.unix_proxy)
+    faces: list[tuple[ASGIApp, socket.socket, Address]] = [(gateway.public, sockets.public, settings.listen)]
+    if sockets.admin is not None:
+        faces.append((gateway.admin.app, sockets.admin, settings.admin_listen))
+    listeners = [
+        (listener(ForwardedFor(app, edge) if is_behind else app, address.tls), bound) for app, bound, address in faces
+    ]
+    if sockets.private is not None:
+        app = private_app(gateway.monitoring.exposition, EngineDesk(gateway.upstreams.hosting))
+        listeners.append((listener(app), sockets.private))
+    return listeners
+
+
+def _told(settings: Settings, sockets: Sockets) -> dict[str, object]:
+    """Return what the log says of what this process listens on."""
+    told: dict[str, object] = {"public": _url(sockets.public, settings.listen)}
+    if sockets.admin is not None:
+        told["admin"] = _url(sockets.admin, settings.admin_listen)
+    if settings.workers > 1:
+        told["worker"] = settings.worker.number
+    return told
 
 
 def _reload(gateway: Gateway, running: set[asyncio.Task[object]]) -> None:
@@ -193,18 +242,6 @@ def listener(app: ASGIApp, tls: TlsFiles | None = None) -> _Listener:
         ),
         tls,
     )
-
-
-@contextlib.contextmanager
-def _bound(address: Address, settings: Settings, key: str) -> Iterator[socket.socket]:
-    with contextlib.ExitStack() as stack:
-        try:
-            bound = stack.enter_context(bound_socket(address))
-        except OSError as problem:
-            reason, mend = problem.strerror or "cannot listen", "choose another address or stop its user"
-            raise ConfigurationError(str(settings.file), key, f"{address}: {reason}", mend) from problem
-        bound.setblocking(False)
-        yield bound
 
 
 def _url(bound: socket.socket, address: Address) -> str:

@@ -123,7 +123,7 @@ def _open_redis(
     sealer = _sealer(settings)
     shared, copies = redis_store.RedisEntryStore(entries_wire, clock, _limits(settings), sealer), LocalCopies(clock)
     changes = redis_store.connect(url, FOLLOWER_TIMEOUT_S)
-    snapshot = None if sealer else SnapshotFile(settings.beside("index").with_suffix(".snapshot"), encoder)
+    snapshot = None if sealer else SnapshotFile(settings.own("index").with_suffix(".snapshot"), encoder)
     follower = Follower(changes, shared, index, encoder, clock, snapshot, copies)
 
     @asynccontextmanager

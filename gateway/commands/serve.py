@@ -17,6 +17,9 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     add_config(parser)
     parser.add_argument("--port", type=int, metavar="N", help="listen on this port instead (0 takes a free one)")
     parser.add_argument("--admin-port", type=int, metavar="N", help="admin listener's port instead")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that share the port (default: `workers` of the file, or 1)"
+    )
     parser.add_argument("--demo", action="store_true", help="run `headgate demo` once when every tier is ready")
     parser.set_defaults(run=run)
 
@@ -24,7 +27,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal arrives."""
     from gateway.serving import serve
-    from gateway.settings.operator import load_settings, on_ports
+    from gateway.settings.operator import load_settings, on_ports, with_workers
 
     settings = on_ports(load_settings(arguments.config), arguments.port, arguments.admin_port)
-    return serve(settings, demo=arguments.demo)
+    return serve(with_workers(settings, arguments.workers), demo=arguments.demo)

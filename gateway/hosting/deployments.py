@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from backends.remote import RemoteBackend
 from backends.transport import http_transport
 from core.clock import Clock
 from core.plan import Abilities, Readiness
+from gateway.hosting.elsewhere import EngineFace, EnginesElsewhere
 from gateway.hosting.engine_costs import EngineCosts
 from gateway.hosting.evaluations import check_evaluated
 from gateway.hosting.probed_abilities import abilities_of
@@ -63,23 +64,15 @@ class Hosting:
     gpus: GpuWatch
     swapping: Swapping
     tiers: tuple[tuple[str, ...], ...]
+    elsewhere: EnginesElsewhere | None = None
 
     @asynccontextmanager
     async def running(self, told: Told = tell_nobody) -> AsyncIterator[None]:
-        """Start every engine, the cheapest tier first, and stop all of them on the way out.
+        """Start every engine, the cheapest tier first, and stop all on the way out; or watch another worker's.
 
         `told` gets what the engines say of their load.
         """
-        duties = (
-            self._keep_prefixes_apart(),
-            self.upkeep.run(),
-            self.costs.run(),
-            self.watch.run(told),
-            self.gpus.run(),
-            self.swapping.run(),
-            self._start(),
-        )
-        background = [asyncio.create_task(duty) for duty in duties]
+        background = [asyncio.create_task(duty) for duty in self._duties(told)]
         try:
             yield
         finally:
@@ -89,6 +82,18 @@ class Hosting:
             await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors.values()))
             await asyncio.to_thread(self.costs.write)
 
+    def _duties(self, told: Told) -> Iterator[Coroutine[object, object, object]]:
+        yield self.costs.run()
+        if self.elsewhere is not None:
+            yield self.elsewhere.run()
+            return
+        yield self._keep_prefixes_apart()
+        yield self.upkeep.run()
+        yield self.watch.run(told)
+        yield self.gpus.run()
+        yield self.swapping.run()
+        yield self._start()
+
     def deployment(self, hosted: HostedDeployment, salt: Callable[[str], str]) -> Deployment:
         """Return the registry's view of one hosted deployment; the engine's address is asked for each call.
 
@@ -96,27 +101,46 @@ class Hosting:
             hosted: the operator's entry, whose price, measured ones included, goes before the recipe's.
             salt: makes of a tenant what keeps its prefixes apart, for engines that can.
         """
-        supervisor, recipe = self.supervisors[hosted.name], self.recipes[hosted.name]
+        supervisor, recipe, engine = self.supervisors[hosted.name], self.recipes[hosted.name], self._face(hosted.name)
         return Deployment(
             name=hosted.name,
             model=recipe.spec.model,
             price=hosted.price or parse_price(dict(recipe.price), str(recipe.file), "price"),
-            backend=HostedBackend(
-                RemoteBackend(lambda: supervisor.base_url, http_transport(), self.clock), lambda: supervisor.leases
-            ),
+            backend=HostedBackend(RemoteBackend(engine.base_url, http_transport(), self.clock), engine.leases),
             context_tokens=recipe.spec.context_tokens,
             max_output_tokens=recipe.spec.max_output_tokens,
             abilities=self.abilities[hosted.name],
             local=True,
             gate=Gate(hosted.max_concurrency),
-            readiness=lambda: readiness_of(supervisor),
-            retry_after_s=lambda: supervisor.retry_after_s + self._turn_s(hosted.name),
-            wanted=supervisor.wake if hosted.swap_wait_s is None else partial(self.swapping.want, hosted.name),
+            readiness=engine.readiness,
+            retry_after_s=engine.retry_after_s,
+            wanted=engine.wanted,
             salt=salt if supervisor.isolates_prefixes and not recipe.spec.share_prefix_cache else None,
         )
 
-    def _turn_s(self, name: str) -> float:
-        return self.swapping.wait_s(name) if name in self.swapping.waits_s else 0.0
+    def want(self, name: str) -> None:
+        """Note that a request wants an engine that is not ready: it is woken, or gets its turn."""
+        if name in self.swapping.waits_s:
+            self.swapping.want(name)
+        else:
+            self.supervisors[name].wake()
+
+    def retry_after_s(self, name: str) -> float:
+        """Estimate when an engine can answer, its turn included; 0 when it is ready."""
+        turn_s = self.swapping.wait_s(name) if name in self.swapping.waits_s else 0.0
+        return self.supervisors[name].retry_after_s + turn_s
+
+    def _face(self, name: str) -> EngineFace:
+        if self.elsewhere is not None:
+            return self.elsewhere.face(name)
+        engine = self.supervisors[name]
+        return EngineFace(
+            base_url=lambda: engine.base_url,
+            leases=lambda: engine.leases,
+            readiness=lambda: readiness_of(engine),
+            retry_after_s=partial(self.retry_after_s, name),
+            wanted=partial(self.want, name),
+        )
 
     async def _start(self) -> None:
         """Start the engines of the cheapest tier, and those of the next when these are ready, failed or take long."""
@@ -200,5 +224,8 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
     weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
     upkeep = Upkeep(supervisors, plans, weights, clock)
     costs = EngineCosts(supervisors, recipes, settings.beside("engine-hours"), clock)
-    everything = (upkeep, costs, watch, GpuWatch(), swapping, (*tiers, others))
+    elsewhere = None
+    if not settings.worker.is_first:
+        elsewhere = EnginesElsewhere(settings.worker_socket(0), settings.worker.number, hosted, clock)
+    everything = (upkeep, costs, watch, GpuWatch(), swapping, (*tiers, others), elsewhere)
     return Hosting(supervisors, recipes, abilities, clock, single_tenant, *everything)

@@ -38,7 +38,7 @@ def build_judging(ground: Ground, classifier: PairModel, asking: Asking, embedde
         ConfigurationError: the file of calibrations cannot be used.
     """
     settings, clock = ground.settings, ground.clock
-    control_file = settings.beside("control").with_suffix(".json")
+    control_file = settings.own("control").with_suffix(".json")
     learners = load_learners(learning_file(settings), classifier.version)
     comparing = Comparing(asking, AnswerComparison(embedder), clock, learners.spent)
     secret = exploring_secret(ground.pepper)

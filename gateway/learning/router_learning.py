@@ -213,8 +213,8 @@ def learned(learners: Learners, rules: TenantPolicy, judged: Complexity, context
 
 
 def learning_file(settings: Settings) -> Path:
-    """Return the file of what was learned, beside the state."""
-    return settings.beside("learning").with_suffix(".json")
+    """Return the file of what this process learned, beside the state."""
+    return settings.own("learning").with_suffix(".json")
 
 
 def load_learners(file: Path, weights: str) -> Learners:

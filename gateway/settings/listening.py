@@ -17,6 +17,7 @@ from policies.schema import says
 
 UNIX = "unix:"
 BACKLOG = 2048
+OTHERS_CONNECT = 0o660
 ADDRESS = "127.0.0.1:8080"
 Seconds = Annotated[int, Meta(ge=0, le=86_400)]
 Network = IPv4Network | IPv6Network
@@ -112,18 +113,22 @@ def parse_address(value: str, file: str, key: str, base: Path, tls: TlsEntry | N
     return Address(host.strip("[]"), int(port), None, files)
 
 
+def family_of(address: Address) -> socket.AddressFamily:
+    """Return the family of an address that is no path."""
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
 @contextmanager
-def bound_socket(address: Address) -> Iterator[socket.socket]:
+def bound_socket(address: Address, mode: int = OTHERS_CONNECT) -> Iterator[socket.socket]:
     """Listen on an address; a Unix socket that nobody answers any more is replaced, and ours is removed at the end.
 
-    Its group may connect, so that a proxy of another user can.
+    By its `mode` its group may connect, so that a proxy of another user can.
 
     Raises:
         OSError: the address is taken or cannot be used.
     """
     if address.unix is None:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as bound:
+        with socket.socket(family_of(address), socket.SOCK_STREAM) as bound:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((address.host, address.port))
             bound.listen(BACKLOG)
@@ -132,7 +137,7 @@ def bound_socket(address: Address) -> Iterator[socket.socket]:
     _remove_dead(address.unix)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
         bound.bind(str(address.unix))
-        address.unix.chmod(0o660)
+        address.unix.chmod(mode)
         bound.listen(BACKLOG)
         try:
             yield bound

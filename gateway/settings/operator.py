@@ -29,6 +29,7 @@ from gateway.settings.rescuing import RescueEntry, rescue_rules
 from gateway.settings.route_map import checked_routes
 from gateway.settings.state import DEFAULT_STATE, redis_url, state_path
 from gateway.settings.telemetry_settings import TelemetryEntry, TelemetrySettings, telemetry_settings
+from gateway.settings.workers import Worker, Workers, refuse_workers
 from policies.identity_provider import OidcEntry
 from policies.loading import Known, PolicySet, load_policies
 from policies.safe_yaml import parse_document, parse_yaml, read_text
@@ -65,6 +66,7 @@ class OperatorFile(Struct, frozen=True, forbid_unknown_fields=True):
     admin: Annotated[AdminEntry, says("The admin listener.")] = AdminEntry()
     state: Annotated[str, says("Budgets, limits, keys, cache: sqlite:PATH or redis://HOST:PORT/DB.")] = DEFAULT_STATE
     replicas: Annotated[Replicas, says("How many gateways share the state; divides limits while Redis is away.")] = 1
+    workers: Annotated[Workers, says("Processes that serve the public listener; several need Redis as `state`.")] = 1
     policies: Annotated[str, says("Folder of the tenants' files.")] = "policies/tenants"
     prices: Annotated[str | None, says("A price file of your own, which lies over the shipped price table.")] = None
     environment: Annotated[list[str], says("Variables that `${NAME}` in this and the tenants' files may use.")] = (
@@ -118,6 +120,8 @@ class Settings:
     rescue: RescueRules = field(default_factory=RescueRules)
     edge: Edge = field(default_factory=Edge)
     heartbeat_s: float = HEARTBEAT_S
+    workers: int = 1
+    worker: Worker = field(default_factory=Worker)
 
     @property
     def known(self) -> Known:
@@ -138,6 +142,14 @@ class Settings:
     def beside(self, what: str) -> Path:
         """Return a further state file, such as `headgate-cache.db` beside `headgate.db`."""
         return self.state_file.with_name(f"{self.state_file.stem}-{what}{self.state_file.suffix}")
+
+    def own(self, what: str) -> Path:
+        """Return a state file of this process alone: of several workers, the first has the plain name."""
+        return self.beside(what if self.worker.is_first else f"{what}-{self.worker.number}")
+
+    def worker_socket(self, number: int) -> Path:
+        """Return the socket on which a worker talks to the others."""
+        return self.state_file.with_name(f"worker-{number}.sock")
 
 
 def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -160,6 +172,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
     base = path.resolve().parent
     prices_file = None if written.prices is None else base / written.prices
     table = referred_table([entry.price for entry in written.deployments.values()], prices_file)
+    refuse_workers(written.workers, redis_url(written.state), file)
     state_file = base / state_path(written.state, file)
     deployments = parse_deployments(written.deployments, file, table, state_file.parent)
     return Settings(
@@ -186,6 +199,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settin
         rescue=rescue_rules(written.rescue),
         edge=parse_edge(written.trusted_proxies, written.cors, file),
         heartbeat_s=written.heartbeat_s,
+        workers=written.workers,
     )
 
 
@@ -199,6 +213,30 @@ def on_ports(settings: Settings, port: int | None, admin_port: int | None) -> Se
     public = settings.listen if port is None else replace(settings.listen, port=port)
     admin = settings.admin_listen if admin_port is None else replace(settings.admin_listen, port=admin_port)
     return replace(settings, listen=public, admin_listen=admin)
+
+
+def with_workers(settings: Settings, workers: int | None) -> Settings:
+    """Return the settings with another number of workers, as the command line asked.
+
+    Raises:
+        ConfigurationError: there cannot be so many.
+    """
+    if workers is None:
+        return settings
+    refuse_workers(workers, settings.redis_url, str(settings.file))
+    return replace(settings, workers=workers)
+
+
+def as_worker(settings: Settings, number: int) -> Settings:
+    """Return what one of several workers goes by: of limits that hold for the whole gateway, its share."""
+    worker = Worker(number, settings.workers)
+    return replace(
+        settings,
+        worker=worker,
+        replicas=settings.replicas * worker.count,
+        max_waiting=worker.share(settings.max_waiting),
+        deployments={name: worker.share_of(one) for name, one in settings.deployments.items()},
+    )
 
 
 def _secrets(written: OperatorFile) -> set[str | None]:

@@ -179,7 +179,15 @@ def dropped_lines() -> int:
 
 def configure_logging(level: str, descriptor: int = STDERR) -> None:
     """Send JSON lines to a file descriptor; called once by the command line, never on import."""
-    handler = BackgroundHandler(descriptor)
+    _send_to(BackgroundHandler(descriptor), level)
+
+
+def configure_parent_logging(level: str) -> None:
+    """Send JSON lines to standard error without a thread, for a process that forks."""
+    _send_to(logging.StreamHandler(), level)
+
+
+def _send_to(handler: logging.Handler, level: str) -> None:
     handler.setFormatter(JsonFormatter())
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line tells them
     root = logging.getLogger()

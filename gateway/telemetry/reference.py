@@ -16,6 +16,9 @@ started. How to use them: [observability.md](observability.md). Written by `pyth
 |---|---|---|---|
 """
 TAIL = """
+Of a gateway with several workers, every series has a further label `worker`, except budgets, SLA limits, engines and
+GPUs, which are one over all; sums and rates over `worker` are the gateway's. `headgate_worker_up` says who answered.
+
 Besides these, `process_*` of the Prometheus client: CPU seconds, resident memory, open files of the gateway's process.
 """
 

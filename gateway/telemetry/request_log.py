@@ -38,7 +38,16 @@ _TRIM_SUMS = tuple(
 class RequestLog:
     """A sink backed by one SQLite file; `close` writes what is queued."""
 
-    def __init__(self, path: Path, retention: Retention | None = None, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        retention: Retention | None = None,
+        now_s: Callable[[], float] = time.time,
+        *,
+        is_shared: bool = False,
+    ) -> None:
+        """Open the file; when it `is_shared` with other processes, sums are read anew for every group."""
+        self._is_shared = is_shared
         self._retention = retention or Retention()
         self._now_s = now_s
         self._path = path
@@ -98,6 +107,8 @@ class RequestLog:
             if self._connection.execute(INSERT, row_of(trace)).rowcount:
                 self._rollup.add(trace)
         self._rollup.write(self._now_s())
+        if self._is_shared:
+            self._rollup.let_go()
 
     def _trim(self) -> None:
         now_s, keep = self._now_s(), self._retention
@@ -110,7 +121,7 @@ class RequestLog:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN")
+    connection.execute("BEGIN IMMEDIATE")
     try:
         yield
     except (sqlite3.Error, OverflowError):

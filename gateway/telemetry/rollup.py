@@ -228,6 +228,11 @@ class Rollup:
         self._connection.execute("INSERT OR REPLACE INTO folded VALUES (?, ?)", (span_s, to_s))
         self._folded_until_s[span_s] = to_s
 
+    def let_go(self) -> None:
+        """Keep no cell in memory that another process may change; what is added to is read back."""
+        for table in self._tables:
+            table.forget()
+
     def forget(self) -> None:
         """Drop what a transaction that failed left in memory; what is in the file is read back with the next one."""
         self._group.clear()

@@ -1,0 +1,1 @@
+"""How do several processes serve one port as one gateway?"""
