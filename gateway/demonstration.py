@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ async def show(gateway: "Gateway", url: str) -> None:
         await gateway.wait_ready(READY_TIMEOUT_S)
     key, poor_key = demonstration_keys(gateway)
     steps = await demonstrate(url, key, poor_key)
-    print_table(steps, as_json=False)
+    print_table(steps)
     body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 27 plus 45?"}]}'
     console.print("\nTry it (Ctrl-C stops the gateway):\n", style="bold")
     console.print(
@@ -115,12 +115,8 @@ async def demonstrate(url: str, key: str, poor_key: str) -> list[Step]:
         return [await _play(client, scene, poor_key if scene.poor else key) for scene in _SCENES]
 
 
-def print_table(steps: list[Step], *, as_json: bool) -> None:
-    """Print the steps as a table for people or as JSON for scripts."""
-    console = Console()
-    if as_json:
-        console.print_json(msgspec.json.encode([asdict(step) for step in steps]).decode())
-        return
+def print_table(steps: list[Step]) -> None:
+    """Print the steps as a table."""
     table = Table(
         title="headgate demo (µUSD: cost; TTFT in ms)", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
@@ -139,7 +135,7 @@ def print_table(steps: list[Step], *, as_json: bool) -> None:
             step.reason if answered else step.answer,
             "[green]✓[/]" if step.as_expected else "[red]✗[/]",
         )
-    console.print(table)
+    Console().print(table)
 
 
 async def _play(client: httpx.AsyncClient, scene: _Scene, key: str) -> Step:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 
@@ -36,9 +36,10 @@ class AdminClient:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON object at `path`; raises NotRunning or Refused."""
-        return self._sent("GET", path, None)
+    def get(self, path: str, **query: str | None) -> dict[str, Any]:
+        """Return the JSON object at `path`, asked with what is given of `query`; raises NotRunning or Refused."""
+        given = urlencode({name: value for name, value in query.items() if value})
+        return self._sent("GET", f"{path}?{given}" if given else path, None)
 
     def post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
         """Post a JSON object and return the answer; raises NotRunning or Refused."""

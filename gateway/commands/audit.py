@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-f]{64})\Z")
 
@@ -34,7 +35,6 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print changes, oldest first."""
-    import msgspec
     from rich.console import Console
     from rich.table import Table
 
@@ -49,7 +49,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         rows = [audit_row(entry) for entry in audit.log.entries(max(1, arguments.last))]
     console = Console()
     if arguments.json:
-        console.print_json(msgspec.json.encode(rows).decode())
+        print_json(rows)
         return 0
     table = Table(title=f"the last {len(rows)} changes")
     for column in ("no.", "when (UTC)", "who", "what", "outcome"):
@@ -63,7 +63,6 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """Print the head; exit code 1 when the record is not what was written."""
-    import json
     import sys
 
     from core.clock import SystemClock
@@ -76,7 +75,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         verdict = audit.log.verify(arguments.expect)
     if arguments.json:
         found = {"valid": verdict.problem is None, "rows": verdict.rows, "head": verdict.head}
-        print(json.dumps(found | {"problem": verdict.problem}))
+        print_json(found | {"problem": verdict.problem})
     elif verdict.problem is None:
         print(f"{verdict.rows} entries are as they were written; head {verdict.head}")
     else:

@@ -3,7 +3,8 @@
 import argparse
 from typing import Any
 
-from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.options import Subparsers, add_admin_url, add_config, add_json
+from gateway.commands.printing import print_json
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -33,7 +34,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     _add_selector(reset)
     reset.set_defaults(run=run_reset)
     for action in (show, grant, reset):
-        action.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
+        add_admin_url(action)
         add_config(action)
         add_json(action)
 
@@ -88,15 +89,13 @@ def _quoted(name: str) -> str:
 
 
 def _print(answer: dict[str, Any], *, as_json: bool) -> int:
-    import json
-
     from rich.console import Console
     from rich.table import Table
 
     lines = answer["budgets"]
     console = Console()
     if as_json:
-        console.print_json(json.dumps(lines))
+        print_json(lines)
         return 0
     table = Table(title="USD in the present windows")
     table.add_column("budget")

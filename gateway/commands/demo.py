@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_json
+from gateway.commands.printing import print_json
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -28,5 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gateway.demonstration import demonstrate, print_table
 
     steps = asyncio.run(demonstrate(arguments.url, arguments.key, arguments.poor_key))
-    print_table(steps, as_json=arguments.json)
+    if arguments.json:
+        print_json(steps)
+    else:
+        print_table(steps)
     return 0 if all(step.as_expected for step in steps) else 1

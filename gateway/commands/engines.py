@@ -4,7 +4,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.options import Subparsers, add_admin_url, add_config, add_json
+from gateway.commands.printing import print_json
 
 if TYPE_CHECKING:
     from gateway.admin.client import AdminClient
@@ -57,7 +58,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     add_json(reload)
     reload.set_defaults(run=run_reload)
     for action in (listing, logs, sleep, wake, reload):
-        action.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
+        add_admin_url(action)
         add_config(action)
 
 
@@ -152,9 +153,7 @@ def print_engines(rows: list[dict[str, Any]], *, as_json: bool) -> int:
 
     console = Console()
     if as_json:
-        import msgspec
-
-        console.print_json(msgspec.json.encode(rows).decode())
+        print_json(rows)
         return 0
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in ("engine", "state", *NUMBERS):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 if TYPE_CHECKING:
     from gateway.reporting.decisions import Told
@@ -32,7 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what is known; 1 when the record does not come out the same."""
     import sys
 
-    import msgspec
     from rich.console import Console
 
     from gateway.reporting.decision_words import print_told
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"headgate: no request {arguments.id!r} is known here", file=sys.stderr)
         return 1
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(told)).decode())
+        print_json(told)
     else:
         receipt = None if told.decision is None else decode_receipt(bytes(told.decision))
         print_told(Console(), told, receipt)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.options import Subparsers, add_json
+from gateway.commands.printing import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the cases and print the score; exit code 1 when anything was wrong."""
     import asyncio
 
-    import msgspec
     from rich.console import Console
 
     from gateway.faults.cases import CASES
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     verdicts = asyncio.run(_verdicts(arguments, cases, Console(stderr=True)))
     if arguments.json:
         name = arguments.name or arguments.url or "headgate"
-        print(msgspec.json.format(msgspec.json.encode(report(name, verdicts)), indent=1).decode())
+        print_json(report(name, verdicts))
     else:
         print_report(verdicts, Console())
     return 0 if all(verdict.is_good for verdict in verdicts) else 1

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -103,7 +104,6 @@ def run_create(arguments: argparse.Namespace) -> int:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print the keys as a table or as JSON."""
-    import msgspec
     from rich.console import Console
     from rich.table import Table
 
@@ -117,7 +117,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         records = keys.store.records(arguments.tenant)
     console = Console()
     if arguments.json:
-        console.print_json(msgspec.json.encode([key_view(record) for record in records]).decode())
+        print_json([key_view(record) for record in records])
         return 0
     table = Table(title=f"{len(records)} keys")
     for column in ("key id", "for", "scopes", "created", "state"):

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.commands import models_eval, models_quantize
+from gateway.commands import models_eval, models_list, models_quantize
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 if TYPE_CHECKING:
     from backends.engines.recipes import Recipe
@@ -20,11 +21,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     """Register the commands."""
     parser = subparsers.add_parser("models", help="list, check, fetch, convert and try the models of hosted engines")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list the recipes", epilog="example: headgate models list --json")
-    listing.add_argument("recipe", nargs="*", help=f"{RECIPE_HELP} (default: all that ship)")
-    add_config(listing)
-    add_json(listing)
-    listing.set_defaults(run=run_list)
+    models_list.add_parser(actions)
     check = actions.add_parser(
         "check",
         help="check recipes and their weights",
@@ -86,63 +83,6 @@ def _add_convert(actions: "Subparsers[Any]") -> None:
     convert.set_defaults(run=run_convert)
 
 
-def run_list(arguments: argparse.Namespace) -> int:
-    """Print recipes."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    from backends.engines.recipes import load_recipe, recipe_names
-    from gateway.commands.evaluation_tables import verdict_text
-    from gateway.hosting.evaluations import evaluation_of
-    from gateway.hosting.probed_abilities import probed_abilities
-    from gateway.settings.state import state_folder_or_default
-    from policies.safe_yaml import load_yaml
-
-    recipes = [load_recipe(name, load_yaml) for name in arguments.recipe or recipe_names()]
-    state_dir = state_folder_or_default(arguments.config)
-    evaluations = {recipe.name: evaluation_of(recipe, state_dir) for recipe in recipes}
-    probed = {recipe.name: probed_abilities(recipe, state_dir) for recipe in recipes}
-    if arguments.json:
-        return _json(
-            [
-                {
-                    "recipe": recipe.name,
-                    "engine": recipe.engine,
-                    "model": recipe.spec.model,
-                    "precision": recipe.spec.precision,
-                    "devices": list(recipe.spec.devices),
-                    "context_tokens": recipe.spec.context_tokens,
-                    "memory_bytes": recipe.spec.memory_bytes,
-                    "hub": None if recipe.hub is None else recipe.hub.repo,
-                    "weights": str(recipe.spec.model_dir),
-                    "installed": recipe.spec.model_dir.exists(),
-                    "evaluation": evaluations[recipe.name],
-                    "abilities": recipe.abilities,
-                    "probed": probed[recipe.name],
-                }
-                for recipe in recipes
-            ]
-        )
-    console = Console()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in ("recipe", "engine", "weights", "GiB", "on", "present"):
-        table.add_column(column, no_wrap=True, justify="right" if column == "GiB" else "left")
-    for recipe in recipes:
-        spec = recipe.spec
-        present = "yes" if spec.model_dir.exists() else "pull" if recipe.hub is not None else "no"
-        devices = ",".join(spec.devices).replace(",cuda:", ",")
-        table.add_row(recipe.name, recipe.engine, spec.precision, f"{spec.memory_bytes / 2**30:.1f}", devices, present)
-    console.print(table)
-    for recipe in recipes:
-        evaluation, found = evaluations[recipe.name], probed[recipe.name]
-        if evaluation is not None:
-            console.print(f"{recipe.name} evaluated: {verdict_text(evaluation)}", markup=False, highlight=False)
-        if found is not None:
-            console.print(f"{recipe.name} probed: {found.summary}", markup=False, highlight=False)
-    return 0
-
-
 def run_check(arguments: argparse.Namespace) -> int:
     """Check what can be checked without starting engines; the first that cannot be used ends it."""
     from backends.engines.recipes import load_recipe
@@ -162,7 +102,9 @@ def run_check(arguments: argparse.Namespace) -> int:
             print(f"{recipe.name}: {spec.model} at {spec.precision} in {spec.model_dir} can be started{digest}")
         if arguments.probe:
             rows.append(_probe(recipe, arguments.config, quiet=arguments.json))
-    return _json(rows) if arguments.json else 0
+    if arguments.json:
+        print_json(rows)
+    return 0
 
 
 def _probe(recipe: "Recipe", config: Path, *, quiet: bool) -> "ProbedAbilities":
@@ -208,7 +150,8 @@ def run_pull(arguments: argparse.Namespace) -> int:
         source = msgspec.structs.replace(source, revision=arguments.revision)
     pulled = pull(source, recipe.engine, recipe.spec.model_dir, lambda line: print(line, file=sys.stderr))
     if arguments.json:
-        return _json(pulled)
+        print_json(pulled)
+        return 0
     size = sum(file.size_bytes for file in pulled.files)
     print(f"{recipe.name}: {len(pulled.files)} files, {size / 2**20:.0f} MiB, in {recipe.spec.model_dir}")
     return 0
@@ -225,7 +168,8 @@ def run_warm(arguments: argparse.Namespace) -> int:
 
     warmed = asyncio.run(warm_recipe(load_recipe(arguments.recipe, load_yaml), SystemClock()))
     if arguments.json:
-        return _json(warmed)
+        print_json(warmed)
+        return 0
     memory = "" if warmed.resident_bytes is None else f", {warmed.resident_bytes / 2**20:.0f} MiB resident"
     print(f"{warmed.recipe}: first token after {warmed.start_s:.1f} s, the next in {warmed.answer_s:.3f} s{memory}")
     return 0
@@ -251,11 +195,3 @@ def run_convert(arguments: argparse.Namespace) -> int:
     if done.returncode == 0:
         print(f"converted into {arguments.out}; point a recipe's `weights` at it", file=sys.stdout)
     return done.returncode
-
-
-def _json(value: object) -> int:
-    import msgspec
-    from rich.console import Console
-
-    Console().print_json(msgspec.json.encode(value).decode())
-    return 0

@@ -18,6 +18,11 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_admin_url(parser: argparse.ArgumentParser) -> None:
+    """Add `--admin-url`, which defaults to the listener that the operator's file names."""
+    parser.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json` for scripts."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
 from gateway.commands.policy_test import add_test
+from gateway.commands.printing import print_json
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -71,7 +72,6 @@ def _add_explain(actions: "Subparsers[Any]") -> None:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Print what was found; 2 with errors, 1 with warnings under --strict, else 0."""
-    import msgspec
     from rich.console import Console
 
     from core.clock import SystemClock
@@ -80,7 +80,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
     report = examine(arguments.config, arguments.measurements, SystemClock().now().date())
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(report_json(report))).decode())
+        print_json(report_json(report))
     else:
         print_report(Console(), report)
     if report.count("error"):
@@ -90,7 +90,6 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_explain(arguments: argparse.Namespace) -> int:
     """Print the policy in force, and how the request would fare."""
-    import msgspec
     from rich.console import Console
 
     from gateway.commands.policy_tables import decided_json, preview_json, print_decided, print_preview
@@ -111,7 +110,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
         content = {"tenant": arguments.tenant, "version": tenant.policy.version, "values": decided_json(rows)}
         if shown is not None:
             content["request"] = preview_json(shown, tenant.wrote)
-        print(msgspec.json.format(msgspec.json.encode(content)).decode())
+        print_json(content)
         return 0
     console = Console()
     print_decided(console, f"policy of {arguments.tenant}, version {tenant.policy.version}", rows, settings.policies)
@@ -122,7 +121,6 @@ def run_explain(arguments: argparse.Namespace) -> int:
 
 def run_diff(arguments: argparse.Namespace) -> int:
     """Print the differences; 1 when there are any, as `diff` does."""
-    import msgspec
     from rich.console import Console
 
     from gateway.commands.policy_tables import print_changes
@@ -138,7 +136,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
     changes = differences(old.policies, new.policies)
     if arguments.json:
         rows = [{"tenant": one.tenant, "key": key_text(one.path), "old": one.old, "new": one.new} for one in changes]
-        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        print_json(rows)
     else:
         print_changes(Console(), changes)
     return 1 if changes else 0
@@ -146,8 +144,6 @@ def run_diff(arguments: argparse.Namespace) -> int:
 
 def run_schema(arguments: argparse.Namespace) -> int:
     """Print the schema alone."""
-    import msgspec
-
     from gateway.settings.operator import OperatorFile
     from policies.json_schema import json_schema
     from policies.schema import TenantFile
@@ -156,5 +152,5 @@ def run_schema(arguments: argparse.Namespace) -> int:
         schema = json_schema(OperatorFile, "Headgate: the operator's file", nullable=False)
     else:
         schema = json_schema(TenantFile, "Headgate: a tenant's policy", nullable=True)
-    print(msgspec.json.format(msgspec.json.encode(schema)).decode())
+    print_json(schema)
     return 0

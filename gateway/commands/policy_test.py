@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 if TYPE_CHECKING:
     from gateway.whatif.policy_examples import Tried
@@ -26,7 +27,6 @@ def add_test(actions: "Subparsers[Any]") -> None:
 
 def run_test(arguments: argparse.Namespace) -> int:
     """Print what became of each example; 1 when one is not as expected."""
-    import msgspec
     from rich.console import Console
 
     from gateway.settings.operator import load_policy_set, load_settings
@@ -41,7 +41,7 @@ def run_test(arguments: argparse.Namespace) -> int:
     registry, (judge, _) = catalogue(settings), offline_judge(settings.pair)
     tried = {one.policy.tenant: try_examples(policies, one, registry, judge) for one in tenants if one.policy.examples}
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(tried)).decode())
+        print_json(tried)
     else:
         _print(Console(), tried)
     return 1 if any(one.missed for results in tried.values() for one in results) else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -132,7 +133,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     patterns = arguments.pattern or ["*"]
     rows = [row for row in table.rows.values() if any(fnmatchcase(name, p) for name in row.names for p in patterns)]
     if arguments.json:
-        _print_json({"version": table.version, "prices": [row_json(row) for row in rows]})
+        print_json({"version": table.version, "prices": [row_json(row) for row in rows]})
     else:
         print_rows(rows, f"{len(rows)} prices, version {table.version}: USD per million tokens")
     return 0 if rows else 1
@@ -150,7 +151,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     rows = [one for one in found if isinstance(one, PriceRow)]
     compared = combine(load_rows(SHIPPED), rows)
     if arguments.json:
-        _print_json({"valid": not errors, "errors": [error.message for error in errors], **imported_json(compared)})
+        print_json({"valid": not errors, "errors": [error.message for error in errors], **imported_json(compared)})
     elif errors:
         print_errors(errors)
     else:
@@ -178,7 +179,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         write_whole(into, price_file_text(imported.rows), check=load_rows)
     if arguments.json:
-        _print_json({"file": str(into), "written": not arguments.dry_run, **imported_json(imported)})
+        print_json({"file": str(into), "written": not arguments.dry_run, **imported_json(imported)})
         return 0
     print_imported(imported, f"{'would go' if arguments.dry_run else 'went'} into {into}:")
     return 0
@@ -213,7 +214,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
         out, measured_text(measured), check=lambda path: parse_measured(load_yaml(path), str(path), "try again")
     )
     if arguments.json:
-        _print_json(measured_json(measured, samples))
+        print_json(measured_json(measured, samples))
     else:
         print_measured(measured, f"went into {out}")
     return 0
@@ -232,7 +233,7 @@ def run_hosted(arguments: argparse.Namespace) -> int:
     since = now - timedelta(days=arguments.days)
     costs = sum_hours(load_settings(arguments.config).beside("engine-hours"), since, now)
     if arguments.json:
-        _print_json({"since": since.isoformat(), "engines": hosted_json(costs)})
+        print_json({"since": since.isoformat(), "engines": hosted_json(costs)})
     else:
         print_hosted(costs, f"hosted engines, {arguments.days} days, USD; loaded: held / marginal")
     return 0 if costs else 1
@@ -247,9 +248,3 @@ def _own_file(config: Path) -> Path:
         mend = "add for example `prices: my-prices.yaml`, or name a file with --into"
         raise ConfigurationError(str(config), "prices", "the key is missing", mend)
     return own
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(content)).decode())

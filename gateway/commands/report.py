@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.options import Subparsers, add_admin_url, add_config, add_json
+from gateway.commands.printing import print_json
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -19,7 +20,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     parser.add_argument("--tenant", required=True, help="the tenant's name")
     parser.add_argument("--month", metavar="YYYY-MM", help="a month of UTC (default: the present one)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a printable page instead")
-    parser.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
+    add_admin_url(parser)
     add_config(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -27,7 +28,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report, or write the page."""
-    from urllib.parse import quote, urlencode
+    from urllib.parse import quote
 
     import msgspec
     from rich.console import Console
@@ -37,9 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gateway.reporting.report import TenantReport
     from gateway.reporting.shown import page_of, print_report
 
-    query = "" if arguments.month is None else "?" + urlencode({"month": arguments.month})
     with open_client(arguments.config, arguments.admin_url) as client:
-        told = client.get(f"/admin/report/{quote(arguments.tenant, safe='')}{query}")
+        told = client.get(f"/admin/report/{quote(arguments.tenant, safe='')}", month=arguments.month)
     report = msgspec.convert(told, TenantReport)
     if arguments.html is not None:
         try:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError("--html", "", f"{arguments.html}: {reason}", "choose another file") from problem
         print(arguments.html)
     elif arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(told)).decode())
+        print_json(told)
     else:
         print_report(Console(), report)
     return 0

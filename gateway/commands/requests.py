@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -48,7 +49,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         task = progress.add_task("rows", total=export.count())
         written = export.write(out, format_, lambda rows: progress.advance(task, rows))
     if arguments.json:
-        Console().print_json(data={"rows": written, "format": format_, "file": str(out), "bytes": out.stat().st_size})
+        print_json({"rows": written, "format": format_, "file": str(out), "bytes": out.stat().st_size})
     else:
         print(f"{written:,} rows, {out.stat().st_size:,} bytes: {out}")
     return 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.commands import route_calibrations, route_learn
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 from gateway.commands.route_explain import add_explain
 
 OUTCOMES_HELP = "JSON lines with `query`, `small_score`, `large_score` (0 to 1)"
@@ -105,7 +106,6 @@ def run_eval(arguments: argparse.Namespace) -> int:
     """Print the measures of a weight set on known outcomes."""
     from dataclasses import asdict
 
-    import msgspec
     import numpy as np
     from rich.console import Console
     from rich.table import Table
@@ -125,7 +125,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     figures = asdict(measure(Outcomes(p_small, small, large)))
     console = Console()
     if arguments.json:
-        console.print_json(msgspec.json.encode({"rows": len(rows), **figures}).decode())
+        print_json({"rows": len(rows), **figures})
         return 0
     table = Table(title=f"{arguments.pair} on {len(rows)} outcomes")
     for name in figures:

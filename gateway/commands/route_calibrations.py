@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 
 def add_parser(actions: "Subparsers[Any]") -> None:
@@ -58,7 +59,6 @@ def run_refit(arguments: argparse.Namespace) -> int:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print every version."""
-    import msgspec
     from rich.console import Console
     from rich.table import Table
 
@@ -70,7 +70,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     shown = {name: one for name, one in sorted(histories.items()) if arguments.tenant in (None, name)}
     console = Console()
     if arguments.json:
-        console.print_json(msgspec.json.encode(shown).decode())
+        print_json(shown)
         return 0
     table = Table(title="calibrations of tenants")
     for column in ("tenant", "version", "in force", "fitted (UTC)", "weights", "slope", "offset", "outcomes", "Brier"):

@@ -3,7 +3,8 @@
 import argparse
 from typing import Any
 
-from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.options import Subparsers, add_admin_url, add_config, add_json
+from gateway.commands.printing import print_json
 
 EXPLAINED = "Utilities are in units of quality: 0.01 is as good as one answer more in a hundred."
 
@@ -38,20 +39,17 @@ def add_parser(actions: "Subparsers[Any]") -> None:
         verb.add_argument("--tenant", required=True, metavar="T", help="whose")
         verb.set_defaults(run=run_change, change=name)
     for verb in (status, promote, rollback):
-        verb.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
+        add_admin_url(verb)
         add_config(verb)
         add_json(verb)
 
 
 def run_status(arguments: argparse.Namespace) -> int:
     """Print how learning stands."""
-    from urllib.parse import quote
-
     from gateway.admin.client import open_client
 
-    named = "" if arguments.tenant is None else f"?tenant={quote(arguments.tenant, safe='')}"
     with open_client(arguments.config, arguments.admin_url) as client:
-        tenants = client.get(f"/admin/learning{named}")["tenants"]
+        tenants = client.get("/admin/learning", tenant=arguments.tenant)["tenants"]
     _print(arguments, tenants)
     return 0
 
@@ -67,15 +65,13 @@ def run_change(arguments: argparse.Namespace) -> int:
 
 
 def _print(arguments: argparse.Namespace, tenants: list[dict[str, Any]]) -> None:
-    import json
-
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     if arguments.json:
-        console.print_json(json.dumps({"tenants": tenants}))
+        print_json({"tenants": tenants})
         return
     table = Table(title="what the router learned", caption=EXPLAINED)
     for column in ("tenant", "in force", "outcomes", "candidate", "by users' words", "by comparison"):

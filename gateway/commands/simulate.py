@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.printing import print_json
 
 LOG = "requests"
 
@@ -42,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Print then and now; 0 also where the candidate is worse."""
     from datetime import UTC, datetime
 
-    import msgspec
     from rich.console import Console
     from rich.progress import Progress
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             candidate, registry, history, runs=runs, seed=arguments.seed, progress=lambda: progress.advance(task)
         )
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        print_json(found)
     else:
         print_comparison(Console(), found)
     return 0

@@ -3,7 +3,8 @@
 import argparse
 from typing import Any
 
-from gateway.commands.options import Subparsers, add_config, add_json
+from gateway.commands.options import Subparsers, add_admin_url, add_config, add_json
+from gateway.commands.printing import print_json
 
 RANGES = ("15m", "1h", "6h", "24h", "7d", "30d")
 
@@ -23,7 +24,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     )
     report.add_argument("--tenant", help="only this tenant, also without an SLA")
     report.add_argument("--range", choices=RANGES, default="7d", help="how far back (default: %(default)s)")
-    report.add_argument("--admin-url", metavar="URL", help="the admin listener (default: as configured)")
+    add_admin_url(report)
     add_config(report)
     add_json(report)
     report.set_defaults(run=run_report)
@@ -31,19 +32,15 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """Print the report; exit code 1 when an error budget is used up."""
-    import json
-    from urllib.parse import urlencode
-
     from rich.console import Console
 
     from gateway.admin.client import open_client
 
-    query = {"range": arguments.range} | ({} if arguments.tenant is None else {"tenant": arguments.tenant})
     with open_client(arguments.config, arguments.admin_url) as client:
-        report = client.get(f"/admin/sla?{urlencode(query)}")
+        report = client.get("/admin/sla", range=arguments.range, tenant=arguments.tenant)
     console = Console()
     if arguments.json:
-        console.print_json(json.dumps(report))
+        print_json(report)
     elif report["lines"]:
         console.print(_attainment(report["lines"], arguments.range))
         console.print(_latencies(report["lines"]))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -196,36 +196,47 @@ def build_hosting(settings: Settings, clock: Clock, single_tenant: Callable[[], 
             or the file of its probe is broken.
     """
     hosted = {name: one for name, one in settings.deployments.items() if isinstance(one, HostedDeployment)}
+    state_dir = settings.state_file.parent
     recipes = {name: load_recipe(one.recipe, load_yaml) for name, one in hosted.items()}
     for recipe in recipes.values():
-        check_evaluated(recipe, settings.state_file.parent)
+        check_evaluated(recipe, state_dir)
+    specs = {name: recipe.spec for name, recipe in recipes.items()}
+    kinds = {name: recipe.engine for name, recipe in recipes.items()}
+    waits_s = {name: one.swap_wait_s for name, one in hosted.items() if one.swap_wait_s is not None}
+    plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
     memory = MemoryBudget(device_bytes, {CPU: GATEWAY_BYTES})
     supervisors = {
         name: Supervisor(
             launcher_of(recipe, device_bytes, single_tenant=single_tenant),
             clock,
-            settings.state_file.parent,
+            state_dir,
             name=name,
             memory=memory,
-            takes_turns=hosted[name].swap_wait_s is not None,
+            takes_turns=name in waits_s,
         )
         for name, recipe in recipes.items()
     }
-    abilities = {
-        name: abilities_of(one.abilities, recipes[name], settings.state_file.parent) for name, one in hosted.items()
-    }
-    watch = EngineWatch(supervisors, {name: recipe.engine for name, recipe in recipes.items()}, clock)
-    specs = {name: recipe.spec for name, recipe in recipes.items()}
-    waits_s = {name: one.swap_wait_s for name, one in hosted.items() if one.swap_wait_s is not None}
-    swapping = Swapping(supervisors, specs, waits_s, memory, clock)
-    tiers = tuple(tuple(name for name in names if name in recipes) for names in settings.tiers.values())
-    others = tuple(name for name in recipes if not any(name in names for names in tiers))
-    plans = {name: one.reload for name, one in hosted.items() if one.reload is not None}
-    weights = {name: recipe.spec.model_dir for name, recipe in recipes.items()}
-    upkeep = Upkeep(supervisors, plans, weights, clock)
-    costs = EngineCosts(supervisors, recipes, settings.beside("engine-hours"), clock)
     elsewhere = None
     if not settings.worker.is_first:
         elsewhere = EnginesElsewhere(settings.worker_socket(0), settings.worker.number, hosted, clock)
-    everything = (upkeep, costs, watch, GpuWatch(), swapping, (*tiers, others), elsewhere)
-    return Hosting(supervisors, recipes, abilities, clock, single_tenant, *everything)
+    return Hosting(
+        supervisors=supervisors,
+        recipes=recipes,
+        abilities={name: abilities_of(one.abilities, recipes[name], state_dir) for name, one in hosted.items()},
+        clock=clock,
+        single_tenant=single_tenant,
+        upkeep=Upkeep(supervisors, plans, {name: spec.model_dir for name, spec in specs.items()}, clock),
+        costs=EngineCosts(supervisors, recipes, settings.beside("engine-hours"), clock),
+        watch=EngineWatch(supervisors, kinds, clock),
+        gpus=GpuWatch(),
+        swapping=Swapping(supervisors, specs, waits_s, memory, clock),
+        tiers=_in_order(settings.tiers, recipes),
+        elsewhere=elsewhere,
+    )
+
+
+def _in_order(tiers: Mapping[str, tuple[str, ...]], hosted: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the hosted deployments in the order to start: the cheapest tier's first, those of no tier last."""
+    served = tuple(tuple(name for name in names if name in hosted) for names in tiers.values())
+    others = tuple(name for name in hosted if not any(name in names for names in served))
+    return (*served, others)
