@@ -34,9 +34,9 @@ from core.money import Usage
 from core.trace import RequestTrace
 from gateway.admin.insight_routes import Insight
 from gateway.reporting.sla_report import sla_report
+from gateway.settings.retention import Retention
 from gateway.telemetry.log_reader import Filter, LogReader, Window
 from gateway.telemetry.request_log import RequestLog
-from gateway.telemetry.retention import Retention
 from policies.loading import PolicySet
 from tests.traces import a_hit, a_refusal, a_trace, an_attempt
 

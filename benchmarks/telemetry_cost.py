@@ -36,13 +36,13 @@ from benchmarks.request_log import BUSY_PER_S, START, traces
 from core.identity import Caller
 from core.plan import Plan, PlannedStep, Reason
 from core.trace import RequestTrace, TraceSink
+from gateway.settings.retention import Retention
 from gateway.telemetry.exporting import MAX_QUEUED, Spans
 from gateway.telemetry.fan_out import FanOut
 from gateway.telemetry.genai_metrics import GenAiMetrics
 from gateway.telemetry.log_line import LogLine, configure_logging, dropped_lines
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import RequestLog
-from gateway.telemetry.retention import Retention
 from gateway.telemetry.spans import Keeping
 from gateway.trace_draft import TraceDraft
 from tests.planning import chat, policy

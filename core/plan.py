@@ -230,6 +230,11 @@ class Plan:
         return quality is not None and quality < self.weighing.floor
 
     @property
+    def has_given_way(self) -> bool:
+        """Tell whether it is not what was wanted, for money, time, health or to explore; its answer is not stored."""
+        return self.degraded_from is not None or self.reason in (Reason.BUDGET, Reason.EXPLORE) or self.gave_up_quality
+
+    @property
     def worst_case_nano_usd(self) -> int:
         """Return what the plan can cost: the dearest step in full, and the input of every other step.
 

@@ -320,7 +320,7 @@ class Pipeline:
         if leader is not None:
             leader.publish(AnswerHead(live.step.tier, live.step.deployment, plan.reason.value))
         is_meant = live.kind is AttemptKind.ESCALATION or (live.step.tier == plan.tier and live.rejected is None)
-        is_planned = not has_given_way(plan) and is_meant
+        is_planned = not plan.has_given_way and is_meant
         is_open = True
         async for chunk in live.chunks():
             if is_open and live.complete:
@@ -378,11 +378,6 @@ def expected_tokens(request: ChatRequest, policy: EffectivePolicy) -> int:
     limits = [limit for limit in (request.max_tokens, policy.tenant_policy.max_output_tokens) if limit is not None]
     output = min([*limits, EXPECTED_OUTPUT_TOKENS])
     return request.estimated_input_tokens() + output * request.n
-
-
-def has_given_way(plan: Plan) -> bool:
-    """Tell whether the plan is not what was wanted, for money, time, health or to explore; its answer is not stored."""
-    return plan.degraded_from is not None or plan.reason in (Reason.BUDGET, Reason.EXPLORE) or plan.gave_up_quality
 
 
 async def _following(items: AsyncIterator[Published], draft: TraceDraft) -> AsyncIterator[bytes]:

@@ -23,7 +23,6 @@ from gateway.admin.access import OPEN, VIEWER, AdminGate
 from gateway.admin.budget_routes import BudgetAdministration, budget_router
 from gateway.admin.cache_administration import CacheAdministration
 from gateway.admin.cache_routes import cache_router
-from gateway.admin.changes import Changes
 from gateway.admin.dashboard_routes import Dashboard, dashboard_router
 from gateway.admin.decision_routes import decision_router
 from gateway.admin.engine_routes import EngineAdministration, engine_router
@@ -35,6 +34,7 @@ from gateway.admin.policy_routes import PolicyAdministration, policy_router
 from gateway.admin.report_routes import Reporting, report_router
 from gateway.admin.sla_routes import Attainment, sla_router
 from gateway.admin.state_routes import state_router
+from gateway.changes import Changes
 from gateway.learning.feedback import Feedback
 from gateway.learning.router_learning import Learning
 from gateway.probing import StoreProbe

@@ -13,36 +13,12 @@ from msgspec import Meta, Struct
 from core.errors import InvalidRequest, UnknownName
 from core.money import nano_usd
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
+from gateway.reporting.budget_line import BudgetLine
 from policies.loading import PolicySet
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 GrantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,100}$")]
-
-
-class BudgetLine(Struct, frozen=True):
-    """One budget in its present window; amounts are decimal USD as text, exact to the nano-dollar.
-
-    `limit_usd` includes what was granted; free = limit - reserved - spent. `unconfirmed_usd` is the part of spent that
-    was charged when the lease of a hold ran out.
-    """
-
-    tenant: str
-    window: str
-    window_id: str
-    starts_at: str
-    ends_at: str
-    limit_usd: str
-    reserved_usd: str
-    spent_usd: str
-    free_usd: str
-    granted_usd: str
-    unconfirmed_usd: str
-    key_id: str | None = None
-    user: str | None = None
-    tier: str | None = None
-    rolling: bool = False
-    soft: bool = False
 
 
 class Selector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

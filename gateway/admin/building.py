@@ -9,7 +9,6 @@ from cache.semantic_cache import SemanticCache
 from gateway.admin.api import AdminApi, admin_app
 from gateway.admin.budget_routes import BudgetAdministration
 from gateway.admin.cache_administration import CacheAdministration
-from gateway.admin.changes import Changes
 from gateway.admin.dashboard_routes import Dashboard, load_assets
 from gateway.admin.engine_routes import EngineAdministration
 from gateway.admin.insight_routes import Insight
@@ -22,6 +21,7 @@ from gateway.admin.session import Sessions
 from gateway.admin.sla_routes import Attainment
 from gateway.admin.treasury import TreasuryBudgets
 from gateway.caching import Caching
+from gateway.changes import Changes
 from gateway.ground import Ground
 from gateway.hosting.quantised_prices import TokenSaving, token_savings
 from gateway.learning.feedback import Feedback

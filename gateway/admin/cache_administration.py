@@ -27,7 +27,7 @@ from gateway.admin.cache_messages import (
     TenantEntries,
     TenantRow,
 )
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from policies.loading import PolicySet
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from backends.engines.supervisor import Supervisor
 from core.errors import UnknownName
 from core.money import usd_text
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from gateway.hosting.deployments import Hosting
 from gateway.hosting.engine_hours import EngineCost
 

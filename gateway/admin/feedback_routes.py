@@ -4,7 +4,7 @@ from litestar import Router, post
 from litestar.params import JSONBody
 
 from gateway.admin.access import OPERATOR, AdminRequest, actor_of
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from gateway.learning.feedback import Feedback, FeedbackBody, FeedbackTaken
 
 

@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 from core.clock import Clock
 from core.errors import InvalidRequest, UnknownName
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of, require
-from gateway.admin.changes import Changes, KeyView, key_view
+from gateway.admin.key_views import KeyView, key_view
+from gateway.changes import Changes
 from policies.keys import KeyRecord, KeyStore, Role, create_admin_key, create_key, revoke_key, rotate_key
 from policies.loading import PolicySet
 

@@ -7,7 +7,7 @@ from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from gateway.learning.router_learning import Learning
 from router.learner import Status
 

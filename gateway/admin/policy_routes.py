@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from core.errors import ConfigurationError, InvalidRequest, UnknownName
 from core.rules import TenantPolicy
 from gateway.admin.access import OPERATOR, VIEWER, AdminRequest, actor_of
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from gateway.whatif.candidate_policies import CandidatePolicies
 from gateway.whatif.comparison import Comparison as Simulation
 from policies.documents import key_text

@@ -13,8 +13,8 @@ from msgspec import Struct
 from core.clock import Clock
 from core.errors import ConfigurationError, InvalidRequest, UnknownName
 from gateway.admin.access import VIEWER
-from gateway.admin.budget_routes import BudgetLine
 from gateway.admin.insight_routes import RANGES_S, Range
+from gateway.reporting.budget_line import BudgetLine
 from gateway.reporting.evidence import Difference, saved_per_request
 from gateway.reporting.report import TenantReport, month_report
 from gateway.reporting.shown import page_of

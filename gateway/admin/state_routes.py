@@ -7,7 +7,7 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.admin.access import OPERATOR, VIEWER
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from gateway.probing import StoreProbe, StoreState
 from policies.audit import AuditEntry
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from core.errors import InvalidRequest
 from core.money import usd_text
 from core.rules import Budget, TenantPolicy
-from gateway.admin.budget_routes import BudgetLine, Selector
+from gateway.admin.budget_routes import Selector
+from gateway.reporting.budget_line import BudgetLine
 from policies.budgets import Account, account_of
 from policies.ledger import Balance, Treasury
 from policies.loading import PolicySet

@@ -71,7 +71,7 @@ def run_create(arguments: argparse.Namespace) -> int:
 
     from core.clock import SystemClock
     from core.errors import ConfigurationError
-    from gateway.admin.changes import key_view
+    from gateway.admin.key_views import key_view
     from gateway.admin.local import open_keys
     from gateway.settings.operator import load_policy_set, load_settings
     from policies.keys import Role, create_admin_key, create_key
@@ -108,7 +108,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from core.clock import SystemClock
-    from gateway.admin.changes import key_view
+    from gateway.admin.key_views import key_view
     from gateway.admin.local import open_keys
     from gateway.settings.operator import load_settings
 
@@ -135,7 +135,7 @@ def run_rotate(arguments: argparse.Namespace) -> int:
     from datetime import timedelta
 
     from core.clock import SystemClock
-    from gateway.admin.changes import key_view
+    from gateway.admin.key_views import key_view
     from gateway.admin.local import open_keys
     from gateway.settings.operator import load_settings
     from policies.keys import rotate_key
@@ -157,7 +157,7 @@ def run_revoke(arguments: argparse.Namespace) -> int:
     import sys
 
     from core.clock import SystemClock
-    from gateway.admin.changes import key_view
+    from gateway.admin.key_views import key_view
     from gateway.admin.local import open_keys
     from gateway.settings.operator import load_settings
     from policies.keys import revoke_key

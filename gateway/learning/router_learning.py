@@ -21,7 +21,7 @@ from core.errors import ConfigurationError, InvalidRequest, Unavailable, Unknown
 from core.outcome import Outcome
 from core.plan import Complexity
 from core.rules import AutoTarget, Routing, TenantPolicy
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from gateway.files import write_whole
 from gateway.learning.comparing import Comparing
 from gateway.learning.retries import RetryWatch

@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from core.money import usd_text
-from gateway.admin.budget_routes import BudgetLine
+from gateway.reporting.budget_line import BudgetLine
 from gateway.reporting.evidence import Difference, quality_difference, saved_per_request
 from gateway.reporting.sources import Machine, SourceLine, by_source
 from gateway.telemetry.log_reader import Group, LogReader, LogUnreadable, Window, regrouped

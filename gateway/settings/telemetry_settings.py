@@ -14,12 +14,13 @@ from msgspec import Meta, Struct
 
 from core.errors import ConfigurationError
 from core.money import nano_usd
+from gateway.settings.retention import ReceiptRetention, Retention
 from gateway.settings.urls import plain_url
-from gateway.telemetry.retention import ReceiptRetention, Retention
-from gateway.telemetry.semconv import Version
 from policies.measured_price import check_hourly_usd
 from policies.schema import says
 
+Semconv = Literal["v1.41", "latest"]
+"""Which of two sets of names OpenTelemetry's metrics of generative AI bear."""
 Protocol = Literal["http/protobuf", "grpc"]
 PROTOCOLS: dict[str, Protocol] = {"http/protobuf": "http/protobuf", "grpc": "grpc"}
 Days = Annotated[float, Meta(gt=0, le=3_650)]
@@ -51,7 +52,7 @@ class TelemetryEntry(Struct, frozen=True, forbid_unknown_fields=True):
     otlp_endpoint: Annotated[str | None, says("Where spans are sent by OTLP; without one none are made.")] = None
     otlp_protocol: Annotated[Protocol | None, says("How they are sent; `http/protobuf` unless said otherwise.")] = None
     otlp_metrics: Annotated[bool, says("Send metrics of generative AI there too.")] = False
-    genai_semconv: Annotated[Version | None, says("Whose names these metrics bear: `v1.41` (default), `latest`.")] = (
+    genai_semconv: Annotated[Semconv | None, says("Whose names these metrics bear: `v1.41` (default), `latest`.")] = (
         None
     )
     sample_ratio: Annotated[Share, says("Share of traces that are kept; errors, SLA misses, dear requests always.")] = (
@@ -81,7 +82,7 @@ class TelemetrySettings:
     traces_endpoint: str | None = None
     metrics_endpoint: str | None = None
     exports_metrics: bool = False
-    semconv: Version = "v1.41"
+    semconv: Semconv = "v1.41"
     sample_ratio: float = 1.0
     dear_nano_usd: int = 50_000_000
     machine_hourly_usd: Decimal | None = None
@@ -148,7 +149,7 @@ def _protocol(environ: Mapping[str, str]) -> Protocol:
     return "http/protobuf"
 
 
-def _semconv(environ: Mapping[str, str]) -> Version:
+def _semconv(environ: Mapping[str, str]) -> Semconv:
     opted = environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
     return "latest" if LATEST in (one.strip() for one in opted) else "v1.41"
 

@@ -29,6 +29,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from core.trace import Attempt, AttemptOutcome, RequestTrace
+from gateway.settings.telemetry_settings import Semconv
 from gateway.telemetry import semconv
 from gateway.telemetry.spans import NO_FAULT, resource
 
@@ -70,7 +71,7 @@ class GenAiMetrics:
     def __init__(
         self,
         exporter: MetricExporter,
-        version: semconv.Version = "v1.41",
+        version: Semconv = "v1.41",
         of: Resource | None = None,
         now_s: Callable[[], float] = time.time,
         every_s: float = EVERY_S,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from core.hand_over import HandOver
+from gateway.settings.retention import ReceiptRetention
 from gateway.telemetry.log_reader import LogUnreadable
-from gateway.telemetry.retention import ReceiptRetention
 from policies.sqlite_schema import open_database, reading
 from router.receipt import Decided, encode_receipt, receipt_of
 

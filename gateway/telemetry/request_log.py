@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from core.hand_over import HandOver
 from core.trace import RequestTrace
+from gateway.settings.retention import Retention
 from gateway.telemetry.request_rows import INSERT, MIGRATIONS, row_of
-from gateway.telemetry.retention import Retention
 from gateway.telemetry.rollup import DAY_S, HOUR_S, MINUTE_S, Rollup
 from policies.sqlite_schema import open_database, reading
 

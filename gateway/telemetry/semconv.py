@@ -6,9 +6,8 @@ the attributes of spans are the same in both. `gen_ai.usage.cost.*` is the propo
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-Version = Literal["v1.41", "latest"]
+from gateway.settings.telemetry_settings import Semconv
 
 OPERATION_NAME = "gen_ai.operation.name"
 PROVIDER_NAME = "gen_ai.provider.name"
@@ -101,6 +100,6 @@ _LATEST = MetricNames(
     input_tokens="gen_ai.client.inference.usage.input_tokens",
     output_tokens="gen_ai.client.inference.usage.output_tokens",
 )
-NAMES: dict[Version, MetricNames] = {"v1.41": _V1_41, "latest": _LATEST}
+NAMES: dict[Semconv, MetricNames] = {"v1.41": _V1_41, "latest": _LATEST}
 SERVER_DURATION = "gen_ai.server.request.duration"
 SERVER_TTFT = "gen_ai.server.time_to_first_token"

@@ -27,7 +27,6 @@ from core.money import Usage
 from core.plan import Complexity, DeploymentSnapshot, Plan, Reason, RegistrySnapshot
 from core.rules import NO_SLA, AutoTarget, EffectivePolicy, TenantPolicy
 from gateway.holdout import Holdout, on_baseline_path
-from gateway.pipeline import has_given_way
 from gateway.whatif.donors import Donors, ease_of
 from gateway.whatif.history import Past
 from policies.admission import Admission, Admitted
@@ -211,7 +210,7 @@ class Replay:
         opened.cost = Cost(served.cost_nano_usd, {tier: served.cost_nano_usd})
         self._end_later(n, past.at_s + served.total_ms / 1000, opened)
         late, cut = _is_late(past, rules, plan, served)
-        keeps = not (cut or has_given_way(plan) or plan.reason is Reason.HOLDOUT)
+        keeps = not (cut or plan.has_given_way or plan.reason is Reason.HOLDOUT)
         self._kept[past.tenant].note(now=keeps, then=past.stored and past.is_answered and not past.is_hit)
         return Fate(
             past.tenant,

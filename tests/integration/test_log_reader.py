@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from core.trace import RequestTrace
+from gateway.settings.retention import Retention
 from gateway.telemetry.log_reader import Filter, LogReader, LogUnreadable, Window, regrouped
 from gateway.telemetry.request_log import RequestLog
-from gateway.telemetry.retention import Retention
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace
 
 START_S = RECEIVED_AT.timestamp()

@@ -19,11 +19,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.settings.telemetry_settings import TelemetryEntry, telemetry_settings
+from gateway.settings.telemetry_settings import Semconv, TelemetryEntry, telemetry_settings
 from gateway.telemetry.exporting import Spans
 from gateway.telemetry.genai_metrics import GenAiMetrics
 from gateway.telemetry.otlp import metric_exporter, span_exporter
-from gateway.telemetry.semconv import Version
 from tests.receiving import receiver
 from tests.traces import a_hit, a_trace, an_attempt
 
@@ -89,7 +88,7 @@ def test_spans_leave_by_grpc() -> None:
         ),
     ],
 )  # fmt: skip
-def test_metrics_of_generative_ai_leave_under_either_set_of_names(version: Version, expected: set[str]) -> None:
+def test_metrics_of_generative_ai_leave_under_either_set_of_names(version: Semconv, expected: set[str]) -> None:
     metrics = exported_metrics(version)
     assert set(metrics) == expected | {"gen_ai.server.request.duration", "gen_ai.server.time_to_first_token"}
     (duration,) = metrics[next(name for name in expected if name.endswith("duration"))].histogram.data_points
@@ -110,7 +109,7 @@ def test_metrics_of_generative_ai_leave_under_either_set_of_names(version: Versi
         assert sorted(point.sum for point in points) == [10, 40]
 
 
-def exported_metrics(version: Version) -> dict[str, Metric]:
+def exported_metrics(version: Semconv) -> dict[str, Metric]:
     """Return what arrives of one request with two attempts and one hit."""
     with receiver() as (endpoint, posts):
         entry = TelemetryEntry(otlp_endpoint=endpoint, otlp_metrics=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from core.plan import Standing
+from gateway.settings.retention import ReceiptRetention
 from gateway.telemetry.log_reader import LogUnreadable
 from gateway.telemetry.receipt_log import TRIM_EVERY, ReceiptLog, read_receipt
-from gateway.telemetry.retention import ReceiptRetention
 from router.decision import Inputs, decide
 from router.receipt import Decided, decode_receipt
 from tests.planning import EASY, declared, policy, two_tiers

@@ -12,10 +12,10 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.trace import AttemptOutcome
+from gateway.settings.retention import Retention
 from gateway.telemetry.log_reader import LogReader, Window
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_rows import MIGRATIONS, attempts_decoder, row_of
-from gateway.telemetry.retention import Retention
 from gateway.telemetry.rollup import DAY_S, HOUR_S, MINUTE_S
 from gateway.telemetry.sketch import merged
 from policies.sqlite_schema import open_database

@@ -9,9 +9,9 @@ from core.money import Usage
 from core.rules import TenantPolicy
 from core.trace import AttemptKind, AttemptOutcome
 from gateway.reporting.sla_report import SlaReport, sla_report
+from gateway.settings.retention import Retention
 from gateway.telemetry.log_reader import LogReader, Window
 from gateway.telemetry.request_log import RequestLog
-from gateway.telemetry.retention import Retention
 from policies.loading import PolicySet
 from tests.policy_samples import tenant_policy
 from tests.traces import RECEIVED_AT, a_hit, a_refusal, a_trace, an_attempt

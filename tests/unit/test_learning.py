@@ -16,7 +16,7 @@ from core.identity import Caller
 from core.outcome import Outcome
 from core.rules import EffectivePolicy
 from core.trace import RequestTrace
-from gateway.admin.changes import Changes
+from gateway.changes import Changes
 from gateway.learning.asking import Asking
 from gateway.learning.comparing import Comparing
 from gateway.learning.router_learning import Learning, load_learners

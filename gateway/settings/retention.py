@@ -1,4 +1,4 @@
-"""How long the logs keep what; apart from the logs, so that reading the settings loads neither."""
+"""How long the logs keep what."""
 
 from dataclasses import dataclass
 
