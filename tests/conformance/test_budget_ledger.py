@@ -23,7 +23,7 @@ from policies.redis_scripts import connect
 from policies.redis_wire import Wire
 from policies.slices import SlicedLedger
 from tests.policy_samples import CALLER, OTHER_KEY, budget_policy, tenant_policy
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, running_redis
 
 THOUSAND = "0.000001"  # USD: 1000 nano-USD
 MONTH = budget_policy(THOUSAND)
@@ -57,41 +57,29 @@ async def durable_sqlite_ledger(clock: ManualClock, folder: Path, **more: Any) -
 async def redis_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
     if BINARY is None:
         pytest.skip(WHY_NOT)
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         async with connect(server.url, timeout_s=10.0) as client:
             yield RedisLedger(client, clock, timeout_s=10.0, server_time=False, **more)
-    finally:
-        server.close()
 
 
 @asynccontextmanager
 async def wired_redis_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
     if BINARY is None:
         pytest.skip(WHY_NOT)
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         async with Wire(server.url, timeout_s=10.0) as wire:
             yield RedisLedger(wire, clock, timeout_s=10.0, server_time=False, **more)
-    finally:
-        server.close()
 
 
 @asynccontextmanager
 async def sliced_ledger(clock: ManualClock, folder: Path, **more: Any) -> AsyncIterator[BudgetLedger]:
     if BINARY is None:
         pytest.skip(WHY_NOT)
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         async with Wire(server.url, timeout_s=10.0) as wire:
             inner = RedisLedger(wire, clock, timeout_s=10.0, server_time=False, **more)
             async with SlicedLedger(inner, server.url, clock).running() as ledger:
                 yield ledger
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cache.sqlite_store import SqliteEntryStore
 from core.clock import ManualClock
 from policies.redis_wire import Wire
 from tests.caching import answer, direction, entry
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 LIMITS = StoreLimits(max_entries_per_tenant=3, max_bytes_per_tenant=20_000, max_entry_bytes=10_000)
 MakeStore = Callable[[ManualClock], EntryStore]
@@ -26,12 +26,8 @@ MakeStore = Callable[[ManualClock], EntryStore]
 def server() -> Iterator[RedisServer]:
     if BINARY is None:
         pytest.skip(WHY_NOT)
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

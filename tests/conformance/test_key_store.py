@@ -23,7 +23,7 @@ from policies.keys import (
 )
 from policies.keys_redis import RedisKeyStore, connect
 from policies.keys_sqlite import SqliteKeyStore
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 PEPPER = bytes(range(32))
 Open = Callable[[], KeyStore]
@@ -31,12 +31,8 @@ Open = Callable[[], KeyStore]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(

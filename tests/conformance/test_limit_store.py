@@ -18,7 +18,7 @@ from policies.rates_memory import MemoryRates
 from policies.rates_redis import RedisRates
 from policies.redis_wire import Wire
 from tests.policy_samples import CALLER, OTHER_KEY, tenant_policy
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, running_redis
 
 
 @asynccontextmanager
@@ -30,15 +30,11 @@ async def memory_rates(clock: ManualClock) -> AsyncIterator[LimitStore]:
 async def redis_rates(clock: ManualClock) -> AsyncIterator[LimitStore]:
     if BINARY is None:
         pytest.skip(WHY_NOT)
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         async with Wire(server.url, timeout_s=10.0) as wire:
             ledger = RedisLedger(wire, clock, timeout_s=10.0, server_time=False)
             async with RedisRates(ledger, clock).running() as rates:
                 yield rates
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What the gateway asks behind the client's back: billed, traced, bounded, ended at shutdown."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from zoneinfo import ZoneInfo
 
@@ -20,23 +20,11 @@ from core.trace import RequestTrace
 from gateway.learning.asking import LEAST_QUEUE_MS, Asking
 from policies.ledger_memory import MemoryLedger
 from tests.planning import chat, policy
-from tests.upstream.process import RunningUpstream, run_upstream
+from tests.upstream.process import RunningUpstream
 
 CALLER = Caller("acme", "key_1")
 CLOCK = SystemClock()
 USD = 1_000_000_000
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningUpstream]:
-    with run_upstream() as running:
-        yield running
-
-
-@pytest.fixture
-def upstream(server: RunningUpstream) -> RunningUpstream:
-    server.reset()
-    return server
 
 
 class Bench:

@@ -13,19 +13,15 @@ from cache.redis_store import RedisEntryStore, connect
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import ManualClock
 from tests.caching import entry
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 CLOCK = ManualClock(datetime.fromtimestamp(0, UTC))
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 async def check(store: EntryStore, catalogue: Catalogue) -> None:

@@ -16,7 +16,7 @@ from cache.redis_store import RedisEntryStore, connect
 from cache.replication import BLOCK_S, Follower
 from core.clock import SystemClock
 from tests.caching import entry
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 
@@ -26,12 +26,8 @@ PATIENCE_S = 20.0
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,15 @@ from cache.redis_store import RedisEntryStore, connect
 from cache.sealing import Sealer, TenantKeys
 from core.clock import ManualClock
 from tests.caching import answer, entry
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

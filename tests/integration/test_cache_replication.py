@@ -25,7 +25,7 @@ from cache.snapshot import SnapshotFile
 from core.cached import ExactHit, Found, Miss, NearHit, SemanticHit
 from core.clock import Clock, ManualClock, SystemClock
 from tests.caching import WordEmbedder, answer, caller, policy, request
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 
@@ -114,12 +114,8 @@ def cache(store: RedisEntryStore, index: FaissIndex, embedder: Embedder, clock: 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

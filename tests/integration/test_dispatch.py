@@ -5,7 +5,7 @@ Each deployment's model name is the script it obeys, so that a plan of two steps
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from core.errors import DeadlineExceeded, HeadgateError, InvalidRequest, Unavail
 from core.money import Price, Usage, usd_text
 from core.plan import Plan, PlannedStep, Readiness, Reason
 from core.trace import Attempt, AttemptOutcome
-from tests.upstream.process import RunningUpstream, run_upstream, unused_port
+from tests.upstream.process import RunningUpstream, unused_port
 
 PRICE = Price(1_000, 2_000)
 TEXT = "two words"
@@ -38,18 +38,6 @@ NEVER = Deadline(None, None)
 HEALTHY = "scripted"
 LONG_MS = 600_000
 CLOCK = SystemClock()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningUpstream]:
-    with run_upstream() as running:
-        yield running
-
-
-@pytest.fixture
-def upstream(server: RunningUpstream) -> RunningUpstream:
-    server.reset()
-    return server
 
 
 def chat(text: str = TEXT, **fields: Any) -> ChatRequest:

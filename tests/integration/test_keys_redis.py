@@ -10,7 +10,7 @@ from core.errors import ConfigurationError, InvalidApiKey, Unavailable
 from policies.access import Authenticator
 from policies.keys import KeyRecord, create_key, revoke_key
 from policies.keys_redis import RECORDS, RedisKeyStore, connect
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 PEPPER = bytes(range(32))
@@ -18,12 +18,8 @@ PEPPER = bytes(range(32))
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

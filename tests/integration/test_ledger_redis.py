@@ -22,7 +22,7 @@ from policies.redis_wire import Wire
 from policies.reservation import drain, hold
 from policies.slices import SlicedLedger
 from tests.policy_samples import CALLER, tenant_policy
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 
@@ -33,12 +33,8 @@ def policy(outage: str = "closed", tenant: str = "acme", usd: str = "0.000001") 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -15,19 +15,15 @@ from policies.rates import Entered, Entry, Scope
 from policies.rates_redis import SLOT_LEASE_S, RedisRates
 from policies.redis_wire import Wire
 from tests.policy_samples import CALLER, tenant_policy
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -9,19 +9,15 @@ import uvloop
 from redis.exceptions import ResponseError
 
 from policies.redis_wire import Address, StoreAway, Wire
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ from core.errors import DeadlineExceeded, HeadgateError, Unavailable, UpstreamFa
 from core.money import Price
 from core.plan import Plan, PlannedStep, Readiness, Reason
 from core.trace import AttemptKind, AttemptOutcome
-from tests.upstream.process import RunningUpstream, run_upstream
+from tests.upstream.process import RunningUpstream
 
 PRICE = Price(1_000_000, 2_000_000)
 CLOCK = SystemClock()
@@ -35,18 +35,6 @@ RULES = RescueRules()
 HEALTHY = "scripted"
 FIRST, FALLBACK, RETRY, HEDGE, _ = AttemptKind
 COMPLETE, OUTRUN, REFUSED = AttemptOutcome.COMPLETE, AttemptOutcome.OUTRUN, AttemptOutcome.REFUSED
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningUpstream]:
-    with run_upstream() as running:
-        yield running
-
-
-@pytest.fixture
-def upstream(server: RunningUpstream) -> RunningUpstream:
-    server.reset()
-    return server
 
 
 def chat(**fields: Any) -> ChatRequest:

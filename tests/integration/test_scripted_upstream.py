@@ -21,18 +21,6 @@ Json = dict[str, Any]
 CHAT = "/v1/chat/completions"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningUpstream]:
-    with run_upstream() as running:
-        yield running
-
-
-@pytest.fixture
-def upstream(server: RunningUpstream) -> RunningUpstream:
-    server.reset()
-    return server
-
-
 @pytest.fixture
 def client(upstream: RunningUpstream) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=upstream.url, timeout=10, trust_env=False, verify=False) as opened:

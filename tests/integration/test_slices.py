@@ -15,7 +15,7 @@ from policies.ledger_redis import RedisLedger
 from policies.redis_wire import Wire
 from policies.slices import SLICE_LEASE_S, SlicedLedger
 from tests.policy_samples import CALLER, OTHER_KEY, tenant_policy
-from tests.redis_server import BINARY, WHY_NOT, RedisServer
+from tests.redis_server import BINARY, WHY_NOT, RedisServer, running_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=WHY_NOT)]
 
@@ -24,12 +24,8 @@ MILLION = tenant_policy('budgets: [{window: month, limit_usd: "0.001"}]')  # 1,0
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

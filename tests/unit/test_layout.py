@@ -1,5 +1,6 @@
 """The house rules that no import contract can state."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -27,3 +28,18 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "argparse" in loaded
     assert sorted(set(HEAVY) & set(loaded)) == []
+
+
+def test_the_map_for_contributors_names_every_folder_of_code_and_no_other() -> None:
+    table = (REPOSITORY / "CONTRIBUTING.md").read_text().partition("## Where things are")[2].partition("## ")[0]
+    named = {name.rstrip("/") for name in re.findall(r"^\| `([a-z_/]+/)` \|", table, re.MULTILINE)}
+    assert [name for name in sorted(named) if not (REPOSITORY / name).is_dir()] == []
+    folders = {path.parent for package in PACKAGES for path in (REPOSITORY / package).glob("*/__init__.py")}
+    assert {str(folder.relative_to(REPOSITORY)) for folder in folders} | set(PACKAGES) <= named
+
+
+def test_the_path_of_a_request_for_contributors_names_files_that_exist() -> None:
+    path = (REPOSITORY / "CONTRIBUTING.md").read_text().partition("## One request through the code")[2].partition("## ")
+    named = re.findall(r"`([a-z_/]+(?:\.py|/))`", path[0])
+    assert "gateway/pipeline.py" in named
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
