@@ -26,20 +26,9 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from tests.e2e.gateway_process import RunningGateway, headgate, run_gateway, write_configuration
+from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration
 from tests.upstream.process import unused_port
 
-OPERATOR = """
-listen: 127.0.0.1:8080
-admin: {{listen: 127.0.0.1:8081, key_file: var/admin.key}}
-state: sqlite:var/headgate.db
-policies: tenants
-router: {{pair: general}}
-tiers: {{small: [one], large: [two]}}
-deployments:
-  one: {{backend: remote, base_url: {url}, model: fast, price: {{input_usd_per_m: 1, output_usd_per_m: 2}}}}
-  two: {{backend: remote, base_url: {url}, model: deep, price: {{input_usd_per_m: 10, output_usd_per_m: 20}}}}
-"""
 COMMON = """
 tenant: acme
 fallback: false
@@ -182,7 +171,7 @@ def seeded_traffic(requests: int, per_s: float, seed: int = 7) -> Iterator[tuple
 def carried(folder: Path, policy: PolicyUnderTest, traffic: list[tuple[float, str]], seed: int) -> Figures:
     """Send the traffic through a fresh gateway and return what its own log says."""
     with running_upstream(seed) as url:
-        write_configuration(folder, OPERATOR.format(url=url), {"acme": policy.text})
+        write_configuration(folder, REMOTE.format(base_url=url, small="fast", large="deep"), {"acme": policy.text})
         with run_gateway(folder) as gateway:
             asyncio.run(_send(gateway, gateway.key("acme"), traffic))
             gateway.request_rows(len(traffic))

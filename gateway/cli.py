@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from gateway.commands.help_text import lay_out
+
 COMMANDS = (
     "init",
     "serve",
@@ -30,10 +32,10 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXAMPLES = """examples:
-  headgate init                                  write a configuration and a first tenant
-  headgate serve --config headgate.yaml          start the gateway
-  headgate keys create --tenant demo             print a new API key
-  headgate policy check --config headgate.yaml   say what is wrong in the configuration
+  headgate init
+  headgate policy check
+  headgate serve
+  headgate keys create --tenant demo
   headgate route score --in prompts.jsonl --out scores.jsonl
 """
 
@@ -44,11 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
         prog="headgate",
         description="A cost-aware request-routing gateway for language models.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f"gateway.commands.{name}").add_parser(subparsers)
+    lay_out(parser)
     return parser
 
 

@@ -25,7 +25,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         "verify",
         help="follow the chain of hashes and print its head",
         description="Note the head that is printed: with --expect, a later run finds entries that were cut off since.",
-        epilog="example: headgate audit verify --expect 41:0f3a...",
+        epilog="example: headgate audit verify --json",
     )
     verify.add_argument("--expect", type=_head, metavar="SEQ:HASH", help="a head that was printed before")
     add_config(verify)

@@ -20,7 +20,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         "and compare. Exit code 1 when nothing is known of it or the bytes differ.",
         epilog="example: headgate explain req_5f0c6f3a9d9e4b1c8a7d6e5f4c3b2a19",
     )
-    parser.add_argument("id", help="the request's id, as the header x-request-id told it")
+    parser.add_argument("id", metavar="ID", help="the request's id, as the header x-request-id told it")
     parser.add_argument(
         "--admin-url", metavar="URL", help="ask the gateway at this admin listener instead of reading its files"
     )

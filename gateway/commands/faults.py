@@ -37,7 +37,6 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         help="test a gateway against an upstream that misbehaves",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--url", help="a gateway to test, without /v1 (default: a Headgate started for this run)")
     parser.add_argument("--key", default="none", help="its API key")

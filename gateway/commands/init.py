@@ -16,8 +16,7 @@ are never touched without --force."""
 EXAMPLE = """examples:
   headgate init
   headgate init --dir gateway --tenant acme --budget-usd 50 --yes
-  headgate init --yes --remote-url https://api.openai.com/v1 \\
-    --remote-model gpt-4o --remote-key-env OPENAI_API_KEY"""
+  headgate init --yes --remote-url https://api.openai.com/v1 --remote-model gpt-4o --remote-key-env OPENAI_API_KEY"""
 
 
 def add_parser(subparsers: "Subparsers[Any]") -> None:
@@ -27,7 +26,6 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         help="write a configuration and a first tenant",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dir", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)")
     parser.add_argument("--tenant", metavar="NAME", help="the first tenant (default: my-app)")

@@ -30,7 +30,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         help="make a key in place of another, which goes on working for a while",
         epilog="example: KEY=$(headgate keys rotate 0123456789abcdef --overlap-hours 24)",
     )
-    rotate.add_argument("key_id", help="the id between the underscores of hg_<id>_<secret>")
+    rotate.add_argument("key_id", metavar="KEY_ID", help="the id between the underscores of hg_<id>_<secret>")
     rotate.add_argument(
         "--overlap-hours",
         type=_hours,
@@ -43,7 +43,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     revoke = actions.add_parser(
         "revoke", help="revoke a key at once", epilog="example: headgate keys revoke 0123456789abcdef"
     )
-    revoke.add_argument("key_id", help="the id between the underscores of hg_<id>_<secret>")
+    revoke.add_argument("key_id", metavar="KEY_ID", help="the id between the underscores of hg_<id>_<secret>")
     add_config(revoke)
     revoke.set_defaults(run=run_revoke)
 

@@ -31,7 +31,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         "longer prompts; what it can do is kept beside the state and read at the next start of the gateway.",
         epilog="example: headgate models check bundled-small-int4 --probe",
     )
-    check.add_argument("recipe", nargs="+", help=RECIPE_HELP)
+    check.add_argument("recipe", nargs="+", metavar="RECIPE", help=RECIPE_HELP)
     check.add_argument("--digests", action="store_true", help="read every file and compare it with what was pulled")
     check.add_argument("--probe", action="store_true", help="start the engine and measure what it can do")
     add_config(check)
@@ -44,7 +44,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         "HF_ENDPOINT names another hub, HF_TOKEN signs in for models with a licence to accept.",
         epilog="example: headgate models pull qwen3-1.7b-int4-openvino",
     )
-    pull.add_argument("recipe", help=RECIPE_HELP)
+    pull.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     pull.add_argument("--revision", metavar="REV", help="a branch, tag or commit instead of the recipe's")
     add_json(pull)
     pull.set_defaults(run=run_pull)
@@ -55,7 +55,7 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         "kernels in the engine's own. A running gateway is left alone; both need memory while this runs.",
         epilog="example: headgate models warm bundled-large",
     )
-    warm.add_argument("recipe", help=RECIPE_HELP)
+    warm.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     add_json(warm)
     warm.set_defaults(run=run_warm)
     _add_convert(actions)

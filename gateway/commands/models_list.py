@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 def add_parser(actions: "Subparsers[Any]") -> None:
     """Register the command."""
     parser = actions.add_parser("list", help="list the recipes", epilog="example: headgate models list --json")
-    parser.add_argument(
-        "recipe", nargs="*", help="a recipe's name, or the path of a .yaml file (default: all that ship)"
-    )
+    what = "a recipe's name, or the path of a .yaml file (default: all that ship)"
+    parser.add_argument("recipe", nargs="*", metavar="RECIPE", help=what)
     add_config(parser)
     add_json(parser)
     parser.set_defaults(run=run)

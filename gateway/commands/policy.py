@@ -63,7 +63,7 @@ def _add_explain(actions: "Subparsers[Any]") -> None:
         description="Show the policy in force, and with --request how a chat request would fare under it.",
         epilog="example: headgate policy explain demo --request request.json",
     )
-    explain.add_argument("tenant", help="the tenant's name")
+    explain.add_argument("tenant", metavar="TENANT", help="the tenant's name")
     explain.add_argument("--request", type=Path, metavar="FILE", help="a chat request as JSON, as an app would send it")
     add_config(explain)
     add_json(explain)

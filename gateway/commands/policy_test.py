@@ -19,7 +19,7 @@ def add_test(actions: "Subparsers[Any]") -> None:
         "what is expected. Exit code 1 when one differs.",
         epilog="example: headgate policy test acme",
     )
-    test.add_argument("tenant", nargs="?", help="the tenant's name (default: all)")
+    test.add_argument("tenant", nargs="?", metavar="TENANT", help="the tenant's name (default: all)")
     add_config(test)
     add_json(test)
     test.set_defaults(run=run_test)

@@ -33,8 +33,8 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
         help="fit a weight set to outcomes of your own",
         description="From a file, or with --tenant from what the tenant's users said (POST /v1/feedback) of the "
         "cheapest tier's answers; the latter is put in force when held-back outcomes agree better with it.",
-        epilog="examples: headgate route calibrate --pair general --outcomes mine.jsonl --out mine.json; "
-        "headgate route calibrate --tenant acme",
+        epilog="examples:\n  headgate route calibrate --pair general --outcomes mine.jsonl --out mine.json\n"
+        "  headgate route calibrate --tenant acme",
     )
     calibrate.add_argument("--outcomes", type=Path, metavar="FILE", help=OUTCOMES_HELP)
     calibrate.add_argument("--out", type=Path, metavar="FILE", help="where the calibration goes")

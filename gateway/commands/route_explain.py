@@ -20,7 +20,7 @@ def add_explain(actions: "Subparsers[Any]") -> None:
         "sent, charged or recorded.",
         epilog='example: headgate route explain "Prove that there are infinitely many primes." --tenant demo',
     )
-    explain.add_argument("prompt", nargs="?", help="the user's text")
+    explain.add_argument("prompt", nargs="?", metavar="PROMPT", help="the user's text")
     explain.add_argument("--request", type=Path, metavar="FILE", help="a whole chat request as JSON, in its place")
     explain.add_argument("--tenant", required=True, help="whose policy decides")
     explain.add_argument("--model", default="auto", help="what the app sends as `model` (default: %(default)s)")
