@@ -37,7 +37,8 @@ class Handled:
 
 
 async def test_a_drain_without_requests_ends_at_once() -> None:
-    await RunningRequests().drain(3600.0, asyncio.Event())
+    async with asyncio.timeout(10):
+        await RunningRequests().drain(3600.0, asyncio.Event())
 
 
 async def test_a_drain_waits_for_a_request_that_finishes() -> None:
