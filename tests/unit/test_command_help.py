@@ -11,7 +11,10 @@ import pytest
 from gateway.cli import build_parser
 from gateway.commands.help_text import HelpText
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((REPOSITORY / "docs").glob("*.md"))))
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?headgate ([^#>|&)\n]*)", re.MULTILINE)
 WIDTH = 80
 
 
@@ -57,7 +60,15 @@ def test_an_example_is_a_command_that_the_parser_takes(name: str) -> None:
 
 
 def test_the_readme_names_every_command_and_no_other() -> None:
-    rows = re.findall(r"^\| `headgate ([a-z]+) ?([^`]*)` \|", README.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `headgate ([a-z]+) ?([^`]*)` \|", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
     named = {f"headgate {name} {action}".strip() for name, actions in rows for action in actions.split(" \\| ")}
     groups = {name.rpartition(" ")[0] for name in ALL if name.count(" ") == 2}
     assert named == {name for name in ALL if 1 <= name.count(" ") <= 2} - groups
+
+
+def test_the_commands_of_the_documentation_are_taken_by_the_parser() -> None:
+    texts = [(REPOSITORY / page).read_text().replace("\\\n", " ") for page in PAGES]
+    shown = [command for text in texts for block in BLOCK.findall(text) for command in COMMAND.findall(block)]
+    assert len(shown) > len(PAGES)
+    for command in shown:
+        assert callable(build_parser().parse_args(shlex.split(command)).run), command
