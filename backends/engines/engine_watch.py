@@ -18,6 +18,7 @@ from core.clock import Clock
 LOOK_EVERY_S = 2.0
 TIMEOUT_S = 1.0
 MAX_BYTES = 4 << 20
+MOST_REQUESTS = 1e6
 Told = Callable[[str, float, float], None]
 """Takes an engine's name, how many requests are in its batch, and how many wait for it."""
 
@@ -104,9 +105,10 @@ class EngineWatch:
 
 
 def tell(name: str, figures: Figures, told: Told) -> None:
-    """Pass on an engine's load where it tells one."""
-    if figures.running is not None:
-        told(name, figures.running, figures.queued or 0.0)
+    """Pass on an engine's load where it tells one that can be: a count that is no number is none."""
+    running, queued = figures.running, figures.queued or 0.0
+    if running is not None and 0 <= running < MOST_REQUESTS and 0 <= queued < MOST_REQUESTS:
+        told(name, running, queued)
 
 
 async def fetched(client: httpx.AsyncClient, url: str) -> str | None:
