@@ -9,21 +9,10 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from backends.deployment import Deployment
-from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse, timed_out
+from backends.frames import MAX_KEPT_BYTES, Frames, parsed
+from backends.protocol import AttemptError, Pieces, UpstreamCall, UpstreamResponse, timed_out
 from backends.shielded import uninterrupted
-from backends.sse import (
-    FrameSplitter,
-    FrameTooLargeError,
-    Parsed,
-    data_of,
-    is_done,
-    is_error_event,
-    joined,
-    may_carry_error,
-    may_carry_usage,
-    parse_completion,
-    produced_bytes,
-)
+from backends.sse import FrameSplitter, FrameTooLargeError, Parsed, data_of, produced_bytes
 from backends.whole_answers import parse_whole
 from core.chat import ChatRequest
 from core.clock import Clock
@@ -34,7 +23,6 @@ from core.plan import PlannedStep
 from core.trace import Attempt, AttemptKind, AttemptOutcome, UsageSource
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-MAX_KEPT_BYTES = 1024 * 1024
 LAST_READ_S = 0.005
 PACE_GRACE_S = 2.0
 LAST_READS = 8
@@ -75,23 +63,21 @@ class LiveAnswer:
         self._received_s = received_s
         self._started_s = clock.monotonic_s()
         self._first_byte_s: float | None = None
-        self._upstream: AsyncIterator[bytes] | None = None
+        self._upstream: Pieces | None = None
         self._sent = False
         self._splitter = FrameSplitter()
-        self._ready: list[bytes] = []
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._content_frames = 0
-        self._text_bytes = 0
-        self._body: Parsed | None = None
+        self._frames = Frames(
+            include_usage=request.include_usage, counts_text=deadline.min_output_tokens_per_s is not None
+        )
+        self._has_flow_limit = request.stream and (deadline.idle_s, deadline.min_output_tokens_per_s) != (None, None)
+        self._arrived: deque[bytes] = deque()
+        self._ready: deque[bytes] = deque()
+        self._body: bytes | None = None
+        self._parsed: Parsed | None = None
         self.content_type = "application/json"
         self.headers: tuple[tuple[str, str], ...] = ()
         self._other_model: str | None = None
-        self._reported: Usage | None = None
-        self._is_report_last = False
-        self._usage_frame: bytes | None = None
         self._reading: asyncio.Future[bytes | None] | None = None
-        self._arrived: deque[bytes] = deque()
         self._partial = bytearray()
         self.was_left = False
         self._failure: AttemptError | None = None
@@ -104,7 +90,7 @@ class LiveAnswer:
         Raises:
             AttemptError: nothing was sent to the client yet, so another deployment may be tried.
         """
-        self._upstream = response.chunks
+        self._upstream = response.pieces
         self.headers = response.headers
         if self._request.path not in KNOWN:
             self.content_type = response.content_type or "application/octet-stream"
@@ -118,24 +104,32 @@ class LiveAnswer:
             raise
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield what the client gets, each frame when it arrives, from its first content on.
+        """Yield what `next` returns, to the end."""
+        while (chunk := await self.next()) is not None:
+            yield chunk
+
+    async def next(self) -> bytes | None:
+        """Return what the client gets next, each frame when it arrives, from its first content on; None at the end.
 
         Raises:
             AttemptError: the stream broke off; the client must be told so.
         """
+        ready = self._ready
         try:
-            for chunk in self._ready:
-                yield chunk if chunk is not self._usage_frame else self._with_cost(chunk)
-            while not self.complete:
+            while not ready:
+                if self.complete:
+                    return None
                 if not self._arrived:
                     self._arrived.extend(await self._next_frames())
                     continue
                 relayed = self._take(self._arrived.popleft())
                 if relayed is not None:
-                    yield relayed if relayed is not self._usage_frame else self._with_cost(relayed)
+                    ready.append(relayed)
         except AttemptError as failure:
             self._failure = failure
             raise
+        chunk = ready.popleft()
+        return chunk if chunk is not self._frames.usage_frame else self._with_cost(chunk)
 
     async def finish(self) -> None:
         """Read a complete stream to the end of its response, so that its connection can be used again.
@@ -145,10 +139,9 @@ class LiveAnswer:
         if self._upstream is None or not self.complete or not self._request.stream:
             return
         with suppress(AttemptError, TimeoutError):
-            async with asyncio.timeout(LAST_READ_S):
-                for _ in range(LAST_READS):
-                    if await anext(self._upstream, None) is None:
-                        return
+            for _ in range(LAST_READS):
+                if await self._upstream.next(LAST_READ_S) is None:
+                    return
 
     def sent(self) -> None:
         """Note that the request is on its way: from here on somebody may bill for it."""
@@ -161,7 +154,7 @@ class LiveAnswer:
     @property
     def body(self) -> bytes | None:
         """Return the whole body of a plain answer, None of a stream or before it has arrived."""
-        return None if self._body is None else self._ready[0]
+        return self._body
 
     @property
     def usage(self) -> Usage | None:
@@ -185,16 +178,15 @@ class LiveAnswer:
 
     def captured(self) -> Captured | None:
         """Return the answer for the cache, or None when it is not complete, not sound, too long or another model's."""
-        if not self.complete or self._kept_bytes > MAX_KEPT_BYTES or self._other_model is not None:
+        if not self.complete or self._other_model is not None:
             return None
-        if self._body is not None and len(self._ready[0]) > MAX_KEPT_BYTES:
-            return None
-        body = self._body
-        if body is not None:
-            return Captured(body.content, body.finish_reason or "", body.model or "", body.plain and body.choices <= 1)
-        try:
-            whole = joined(self._kept)
-        except msgspec.DecodeError:
+        if self._body is not None and self._parsed is not None:
+            said = self._parsed
+            plain = said.plain and said.choices <= 1
+            is_short = len(self._body) <= MAX_KEPT_BYTES
+            return Captured(said.content, said.finish_reason or "", said.model or "", plain) if is_short else None
+        whole = self._frames.whole()
+        if whole is None:
             return None
         return Captured(whole.content, whole.finish_reason or "", whole.model or "", whole.plain)
 
@@ -265,22 +257,23 @@ class LiveAnswer:
             if len(body) > MAX_BODY_BYTES:
                 raise AttemptError(AttemptOutcome.FAILED, f"the answer is larger than {MAX_BODY_BYTES} bytes")
         try:
-            parsed = parse_whole(self._request.path, bytes(body))
+            whole = bytes(body)
+            said = parse_whole(self._request.path, whole)
         except msgspec.DecodeError as problem:
             raise AttemptError(AttemptOutcome.FAILED, "the answer is not what was asked for") from problem
-        if parsed.error is not None or parsed.choices == 0:
-            raise AttemptError(AttemptOutcome.FAILED, parsed.error or "the answer holds no choice")
-        self._body = parsed
-        self._reported = parsed.usage
+        if said.error is not None or said.choices == 0:
+            raise AttemptError(AttemptOutcome.FAILED, said.error or "the answer holds no choice")
+        self._body, self._parsed = whole, said
+        self._frames.reported = said.usage
         self._first_byte_s = self._clock.monotonic_s()
-        self._ready.append(bytes(body))
-        self._check_model(parsed)
+        self._ready.append(whole)
+        self._check_model(said)
         self.complete = True
 
-    def _check_model(self, parsed: Parsed) -> None:
+    def _check_model(self, said: Parsed) -> None:
         """Note that another model answered than was asked; where that is refused, nothing has left for the client."""
         check, asked = self._deployment.model_check, self._deployment.model
-        self._other_model = check.other(asked, parsed.model)
+        self._other_model = check.other(asked, said.model)
         if self._other_model is not None and check.refuses:
             raise AttemptError(AttemptOutcome.BROKEN_OFF, "another model answered than was asked for")
 
@@ -289,14 +282,13 @@ class LiveAnswer:
         assert self._upstream is not None
         has_begun = self._first_byte_s is not None
         remaining_s = self._deadline.remaining_s(self._clock, first_token_sent=has_begun)
-        flow = self._flow_limit() if self._request.stream else None
+        flow = self._flow_limit() if self._has_flow_limit else None
         is_by_flow = flow is not None and (remaining_s is None or flow[0] < remaining_s)
         limit_s = flow[0] if flow is not None and is_by_flow else remaining_s
         try:
             if self._deployment.drain_s > 0:
                 return await self._read_apart(limit_s)
-            async with asyncio.timeout(limit_s):
-                return await anext(self._upstream, None)
+            return await self._upstream.next(limit_s)
         except TimeoutError as timeout:
             if flow is not None and is_by_flow:
                 raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
@@ -311,7 +303,7 @@ class LiveAnswer:
         """
         assert self._upstream is not None
         if self._reading is None:
-            self._reading = asyncio.ensure_future(_next(self._upstream))
+            self._reading = asyncio.ensure_future(self._upstream.next(None))
         await asyncio.wait({self._reading}, timeout=limit_s)
         reading = self._reading
         if not reading.done():
@@ -360,8 +352,7 @@ class LiveAnswer:
         limit = None if idle_s is None else (idle_s, f"nothing came for {idle_s * 1000:.0f} ms")
         if least_per_s is None or self._first_byte_s is None:
             return limit
-        tokens = max(self._content_frames, self._text_bytes // 3)
-        too_slow_at_s = self._first_byte_s + PACE_GRACE_S + tokens / least_per_s
+        too_slow_at_s = self._first_byte_s + PACE_GRACE_S + self._frames.paced_tokens / least_per_s
         left_s = max(0.0, too_slow_at_s - self._clock.monotonic_s())
         if limit is not None and limit[0] <= left_s:
             return limit
@@ -377,31 +368,9 @@ class LiveAnswer:
             raise AttemptError(AttemptOutcome.BROKEN_OFF, f"the stream holds {problem}") from problem
 
     def _take(self, frame: bytes) -> bytes | None:
-        """Look at one frame and return what the client gets of it, or None."""
-        if is_done(frame):
-            self.complete = True
-            return frame
-        if may_carry_error(frame):
-            error = _parsed(frame).error
-            if error is not None or is_error_event(frame):
-                raise AttemptError(AttemptOutcome.BROKEN_OFF, error or "the stream holds an error event")
-        if may_carry_usage(frame):
-            return self._take_usage(frame)
-        self._keep(frame)
-        return frame
-
-    def _take_usage(self, frame: bytes) -> bytes | None:
-        parsed = _parsed(frame)
-        self._reported = parsed.usage or self._reported
-        if parsed.choices > 0:
-            self._keep(frame)
-        self._is_report_last = parsed.usage is not None
-        if parsed.choices > 0:
-            return frame
-        if not self._request.include_usage:
-            return None
-        self._usage_frame = frame
-        return frame
+        relayed = self._frames.take(frame)
+        self.complete = self._frames.is_done
+        return relayed
 
     def _with_cost(self, frame: bytes) -> bytes:
         """Add what the request cost to its usage event, when it leaves: only then are all attempts known."""
@@ -410,20 +379,6 @@ class LiveAnswer:
         fields["headgate"] = msgspec.Raw(msgspec.json.encode({"cost_usd": cost_usd}))
         return b"data: " + msgspec.json.encode(fields) + b"\n\n"
 
-    def _keep(self, frame: bytes) -> None:
-        data = data_of(frame)
-        if not data:
-            return
-        if data[:1] != b"{" or data[-1:] != b"}":
-            raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event")
-        self._is_report_last = False
-        self._content_frames += 1
-        if self._deadline.min_output_tokens_per_s is not None:
-            self._text_bytes += _text_bytes(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes <= MAX_KEPT_BYTES:
-            self._kept.append(data)
-
     def _priced_usage(self) -> tuple[Usage | None, UsageSource]:
         """Return the usage to bill: None usage is not zero usage, and a refused call produced nothing.
 
@@ -431,8 +386,8 @@ class LiveAnswer:
         that never arrived from its duration and the deployment's pace. A report inside a stream that did not end holds
         up to where it stood, so more is billed where more has arrived.
         """
-        if self._reported is not None:
-            return self._reported_so_far()
+        if self._frames.reported is not None:
+            return self._reported_so_far(self._frames.reported)
         failure = self._failure
         if failure is not None and failure.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.FAILED):
             return None, "none"
@@ -440,31 +395,22 @@ class LiveAnswer:
             return None, "none"
         return Usage(self._request.estimated_input_tokens(), self._estimated_output_tokens()), "estimated"
 
-    def _reported_so_far(self) -> tuple[Usage, UsageSource]:
-        assert self._reported is not None
-        if self.complete or self._is_report_last:
-            return self._reported, "reported"
+    def _reported_so_far(self, reported: Usage) -> tuple[Usage, UsageSource]:
+        if self.complete or self._frames.is_report_last:
+            return reported, "reported"
         arrived_tokens = self._estimated_output_tokens()
-        if arrived_tokens <= self._reported.output_tokens:
-            return self._reported, "reported"
-        return replace(self._reported, output_tokens=arrived_tokens), "estimated"
+        if arrived_tokens <= reported.output_tokens:
+            return reported, "reported"
+        return replace(reported, output_tokens=arrived_tokens), "estimated"
 
     def _estimated_output_tokens(self) -> int:
-        """Estimate tokens as bytes of text / 3, rounded up; a frame is at least one token, and may hold several."""
+        """Estimate the tokens of what arrived, or of a plain answer that never did from its duration."""
         if self._body is not None:
-            return -(-produced_bytes(self._ready[0]) // 3)
+            return -(-produced_bytes(self._body) // 3)
         if self._request.stream:
-            return max(self._content_frames, -(-self._content_bytes() // 3))
+            return self._frames.produced_tokens()
         pace_ms = self._deployment.ms_per_output_token
         return min(self.step.max_tokens, round(self.elapsed_s * 1000 / pace_ms)) if pace_ms else 0
-
-    def _content_bytes(self) -> int:
-        """Return the bytes of text in the frames so far; beyond what is kept they are taken to be like what is."""
-        kept_bytes = sum(len(data) for data in self._kept)
-        if kept_bytes == 0:
-            return self._kept_bytes
-        text_bytes = sum(_text_bytes(data) for data in self._kept)
-        return text_bytes * self._kept_bytes // kept_bytes
 
 
 @asynccontextmanager
@@ -492,27 +438,10 @@ async def opened(
         await manager.__aexit__(None, None, None)
 
 
-async def _next(upstream: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(upstream, None)
-
-
-def _parsed(frame: bytes) -> Parsed:
-    try:
-        return parse_completion(data_of(frame))
-    except msgspec.DecodeError as problem:
-        raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event") from problem
-
-
-def _text_bytes(data: bytes) -> int:
-    with suppress(msgspec.DecodeError):
-        return produced_bytes(data)
-    return len(data)
-
-
 def _with_content(frame: bytes) -> Parsed | None:
     """Return what a frame says, None when it says nothing yet."""
     data = data_of(frame)
     if not data or data == b"[DONE]":
         return None
-    parsed = _parsed(frame)
-    return parsed if parsed.has_content else None
+    said = parsed(frame)
+    return said if said.has_content else None

@@ -13,7 +13,6 @@ ends the work upstream); our reader is slower than the upstream (we stop reading
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import httptools
@@ -24,6 +23,8 @@ CONNECT_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 64 * 1024
 MOST_UNREAD_BYTES = 256 * 1024
 LARGE_BYTES = 64 * 1024
+LATE_S = 0.005
+"""A limit may be kept so much later, so that one timer serves all reads of a stream."""
 Origin = tuple[str, int]
 
 
@@ -53,6 +54,9 @@ class Exchange(asyncio.Protocol):
         self._unread_bytes = 0
         self._head_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        self._limit_at_s: float | None = None
         self._failure: OSError | None = None
         self._has_head = False
         self._is_complete = False
@@ -80,33 +84,34 @@ class Exchange(asyncio.Protocol):
             self._transport.write(head + body)
         try:
             while not self._has_head:
-                await self._changed()
+                await self._changed(None)
         except BaseException:
             self.abort()
             raise
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives.
+    async def next(self, limit_s: float | None) -> bytes | None:
+        """Return what has arrived of the body, None at its end.
 
         Raises:
-            OSError: it broke off; everything before was yielded.
+            OSError: it broke off; everything before was returned.
+            TimeoutError: nothing came within `limit_s` seconds.
         """
-        while True:
-            if self._pieces:
-                data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-                self._pieces, self._unread_bytes = [], 0
-                if self._is_paused and self._transport is not None:
-                    self._is_paused = False
-                    self._transport.resume_reading()
-                yield data
-            elif self._is_complete:
-                return
-            else:
-                await self._changed()
+        while not self._pieces:
+            if self._is_complete:
+                return None
+            await self._changed(limit_s)
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._unread_bytes = 0
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return data
 
     def close(self) -> None:
         """End the exchange: a connection whose answer was read to its end is kept, any other is closed."""
         transport = self._transport
+        self._stop_timer()
         if (
             transport is None
             or self.is_closed
@@ -124,17 +129,22 @@ class Exchange(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection, whatever is on it."""
         self.is_spoiled = True
+        self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
 
-    async def _changed(self) -> None:
+    async def _changed(self, limit_s: float | None) -> None:
         """Wait until something arrives.
 
         Raises:
             OSError: nothing more will.
+            TimeoutError: nothing did in time.
         """
         if self._failure is None:
             self._waiter = self.loop.create_future()
+            self._limit_at_s = None
+            if limit_s is not None:
+                self._limit(limit_s)
             try:
                 await self._waiter
             finally:
@@ -142,6 +152,28 @@ class Exchange(asyncio.Protocol):
         failure = self._failure
         if failure is not None and not self._pieces:
             raise failure
+
+    def _limit(self, limit_s: float) -> None:
+        """Have the timer ring in time for this wait; one that rings earlier looks what is waited for then."""
+        self._limit_at_s = at_s = self.loop.time() + limit_s
+        if self._timer is None or at_s < self._timer_at_s - LATE_S:
+            self._stop_timer()
+            self._timer, self._timer_at_s = self.loop.call_at(at_s, self._ring), at_s
+
+    def _ring(self) -> None:
+        self._timer = None
+        at_s, waiter = self._limit_at_s, self._waiter
+        if at_s is None or waiter is None or waiter.done():
+            return
+        if at_s > self.loop.time() + LATE_S:
+            self._timer, self._timer_at_s = self.loop.call_at(at_s, self._ring), at_s
+        else:
+            waiter.set_exception(TimeoutError())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -181,7 +213,9 @@ class Exchange(asyncio.Protocol):
         if self._failure is None and exc is None and self._has_head and self._ends_with_connection():
             self._is_complete = True
         elif self._failure is None:
-            self._failure = exc if isinstance(exc, OSError) else ConnectionResetError("the connection was closed")
+            self._failure = ConnectionResetError("the connection was closed")
+            if isinstance(exc, OSError) and not isinstance(exc, TimeoutError):  # which stands for a limit of ours
+                self._failure = exc
         self._wake()
 
     def _ends_with_connection(self) -> bool:

@@ -7,7 +7,33 @@ from typing import Protocol
 
 from core.clock import Clock
 from core.deadline import Deadline
+from core.time_limit import TimeLimit
 from core.trace import AttemptOutcome
+
+
+class Pieces(Protocol):
+    """The body of an answer as it arrives, already decompressed."""
+
+    async def next(self, limit_s: float | None) -> bytes | None:
+        """Return what has arrived, None at the end.
+
+        Raises:
+            AttemptError: it broke off; everything before was returned.
+            TimeoutError: nothing came within `limit_s` seconds.
+        """
+        ...
+
+
+class Iterated:
+    """The pieces that an iterator yields."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def next(self, limit_s: float | None) -> bytes | None:
+        """Return the next one; see `Pieces.next`."""
+        with TimeLimit(limit_s):
+            return await anext(self._chunks, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +54,10 @@ class UpstreamCall:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResponse:
-    """An answer that has begun with status 200; `chunks` are bytes as they arrive, already decompressed."""
+    """An answer that has begun with status 200."""
 
     content_type: str
-    chunks: AsyncIterator[bytes]
+    pieces: Pieces
     headers: tuple[tuple[str, str], ...] = ()
 
 

@@ -5,8 +5,8 @@ Over TLS requests travel by httpx and aiohttp, in the clear by `backends.plain_h
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from backends.protocol import AttemptError, HeaderLists, UpstreamCall, UpstreamR
 from backends.transport import LibraryAnswer, PlainAnswer, PoolUse, Transport, pool_use
 from core.clock import Clock
 from core.deadline import Deadline
+from core.time_limit import TimeLimit
 from core.trace import AttemptOutcome
 
 NOTHING_PASSES = HeaderLists()
@@ -105,12 +106,11 @@ class RemoteBackend:
         try:
             if answer.status != httpx.codes.OK:
                 raise await self._refused(answer, deadline)
-            async with aclosing(_chunks(answer)) as chunks:
-                yield UpstreamResponse(
-                    content_type=(answer.header("content-type") or "").partition(";")[0].strip().lower(),
-                    chunks=chunks,
-                    headers=answer.among(self._passed.response) if self._passed.response else (),
-                )
+            yield UpstreamResponse(
+                content_type=(answer.header("content-type") or "").partition(";")[0].strip().lower(),
+                pieces=_Body(answer),
+                headers=answer.among(self._passed.response) if self._passed.response else (),
+            )
         finally:
             await answer.close()
 
@@ -192,7 +192,7 @@ class RemoteBackend:
 
     async def _in_time(self, sending: Awaitable[Answer], deadline: Deadline) -> Answer:
         try:
-            async with asyncio.timeout(deadline.remaining_s(self._clock, first_token_sent=False)):
+            with TimeLimit(deadline.remaining_s(self._clock, first_token_sent=False)):
                 return await sending
         except TimeoutError as timeout:
             message = "no answer began within the deadline"
@@ -221,22 +221,29 @@ class RemoteBackend:
     async def _error_body(self, answer: PlainAnswer | LibraryAnswer, deadline: Deadline) -> bytes:
         """Read what comes of an error answer within the deadline; the status says enough without it."""
         body = b""
-        with suppress(AttemptError, TimeoutError):
-            async with asyncio.timeout(deadline.remaining_s(self._clock, first_token_sent=False)):
-                async for chunk in _chunks(answer):
-                    body += chunk
-                    if len(body) > MAX_ERROR_BODY_BYTES:
-                        break
+        limit_s = deadline.remaining_s(self._clock, first_token_sent=False)
+        with suppress(AttemptError, TimeoutError), TimeLimit(limit_s):
+            pieces = _Body(answer)
+            while len(body) <= MAX_ERROR_BODY_BYTES and (piece := await pieces.next(None)) is not None:
+                body += piece
         return body
 
 
-async def _chunks(answer: PlainAnswer | LibraryAnswer) -> AsyncGenerator[bytes, None]:
-    """Yield the body as it arrives, decompressed when the upstream compressed it unasked."""
-    try:
-        async for chunk in answer.chunks():
-            yield chunk
-    except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError, OSError) as problem:
-        raise AttemptError(AttemptOutcome.BROKEN_OFF, f"the answer broke off ({type(problem).__name__})") from problem
+class _Body:
+    """The body of an answer as it arrives, decompressed when the upstream compressed it unasked."""
+
+    def __init__(self, answer: PlainAnswer | LibraryAnswer) -> None:
+        self._pieces = answer.pieces()
+
+    async def next(self, limit_s: float | None) -> bytes | None:
+        """Return the next piece; see `Pieces.next`."""
+        try:
+            return await self._pieces.next(limit_s)
+        except TimeoutError:
+            raise
+        except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError, OSError) as problem:
+            message = f"the answer broke off ({type(problem).__name__})"
+            raise AttemptError(AttemptOutcome.BROKEN_OFF, message) from problem
 
 
 def _upstream_message(body: bytes) -> str | None:

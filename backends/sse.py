@@ -150,7 +150,9 @@ def data_of(frame: bytes) -> bytes:
 
 def may_carry_usage(frame: bytes) -> bool:
     """Tell by bytes whether a frame can hold a usage object."""
-    return b'"usage"' in frame and (_NULL_USAGE.search(frame) is None or frame.count(b'"usage"') > 1)
+    if b'"usage"' not in frame:
+        return False
+    return (b'"usage":null' not in frame and _NULL_USAGE.search(frame) is None) or frame.count(b'"usage"') > 1
 
 
 def may_carry_error(frame: bytes) -> bool:

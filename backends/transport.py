@@ -17,6 +17,7 @@ from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
 
 from backends.plain_http import KEEPALIVE_S, BrokenFramingError, Exchange, PlainHttp
+from backends.protocol import Iterated, Pieces
 
 INFLATED_BYTES = 256 * 1024
 ZLIB_OR_GZIP = 47
@@ -108,10 +109,10 @@ class LibraryAnswer:
         """Return those of the headers whose lower-case names are listed."""
         return tuple(pair for pair in self._response.headers.items() if pair[0].lower() in names)
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, decompressed."""
+    def pieces(self) -> Pieces:
+        """Return the body as it arrives, decompressed."""
         is_encoded = "content-encoding" in self._response.headers
-        return self._response.aiter_bytes() if is_encoded else self._response.aiter_raw()
+        return Iterated(self._response.aiter_bytes() if is_encoded else self._response.aiter_raw())
 
     async def close(self) -> None:
         """End the exchange."""
@@ -135,18 +136,24 @@ class PlainAnswer:
         read = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._exchange.headers)
         return tuple(pair for pair in read if pair[0] in names)
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, decompressed."""
-        raw, encoding = self._exchange.chunks(), (self.header("content-encoding") or "identity").lower()
+    def pieces(self) -> Pieces:
+        """Return the body as it arrives, decompressed."""
+        encoding = (self.header("content-encoding") or "identity").lower()
         if encoding == "identity":
-            return raw
+            return self._exchange
+        raw = _iterated(self._exchange)
         if encoding in ("gzip", "deflate"):
-            return _inflated(raw)
-        return httpx.Response(self.status, headers={"content-encoding": encoding}, content=raw).aiter_bytes()
+            return Iterated(_inflated(raw))
+        return Iterated(httpx.Response(self.status, headers={"content-encoding": encoding}, content=raw).aiter_bytes())
 
     async def close(self) -> None:
         """End the exchange."""
         self._exchange.close()
+
+
+async def _iterated(exchange: Exchange) -> AsyncIterator[bytes]:
+    while (piece := await exchange.next(None)) is not None:
+        yield piece
 
 
 async def _inflated(raw: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

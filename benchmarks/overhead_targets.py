@@ -146,18 +146,22 @@ def version_of(name: str, peers: Path | None) -> str:
     return "" if found is None else found.name.split("-")[1].removesuffix(".dist")
 
 
+def configure(
+    folder: Path, upstream_port: int, *, state: str | None = None, semantic: bool = False, more: str = ""
+) -> None:
+    """Write our production configuration, with `more` keys; the state is in SQLite, or where `state` says."""
+    named = [(model, model) for model in MODELS] + [("dear", "plain")]
+    deployments = "".join(DEPLOYMENT.format(name=name, model=model, upstream=upstream_port) for name, model in named)
+    operator = OPERATOR.format(state=state or "sqlite:var/headgate.db", deployments=deployments) + more
+    write_configuration(folder, operator, {"acme": TENANT.replace("SEMANTIC", str(semantic).lower())})
+
+
 @contextmanager
 def _headgate(name: str, place: Place) -> Iterator[Running]:
     """Run ours; `-redis` keeps its state in Redis, `-workers` too with two workers, `-semantic` looks up by meaning."""
     with _redis(name in ("headgate-redis", "headgate-workers")) as url:
-        deployments = "".join(
-            DEPLOYMENT.format(name=model, model=model, upstream=place.upstream) for model in MODELS
-        ) + DEPLOYMENT.format(name="dear", model="plain", upstream=place.upstream)
-        tenant = TENANT.replace("SEMANTIC", "true" if name == "headgate-semantic" else "false")
-        operator = OPERATOR.format(state=url or "sqlite:var/headgate.db", deployments=deployments)
-        if name == "headgate-workers":
-            operator += "workers: 2\n"
-        write_configuration(place.folder, operator, {"acme": tenant})
+        more = "workers: 2\n" if name == "headgate-workers" else ""
+        configure(place.folder, place.upstream, state=url, semantic=name == "headgate-semantic", more=more)
         with run_gateway(place.folder, command=place.command) as gateway:
             await_quiet(gateway.process.pid)  # until the encoder is loaded
             yield Running(

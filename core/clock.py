@@ -20,9 +20,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks."""
 
-    def monotonic_s(self) -> float:
-        """Return `time.monotonic()`, which is also the event loop's clock."""
-        return time.monotonic()
+    monotonic_s = staticmethod(time.monotonic)
+    """The event loop's clock too; read some thirty times a request, so nothing stands between."""
 
     def now(self) -> datetime:
         """Return the wall clock in UTC."""

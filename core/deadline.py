@@ -33,9 +33,10 @@ class Deadline:
 
     def remaining_s(self, clock: Clock, *, first_token_sent: bool) -> float | None:
         """Return the seconds left until the next moment that applies (never below 0), or None without one."""
-        limits = [self.end_at_s] if first_token_sent else [self.end_at_s, self.first_token_at_s]
-        moments = [moment for moment in limits if moment is not None]
-        return max(0.0, min(moments) - clock.monotonic_s()) if moments else None
+        at_s, first_at_s = self.end_at_s, None if first_token_sent else self.first_token_at_s
+        if first_at_s is not None and (at_s is None or first_at_s < at_s):
+            at_s = first_at_s
+        return None if at_s is None else max(0.0, at_s - clock.monotonic_s())
 
     def tightened_by_caller(self, end_at_s: float | None) -> "Deadline":
         """Return the deadline with the caller's own end where that is earlier."""

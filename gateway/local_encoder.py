@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from backends.deployment import Deployment
-from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
+from backends.protocol import AttemptError, Iterated, UpstreamCall, UpstreamResponse
 from cache.embedder import Embedder, EncoderUnavailable
 from core.cached import Vector
 from core.deadline import Deadline
@@ -43,7 +43,7 @@ class EncoderBackend:
     @asynccontextmanager
     async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
         """Embed while the answer is read, so that the deadline of reading holds; see `Backend.open`."""
-        yield UpstreamResponse("application/json", self._answer(_asked(self._model, call.body)))
+        yield UpstreamResponse("application/json", Iterated(self._answer(_asked(self._model, call.body))))
 
     async def close(self) -> None:
         """Do nothing: the encoder belongs to the cache."""

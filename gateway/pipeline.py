@@ -9,19 +9,17 @@ and the trace is recorded.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from backends.attempt import LiveAnswer
-from backends.dispatch import Dispatcher, broken_off
-from backends.protocol import AttemptError
+from backends.dispatch import Dispatcher
 from backends.sse import data_of
 from cache.semantic_cache import SemanticCache
-from cache.single_flight import Alone, Follower, Leader, LeaderFailed, SingleFlight
-from core.cached import Bypass, CachedAnswer, ExactHit, Found, Miss, NearHit, SemanticHit
+from cache.single_flight import Follower, LeaderFailed, SingleFlight
+from core.cached import Bypass, ExactHit, Found, Miss, NearHit, SemanticHit
 from core.chat import ChatRequest
 from core.clock import Clock
 from core.errors import BudgetExhausted, HeadgateError, NotCached, Unavailable, UpstreamFailed, reason_of
@@ -30,7 +28,8 @@ from core.identity import Caller
 from core.money import usd_text
 from core.plan import Complexity, Plan, PlannedStep, Reason
 from core.rules import AutoTarget, EffectivePolicy
-from core.trace import AttemptKind, TraceSink
+from core.time_limit import TimeLimit
+from core.trace import TraceSink
 from gateway.answer import Answer, AnswerHead, AnswerTail, Headers, Published
 from gateway.counterfactual import baseline_price
 from gateway.further_holds import FurtherHolds
@@ -39,8 +38,8 @@ from gateway.learning.feedback import Owners
 from gateway.learning.learns import Learns
 from gateway.promises import affinity_of, errand_of
 from gateway.receipts import Receipts
+from gateway.relay import CACHE_LIMIT_S, Relay, Source
 from gateway.trace_draft import TraceDraft
-from gateway.wire.read_ahead import ReadAhead
 from gateway.wire.replay import replay
 from policies.access import check_scopes, check_tiers, narrowed
 from policies.admission import Admission, Admitted
@@ -57,7 +56,6 @@ from router.sessions import Session, SessionBook, after, state_of
 from router.sessions import holding as is_holding
 
 EXPECTED_OUTPUT_TOKENS = 1_024
-CACHE_LIMIT_S = 2.0
 logger = logging.getLogger("headgate.pipeline")
 
 
@@ -127,8 +125,12 @@ class Pipeline:
                         try:
                             errand = errand_of(plan, policy, draft, further.afford, self.dispatcher.registry)
                             async with self.dispatcher.open(errand) as live:
-                                relay = _Relay(caller, policy, plan, standing, live, place, slot.aclose)
-                                yield self._relayed(relay, draft)
+                                source = Source(caller, policy, plan, standing, live, place, slot.aclose)
+                                relay = Relay(source, draft, self.cache, self.learning, self.clock)
+                                try:
+                                    yield self._relayed(source, relay, draft)
+                                finally:
+                                    await relay.close()
                         finally:
                             reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
         except HeadgateError as error:
@@ -147,7 +149,7 @@ class Pipeline:
     async def _lookup(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
         """Ask the cache within a bound: a slow encoder or store is a miss, not a wait."""
         try:
-            async with asyncio.timeout(CACHE_LIMIT_S):
+            with TimeLimit(CACHE_LIMIT_S):
                 return await self.cache.lookup(caller, request, policy)
         except TimeoutError:
             logger.warning("the cache took too long to look up", extra={"request_id": request.request_id})
@@ -221,7 +223,7 @@ class Pipeline:
                 ("x-headgate-cache-saved-usd", usd_text(answer.cost_nano_usd)),
             )
         chunks = replay(answer, request, int(draft.received_at.timestamp()))
-        return Answer(request.stream, headers, self._timed(chunks, draft))
+        return Answer(request.stream, headers, _timed(chunks, draft, self.clock))
 
     async def _followed(self, place: Follower[Published], standing: Admitted, draft: TraceDraft) -> Answer:
         """Follow an identical request that is under way: its bytes as they come, at no cost."""
@@ -235,25 +237,24 @@ class Pipeline:
         draft.joined = head
         headers = self._headers(draft, head.tier, head.deployment, "cache", upstream_s=0.0)
         headers += (("x-headgate-cost-usd", "0"), *standing.limit_headers.items())
-        return Answer(draft.request.stream, headers, self._timed(_following(items, draft), draft))
+        return Answer(draft.request.stream, headers, _timed(_following(items, draft), draft, self.clock))
 
-    def _relayed(self, relay: "_Relay", draft: TraceDraft) -> Answer:
-        live, plan = relay.live, relay.plan
+    def _relayed(self, source: Source, relay: Relay, draft: TraceDraft) -> Answer:
+        live, plan = source.live, source.plan
         draft.live = live
         self._note_turn(draft, live.step)
         self.learning.note(draft, live.step.tier)
         now_ms = (self.clock.monotonic_s() - draft.received_s) * 1000
         waited_s = draft.attempts.waited_ms(now_ms - live.elapsed_s * 1000, now_ms) / 1000
         headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
-        headers += (*relay.standing.limit_headers.items(), *live.headers)
-        degraded_from = draft.degraded_from = self._degraded_from(relay)
+        headers += (*source.standing.limit_headers.items(), *live.headers)
+        degraded_from = draft.degraded_from = self._degraded_from(source)
         if degraded_from is not None:
             headers += (("x-headgate-degraded-from", degraded_from),)
         if not draft.request.stream:
             cost_nano_usd = draft.attempts.cost_nano_usd + live.cost_nano_usd
             headers += (("x-headgate-cost-usd", usd_text(cost_nano_usd)),)
-        chunks = self._timed(self._led(relay, draft), draft)
-        return Answer(draft.request.stream, headers, chunks, live.content_type)
+        return Answer(draft.request.stream, headers, relay, live.content_type)
 
     def _note_turn(self, draft: TraceDraft, step: PlannedStep) -> None:
         """Let the conversation's next turn know who answers this one."""
@@ -265,9 +266,9 @@ class Pipeline:
         state = after(session.state, facts, step.tier, step.deployment, was_easy=decision.was_easy)
         self.sessions.note(draft.caller.tenant, Session(session.id, state))
 
-    def _degraded_from(self, relay: "_Relay") -> str | None:
+    def _degraded_from(self, source: Source) -> str | None:
         """Return the tier that was wanted when a cheaper one answers, whether the plan or a fallback chose it."""
-        wanted, answering = relay.plan.degraded_from or relay.plan.tier, relay.live.step.tier
+        wanted, answering = source.plan.degraded_from or source.plan.tier, source.live.step.tier
         rank = {tier: at for at, tier in enumerate(self.tiers)}
         return wanted if rank.get(answering, 0) < rank.get(wanted, 0) else None
 
@@ -286,98 +287,24 @@ class Pipeline:
             ("x-headgate-overhead-ms", f"{max(0.0, overhead_ms):.2f}"),
         )
 
-    async def _timed(self, chunks: AsyncIterator[bytes], draft: TraceDraft) -> AsyncIterator[bytes]:
-        """Relay `chunks`, note when the first one left, and turn a broken stream into an error the client can read."""
-        try:
-            async for chunk in chunks:
-                if draft.first_sent_s is None:
-                    draft.first_sent_s = self.clock.monotonic_s()
-                yield chunk
-        except AttemptError as failure:
-            draft.error = broken_off(failure)
-            raise draft.error from failure
-        except LeaderFailed as failure:
-            draft.error = UpstreamFailed("The answer was cut: the identical request that led it ended.")
-            raise draft.error from failure
-
-    def _led(self, relay: "_Relay", draft: TraceDraft) -> AsyncIterator[bytes]:
-        """Relay an answer at the pace of its client, unless others follow it."""
-        chunks = self._finished(relay, draft)
-        if not isinstance(relay.place, Leader):
-            return chunks
-        ahead = ReadAhead(chunks)
-        relay.place.when_followed(ahead.begin)
-        return ahead.chunks()
-
-    async def _finished(self, relay: "_Relay", draft: TraceDraft) -> AsyncGenerator[bytes, None]:
-        """Relay an answer, to followers too; just before its last bytes leave, store it and give the slot back.
-
-        So a client that asks again at once finds its answer and its slot. What another tier than the planned one gave
-        is not stored: it must not be served when the planned one is back.
-        """
-        live, plan, place = relay.live, relay.plan, relay.place
-        leader = place if isinstance(place, Leader) else None
-        if leader is not None:
-            leader.publish(AnswerHead(live.step.tier, live.step.deployment, plan.reason.value))
-        is_meant = live.kind is AttemptKind.ESCALATION or (live.step.tier == plan.tier and live.rejected is None)
-        is_planned = not plan.has_given_way and is_meant
-        is_open = True
-        async for chunk in live.chunks():
-            if is_open and live.complete:
-                is_open = False
-                if is_planned:
-                    await self._store(relay, draft)
-                usage = live.usage
-                relay.standing.used.tokens = None if usage is None else usage.input_tokens + usage.output_tokens
-                self.learning.answered(draft, live.captured)
-                await relay.leave()
-            if leader is not None:
-                leader.publish(chunk, len(chunk))
-            yield chunk
-        if leader is not None:
-            leader.publish(AnswerTail(live.usage, live.cost_nano_usd))
-            leader.complete()
-
-    async def _store(self, relay: "_Relay", draft: TraceDraft) -> None:
-        """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""
-        live = relay.live
-        captured = live.captured()
-        if captured is None or not captured.plain or live.usage is None:
-            return
-        answer = CachedAnswer(
-            content=captured.content,
-            finish_reason=captured.finish_reason,
-            response_model=captured.model,
-            tier=live.step.tier,
-            deployment=live.step.deployment,
-            usage=live.usage,
-            cost_nano_usd=live.cost_nano_usd,
-        )
-        try:
-            async with asyncio.timeout(CACHE_LIMIT_S):
-                await self.cache.store(relay.caller, draft.request, relay.policy, answer)
-        except TimeoutError:
-            logger.warning("the cache took too long to store", extra={"request_id": draft.request.request_id})
-
-
-@dataclass(frozen=True, slots=True)
-class _Relay:
-    """What relaying one live answer needs; `leave` gives the concurrency slot back and may be called twice."""
-
-    caller: Caller
-    policy: EffectivePolicy
-    plan: Plan
-    standing: Admitted
-    live: LiveAnswer
-    place: Leader[Published] | Alone
-    leave: Callable[[], Awaitable[None]]
-
 
 def expected_tokens(request: ChatRequest, policy: EffectivePolicy) -> int:
     """Return what the request is expected to use of its token rate; the actual usage corrects it at the end."""
     limits = [limit for limit in (request.max_tokens, policy.tenant_policy.max_output_tokens) if limit is not None]
     output = min([*limits, EXPECTED_OUTPUT_TOKENS])
     return request.estimated_input_tokens() + output * request.n
+
+
+async def _timed(chunks: AsyncIterator[bytes], draft: TraceDraft, clock: Clock) -> AsyncIterator[bytes]:
+    """Pass `chunks` on, note when the first one left, and turn a leader's failure into an error of the request."""
+    try:
+        async for chunk in chunks:
+            if draft.first_sent_s is None:
+                draft.first_sent_s = clock.monotonic_s()
+            yield chunk
+    except LeaderFailed as failure:
+        draft.error = UpstreamFailed("The answer was cut: the identical request that led it ended.")
+        raise draft.error from failure
 
 
 async def _following(items: AsyncIterator[Published], draft: TraceDraft) -> AsyncIterator[bytes]:

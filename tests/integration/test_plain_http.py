@@ -69,14 +69,15 @@ async def always(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def body_of(exchange: Exchange) -> bytes:
-    body = b"".join([chunk async for chunk in exchange.chunks()])
+    body = bytearray()
+    await read_into(body, exchange)
     exchange.close()
-    return body
+    return bytes(body)
 
 
 async def read_into(came: bytearray, exchange: Exchange) -> None:
-    async for chunk in exchange.chunks():
-        came += chunk
+    while (piece := await exchange.next(None)) is not None:
+        came += piece
 
 
 async def test_a_connection_is_used_again_after_an_answer_was_read() -> None:
@@ -95,7 +96,7 @@ async def test_an_answer_that_was_not_read_to_its_end_costs_the_connection() -> 
     async with serving(endless) as (client, origin, connections):
         for count in (1, 2):
             exchange = await client.send(origin, HEAD, b"{}")
-            assert await anext(exchange.chunks()) == b"one"
+            assert await exchange.next(None) == b"one"
             exchange.close()
             assert len(connections) == count
 

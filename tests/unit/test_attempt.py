@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.attempt import LAST_READS, MAX_KEPT_BYTES, LiveAnswer, opened
+from backends.attempt import LAST_READS, LiveAnswer, opened
 from backends.deployment import Deployment
-from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
+from backends.frames import MAX_KEPT_BYTES
+from backends.protocol import AttemptError, Iterated, UpstreamCall, UpstreamResponse
 from core.chat import parse_chat_request
 from core.clock import ManualClock
 from core.deadline import Deadline
@@ -40,7 +41,7 @@ class Bytes:
     @asynccontextmanager
     async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
         try:
-            yield UpstreamResponse("text/event-stream", self._chunks())
+            yield UpstreamResponse("text/event-stream", Iterated(self._chunks()))
         finally:
             self.left = True
 
