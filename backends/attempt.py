@@ -3,8 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import TracebackType
 
 import msgspec
 
@@ -413,29 +414,45 @@ class LiveAnswer:
         return min(self.step.max_tokens, round(self.elapsed_s * 1000 / pace_ms)) if pace_ms else 0
 
 
-@asynccontextmanager
-async def opened(
-    answer: LiveAnswer, deployment: Deployment, call: UpstreamCall, deadline: Deadline
-) -> AsyncIterator[None]:
-    """Open the backend for `answer` and read until it begins; the connection is closed when the context ends."""
-    answer.sent()
-    try:
-        manager = deployment.backend.open(call, deadline)
-        response = await manager.__aenter__()
-    except AttemptError as failure:
-        answer.fail(failure)
-        raise
-    try:
+class Opened:
+    """The backend of `answer`, opened and read until it begins; the connection is closed when the context ends."""
+
+    def __init__(self, answer: LiveAnswer, deployment: Deployment, call: UpstreamCall, deadline: Deadline) -> None:
+        self._answer = answer
+        self._manager = deployment.backend.open(call, deadline)
+
+    async def __aenter__(self) -> None:
+        answer = self._answer
+        answer.sent()
+        try:
+            response = await self._manager.__aenter__()
+        except AttemptError as failure:
+            answer.fail(failure)
+            raise
         try:
             await answer.begin(response)
         except asyncio.CancelledError:
-            await uninterrupted(answer.drain())
+            try:
+                await uninterrupted(answer.drain())
+            finally:
+                await self._left()
             raise
-        yield
-        await answer.finish()
-    finally:
-        await answer.stop_reading()
-        await manager.__aexit__(None, None, None)
+        except BaseException:
+            await self._left()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self._answer.finish()
+        finally:
+            await self._left()
+
+    async def _left(self) -> None:
+        await self._answer.stop_reading()
+        await self._manager.__aexit__(None, None, None)
 
 
 def _with_content(frame: bytes) -> Parsed | None:

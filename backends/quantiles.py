@@ -40,6 +40,8 @@ class DecayingQuantiles:
 
     def weight(self, now_s: float) -> float:
         """Return how many values are remembered, an old one counting as the part that is left of it."""
+        if self._total == 0.0:
+            return 0.0
         age = min(1_000.0, (now_s - self._origin_s) / self._half_life_s)
         return self._total / math.pow(2.0, age)
 

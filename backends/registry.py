@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 from backends.deployment import Deployment
 from backends.latency import Flight
@@ -31,6 +30,7 @@ class Registry:
         """Draw the choices among equal deployments from `rng`."""
         self._deployments = deployments
         self._tiers = tiers
+        self._snapshots: dict[str, DeploymentSnapshot] = {}
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -52,7 +52,7 @@ class Registry:
             affinity: what requests that should meet the same engine have in common, if anything.
         """
         now_s = self._clock.monotonic_s()
-        ready = {name: self.readiness_of(name) for name in self._deployments}
+        ready = {name: _readiness_at(deployment, now_s) for name, deployment in self._deployments.items()}
         deployments = {
             name: self._snapshot_of(deployment, ready[name], now_s) for name, deployment in self._deployments.items()
         }
@@ -64,9 +64,7 @@ class Registry:
 
     def readiness_of(self, name: str) -> Readiness:
         """Return a deployment's own readiness, or DOWN while its breaker is open or it cools down."""
-        deployment = self._deployments[name]
-        readiness = deployment.readiness()
-        return deployment.health.readiness(self._clock.monotonic_s()) if readiness is Readiness.READY else readiness
+        return _readiness_at(self._deployments[name], self._clock.monotonic_s())
 
     def forecast_of(self, name: str) -> LatencyForecast | None:
         """Return what one more request may expect of a deployment now, None when too little was seen lately."""
@@ -90,9 +88,8 @@ class Registry:
             await asyncio.sleep(POLL_S)
         return self._deployments[name].readiness() is Readiness.READY
 
-    @contextmanager
-    def flight(self, name: str, input_tokens: int, *, streamed: bool) -> Iterator[Flight]:
-        """Count one attempt as under way at a deployment while the context lasts.
+    def take_off(self, name: str, input_tokens: int, *, streamed: bool) -> Flight:
+        """Count one attempt as under way at a deployment until it lands.
 
         Args:
             name: the deployment.
@@ -102,10 +99,11 @@ class Registry:
         deployment, now_s = self._deployments[name], self._clock.monotonic_s()
         flight = deployment.latency.begin(input_tokens, streamed=streamed, now_s=now_s)
         flight.is_trial = deployment.health.begin(now_s)
-        try:
-            yield flight
-        finally:
-            deployment.latency.end(flight)
+        return flight
+
+    def land(self, name: str, flight: Flight) -> None:
+        """Say that an attempt is no longer under way, however it ended; called once."""
+        self._deployments[name].latency.end(flight)
 
     def began(self, name: str, flight: Flight) -> None:
         """Learn that an attempt has begun to answer."""
@@ -184,7 +182,25 @@ class Registry:
         )
 
     def _snapshot_of(self, deployment: Deployment, readiness: Readiness, now_s: float) -> DeploymentSnapshot:
-        return DeploymentSnapshot(
+        """Return the last snapshot as long as it tells the truth; most deployments change with few requests."""
+        expected_output_tokens = max(1, round(deployment.expected_output_tokens))
+        retry_after_s = max(deployment.retry_after_s(), deployment.health.retry_after_s(now_s))
+        forecast = deployment.latency.forecast(now_s)
+        known = self._snapshots.get(deployment.name)
+        if (
+            known is not None
+            and known.readiness is readiness
+            and known.forecast == forecast
+            and known.expected_output_tokens == expected_output_tokens
+            and known.retry_after_s == retry_after_s
+            and known.context_tokens == deployment.context_tokens
+            and known.max_output_tokens == deployment.max_output_tokens
+            and known.abilities is deployment.abilities
+            and known.price is deployment.price
+            and known.serves is deployment.serves
+        ):
+            return known
+        self._snapshots[deployment.name] = made = DeploymentSnapshot(
             name=deployment.name,
             model=deployment.model,
             price=deployment.price,
@@ -193,8 +209,14 @@ class Registry:
             max_output_tokens=deployment.max_output_tokens,
             serves=deployment.serves,
             abilities=deployment.abilities,
-            expected_output_tokens=max(1, round(deployment.expected_output_tokens)),
-            retry_after_s=max(deployment.retry_after_s(), deployment.health.retry_after_s(now_s)),
-            forecast=deployment.latency.forecast(now_s),
+            expected_output_tokens=expected_output_tokens,
+            retry_after_s=retry_after_s,
+            forecast=forecast,
             local=deployment.local,
         )
+        return made
+
+
+def _readiness_at(deployment: Deployment, now_s: float) -> Readiness:
+    readiness = deployment.readiness()
+    return deployment.health.readiness(now_s) if readiness is Readiness.READY else readiness

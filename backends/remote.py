@@ -5,9 +5,10 @@ Over TLS requests travel by httpx and aiohttp, in the clear by `backends.plain_h
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -96,9 +97,14 @@ class RemoteBackend:
             self._headers.append(("authorization", f"Bearer {api_key}"))
         self._heads: dict[str, _Head | None] = {}
 
-    @asynccontextmanager
-    async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
+    def open(self, call: UpstreamCall, deadline: Deadline) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Send the call; see `Backend.open`."""
+        return _Exchange(self, call, deadline)
+
+    async def begun(
+        self, call: UpstreamCall, deadline: Deadline
+    ) -> tuple[PlainAnswer | LibraryAnswer, UpstreamResponse]:
+        """Send the call and return its answer, which is to be closed, with what `Backend.open` tells of it."""
         base_url = self._base_url()
         if base_url is None:
             raise AttemptError(AttemptOutcome.FAILED, "the engine is not running")
@@ -106,13 +112,14 @@ class RemoteBackend:
         try:
             if answer.status != httpx.codes.OK:
                 raise await self._refused(answer, deadline)
-            yield UpstreamResponse(
-                content_type=(answer.header("content-type") or "").partition(";")[0].strip().lower(),
-                pieces=_Body(answer),
-                headers=answer.among(self._passed.response) if self._passed.response else (),
-            )
-        finally:
+        except BaseException:
             await answer.close()
+            raise
+        return answer, UpstreamResponse(
+            content_type=(answer.header("content-type") or "").partition(";")[0].strip().lower(),
+            pieces=_Body(answer),
+            headers=answer.among(self._passed.response) if self._passed.response else (),
+        )
 
     async def answers(self, model: str, *, generates: bool) -> bool:
         """Ask whether the deployment answers: by its list of models, or by one token of `model`, which costs."""
@@ -227,6 +234,24 @@ class RemoteBackend:
             while len(body) <= MAX_ERROR_BODY_BYTES and (piece := await pieces.next(None)) is not None:
                 body += piece
         return body
+
+
+class _Exchange:
+    """One call of a backend and its answer."""
+
+    def __init__(self, backend: RemoteBackend, call: UpstreamCall, deadline: Deadline) -> None:
+        self._backend = backend
+        self._call = call
+        self._deadline = deadline
+
+    async def __aenter__(self) -> UpstreamResponse:
+        self._answer, response = await self._backend.begun(self._call, self._deadline)
+        return response
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._answer.close()
 
 
 class _Body:

@@ -1,11 +1,11 @@
 """One attempt under way, from its start to the record of how it ended."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from backends.admission_queue import AdmissionQueue
-from backends.attempt import LiveAnswer, opened
+from backends.attempt import LiveAnswer, Opened
 from backends.latency import Flight
 from backends.protocol import AttemptError, UpstreamCall
 from backends.registry import Registry
@@ -125,7 +125,7 @@ class Try:
         self._clock = clock
         self._errand = errand
         self._propagation = propagation
-        self._stack = AsyncExitStack()
+        self._opened: AbstractAsyncContextManager[None] | None = None
         self._flight: Flight | None = None
 
     async def begin(self) -> None:
@@ -138,8 +138,7 @@ class Try:
         if self.deployment.readiness() is Readiness.LOADING:
             await self._wait()
         tokens = errand.request.estimated_input_tokens()
-        flying = self._registry.flight(step.deployment, tokens, streamed=errand.request.stream)
-        self._flight = self._stack.enter_context(flying)
+        self._flight = self._registry.take_off(step.deployment, tokens, streamed=errand.request.stream)
         call = UpstreamCall(
             path=errand.request.path,
             body=errand.request.upstream_body(
@@ -154,7 +153,9 @@ class Try:
             tells_deadline=self.deployment.local,
             headers=errand.request.demands.passed,
         )
-        await self._stack.enter_async_context(opened(self.answer, self.deployment, call, errand.deadline))
+        opening = Opened(self.answer, self.deployment, call, errand.deadline)
+        await opening.__aenter__()
+        self._opened = opening
         self._registry.began(step.deployment, self._flight)
 
     async def close(self) -> Attempt:
@@ -163,7 +164,12 @@ class Try:
             if self.answer.is_worth_draining:
                 await uninterrupted(self.answer.drain())
         finally:
-            await self._stack.aclose()
+            try:
+                if self._opened is not None:
+                    await self._opened.__aexit__(None, None, None)
+            finally:
+                if self._flight is not None:
+                    self._registry.land(self.step.deployment, self._flight)
             attempt = self.answer.record()
             self._errand.log.attempts.append(attempt)
             streamed, rests = self._errand.request.stream, self.answer.asks_for_rest

@@ -10,13 +10,12 @@ answer, and feedback removes a wrong entry and forbids the pair.
 
 import asyncio
 import logging
-import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from cache.eligibility import refuse_request, refuse_store
+from cache.eligibility import RequestRefusal, refuse_answer, refuse_request
 from cache.embedder import Embedder, EncoderUnavailable
 from cache.entry_store import EntryStore
 from cache.fingerprint import CacheKeys, Fingerprinter
@@ -28,7 +27,7 @@ from cache.verification import Verification
 from core.cached import Bypass, CachedAnswer, Entry, ExactHit, Found, Miss, NearHit, SemanticHit, Vector
 from core.chat import ChatRequest
 from core.clock import Clock
-from core.identity import Caller
+from core.identity import Caller, random_hex
 from core.rules import AutoTarget, EffectivePolicy
 
 log = logging.getLogger(__name__)
@@ -73,8 +72,9 @@ class SemanticCache:
         self._guard = guard or Guard()
         self.verification = Verification(evidence or LocalEvidence(self._guard.table, embedder.fingerprint))
         self._search_thread = ThreadPoolExecutor(1, thread_name_prefix="headgate-cache-search")
-        self._stats = CacheStats()
+        self._counts = dict.fromkeys(CacheStats.__slots__, 0)
         self._lately: OrderedDict[str, tuple[Caller, EffectivePolicy, CacheKeys]] = OrderedDict()
+        self._refused: OrderedDict[str, tuple[ChatRequest, EffectivePolicy, RequestRefusal | None]] = OrderedDict()
 
     @property
     def evidence(self) -> LocalEvidence:
@@ -84,7 +84,7 @@ class SemanticCache:
     @property
     def stats(self) -> CacheStats:
         """Return the counts so far."""
-        return self._stats
+        return CacheStats(**self._counts)
 
     async def load(self) -> int:
         """Rebuild the index from the store's live entries; return how many vectors fit the encoder in use."""
@@ -101,7 +101,7 @@ class SemanticCache:
 
     async def lookup(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
         """Return what may be served for `request`; what is no hit carries the vector when the router needs it."""
-        refusal = refuse_request(request, policy)
+        refusal = self._refusal(request, policy)
         if refusal is not None:
             self._count("bypass")
             self.evidence.count(caller.tenant, "bypass")
@@ -120,7 +120,7 @@ class SemanticCache:
 
     def flight_key(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> str | None:
         """Return what identical requests in flight share; None where an answer may not be shared or is to be fresh."""
-        if refuse_request(request, policy) is not None or request.demands.cache.no_store:
+        if self._refusal(request, policy) is not None or request.demands.cache.no_store:
             return None
         exact = self._keys(caller, request, policy).exact
         return f"{exact}:{int(request.stream)}{int(request.include_usage)}"
@@ -130,7 +130,8 @@ class SemanticCache:
     ) -> str | None:
         """Keep `answer` unless a rule forbids it; return the entry's id or None."""
         self.verification.answered(request, answer)
-        if refuse_store(request, policy, answer) is not None:
+        refusal = self._refusal(request, policy)
+        if refusal not in (None, "refresh") or refuse_answer(request, policy, answer) is not None:
             return None
         try:
             return await self._keep(caller, request, policy, answer)
@@ -262,7 +263,7 @@ class SemanticCache:
         is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
         now_s = self._now_s()
         entry = Entry(
-            entry_id=secrets.token_hex(12),
+            entry_id=random_hex()[:24],
             tenant=caller.tenant,
             scope=keys.scope,
             exact_key=keys.exact,
@@ -315,6 +316,17 @@ class SemanticCache:
             self._failed("embed", problem)
             return None
 
+    def _refusal(self, request: ChatRequest, policy: EffectivePolicy) -> RequestRefusal | None:
+        """Return why the cache is not for a request, which is asked when it is looked up, joined and kept."""
+        known = self._refused.get(request.request_id)
+        if known is not None and known[0] is request and known[1] is policy:
+            return known[2]
+        refusal = refuse_request(request, policy)
+        self._refused[request.request_id] = request, policy, refusal
+        if len(self._refused) > _LATELY:
+            self._refused.popitem(last=False)
+        return refusal
+
     def _keys(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> CacheKeys:
         """Return the keys of a request, which are asked for when it is looked up, joined and kept."""
         known = self._lately.get(request.request_id)
@@ -333,7 +345,7 @@ class SemanticCache:
         return self._clock.now().timestamp()
 
     def _count(self, name: str) -> None:
-        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + 1})
+        self._counts[name] += 1
 
     def _failed(self, doing: str, problem: Exception) -> None:
         self._count("failed")

@@ -199,7 +199,16 @@ class Pipeline:
     def _decide(self, inputs: Inputs, draft: TraceDraft) -> Plan:
         """Decide, and keep what from; where nothing is ready, engines that sleep are woken for the next request."""
         steering = self.control.steering(inputs.policy.tenant_policy, inputs.standing)
-        steered = draft.inputs = replace(inputs, steering=steering, draw=self.learning.draw(draft))
+        steered = draft.inputs = Inputs(
+            inputs.facts,
+            inputs.policy,
+            inputs.complexity,
+            inputs.standing,
+            inputs.registry,
+            steering,
+            inputs.session,
+            self.learning.draw(draft),
+        )
         draft.decision = None
         try:
             decision = draft.decision = decide(steered)

@@ -26,8 +26,8 @@ from gateway.settings.listening import BACKLOG, Address, TlsFiles
 from gateway.settings.operator import Settings, as_worker
 from gateway.sockets import Sockets, bound
 from gateway.telemetry.log_line import configure_logging, configure_parent_logging
-from gateway.wire.asgi import ABORT
 from gateway.wire.forwarded import ForwardedFor
+from gateway.wire.running import CONNECTION
 from gateway.workers.engine_desk import EngineDesk
 from gateway.workers.private import private_app
 
@@ -41,12 +41,25 @@ SWITCH_S = 0.001
 
 
 class _Protocol(HttpToolsProtocol):
-    """Lets a handler cut its connection, for a client that does not read: closing would wait for it to read."""
+    """Lets a handler cut its connection, for a client that does not read, and tells it when the connection was lost."""
+
+    _on_lost: Callable[[], None] | None = None
 
     def on_message_begin(self) -> None:
-        """Begin a request whose scope says how to cut its connection."""
+        """Begin a request whose scope knows its connection."""
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = {CONNECTION: {"abort": self.transport.abort, "on_lost": self._call_when_lost}}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the handler at once, without a task that waits for it."""
+        super().connection_lost(exc)
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def _call_when_lost(self, call: Callable[[], None] | None) -> None:
+        self._on_lost = call
+        if call is not None and self.transport.is_closing():
+            call()
 
 
 class _Listener(uvicorn.Server):

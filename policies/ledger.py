@@ -32,7 +32,7 @@ of the ledger.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from core.errors import InvalidRequest
 from core.identity import Caller
@@ -186,6 +186,21 @@ class BudgetLedger(Protocol):
     async def balances(self, policy: TenantPolicy) -> tuple[Balance, ...]:
         """Return every budget of the tenant in its present window, per-key ones once for each key that used them."""
         ...
+
+
+NEVER_WAITS = "never_waits"
+Settling = TypeVar("Settling", bound=Callable[..., object])
+
+
+def never_waits(settle: Settling) -> Settling:
+    """Mark a `BudgetLedger.settle` that never waits: nothing can come between its begin and its end."""
+    setattr(settle, NEVER_WAITS, True)
+    return settle
+
+
+def settles_at_once(ledger: BudgetLedger) -> bool:
+    """Tell whether the ledger's own `settle` is marked; one that overrides it is not."""
+    return getattr(type(ledger).settle, NEVER_WAITS, False)
 
 
 class Treasury(Protocol):

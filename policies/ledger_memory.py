@@ -6,7 +6,7 @@ from core.plan import Standing
 from core.rules import TenantPolicy
 from policies.books import Books
 from policies.budgets import MAX_USERS, Account
-from policies.ledger import Balance, Cost, Hold, OnAlert
+from policies.ledger import Balance, Cost, Hold, OnAlert, never_waits
 from policies.windows import Calendar
 
 
@@ -24,6 +24,7 @@ class MemoryLedger:
         """Hold the amount or raise BudgetExhausted."""
         self._books.reserve(hold)
 
+    @never_waits
     async def settle(self, hold: Hold, cost: Cost) -> None:
         """Charge the cost and release the rest."""
         self._books.settle(hold, cost)

@@ -31,7 +31,7 @@ from core.rules import TenantPolicy
 from policies.books import KEEP_ENDED_S, Books, Change, Line, LineKey, LineState, OpenHold
 from policies.budgets import MAX_USERS, Account
 from policies.group_writer import GroupWriter
-from policies.ledger import Balance, Cost, Hold, OnAlert
+from policies.ledger import Balance, Cost, Hold, OnAlert, never_waits
 from policies.sqlite_schema import open_database
 from policies.windows import Calendar
 
@@ -108,6 +108,7 @@ class SqliteLedger:
         if self._durable_holds:
             await asyncio.wrap_future(self._writer.flushed())
 
+    @never_waits
     async def settle(self, hold: Hold, cost: Cost) -> None:
         """Charge the cost and release the rest."""
         self._books.settle(hold, cost)

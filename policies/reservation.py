@@ -1,18 +1,18 @@
 """A hold as a context manager: granted before the first attempt, settled after the last, whatever happens in between.
 
-Settlement runs in a task of its own. The request waits for it up to `WAIT_S`, and a second cancellation (Litestar
-cancels a handler's `finally` again when the client goes away) ends that wait, not the settlement. A settlement that
-fails is logged; the lease then charges the hold in full.
+Settlement runs in a task of its own, unless the ledger settles without waiting. The request waits for that task up to
+`WAIT_S`, and a second cancellation (Litestar cancels a handler's `finally` again when the client goes away) ends that
+wait, not the settlement. A settlement that fails is logged; the lease then charges the hold in full.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
 
 from core.identity import Caller
 from core.rules import TenantPolicy
-from policies.ledger import LEASE_S, MAX_COST_NANO_USD, NOTHING, BudgetLedger, Cost, Hold
+from policies.ledger import LEASE_S, MAX_COST_NANO_USD, NOTHING, BudgetLedger, Cost, Hold, settles_at_once
 
 WAIT_S = 1.0
 
@@ -41,8 +41,40 @@ class Reservation:
         self.cost = Cost(min(cost_nano_usd, MAX_COST_NANO_USD), parts)
 
 
-@asynccontextmanager
-async def hold(
+class Holding:
+    """What `hold` returns: a reservation for as long as the context lasts."""
+
+    def __init__(self, ledger: BudgetLedger, wanted: Hold) -> None:
+        self._ledger = ledger
+        self._reservation = Reservation(wanted)
+
+    async def __aenter__(self) -> Reservation:
+        try:
+            await self._ledger.reserve(self._reservation.hold)
+        except asyncio.CancelledError:
+            # The grant may have happened although its answer never arrived.
+            await self._finish(NOTHING)
+            raise
+        return self._reservation
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._finish(self._reservation.cost)
+
+    async def _finish(self, cost: Cost) -> None:
+        wanted = self._reservation.hold
+        settling = _logged(self._ledger.settle(wanted, cost), wanted.reservation_id)
+        if settles_at_once(self._ledger):
+            await settling
+            return
+        task = asyncio.create_task(settling)
+        _running.add(task)
+        task.add_done_callback(_running.discard)
+        await asyncio.wait({task}, timeout=WAIT_S)
+
+
+def hold(
     ledger: BudgetLedger,
     reservation_id: str,
     caller: Caller,
@@ -50,7 +82,7 @@ async def hold(
     amount_nano_usd: int,
     tiers: frozenset[str] | None = None,
     lease_s: float = LEASE_S,
-) -> AsyncIterator[Reservation]:
+) -> Holding:
     """Hold `amount_nano_usd` while the body runs, then charge what it recorded, or release everything.
 
     Args:
@@ -66,18 +98,7 @@ async def hold(
         BudgetExhausted: some budget has less free; nothing is held.
         Unavailable: the store is away and the policy says `closed`.
     """
-    wanted = Hold(reservation_id, caller, policy, amount_nano_usd, _tiers_of(policy, tiers), lease_s)
-    try:
-        await ledger.reserve(wanted)
-    except asyncio.CancelledError:
-        # The grant may have happened although its answer never arrived.
-        await _finish(ledger.settle(wanted, NOTHING), reservation_id)
-        raise
-    reservation = Reservation(wanted)
-    try:
-        yield reservation
-    finally:
-        await _finish(ledger.settle(wanted, reservation.cost), reservation_id)
+    return Holding(ledger, Hold(reservation_id, caller, policy, amount_nano_usd, _tiers_of(policy, tiers), lease_s))
 
 
 def _tiers_of(policy: TenantPolicy, tiers: frozenset[str] | None) -> frozenset[str]:
@@ -91,13 +112,6 @@ async def drain(timeout_s: float) -> int:
         return 0
     _, late = await asyncio.wait(_running, timeout=timeout_s)
     return len(late)
-
-
-async def _finish(settlement: Coroutine[object, object, None], reservation_id: str) -> None:
-    task = asyncio.create_task(_logged(settlement, reservation_id))
-    _running.add(task)
-    task.add_done_callback(_running.discard)
-    await asyncio.wait({task}, timeout=WAIT_S)
 
 
 async def _logged(settlement: Coroutine[object, object, None], reservation_id: str) -> None:

@@ -37,6 +37,8 @@ from router.weighing import Option, Options, Scale, choose, described, options_o
 
 DEFAULT_QUALITY = 0.5
 KNOB_REASONS = {"quality": Reason.SCORE, "share": Reason.SHARE, "cost": Reason.COST}
+_Excluded = Exclusion | None
+"""Named here because annotations of an inner function are evaluated anew with each call."""
 _NOT_READY: dict[Readiness, Exclusion] = {Readiness.LOADING: "loading", Readiness.DOWN: "down"}
 
 
@@ -167,7 +169,7 @@ def _weighing(
     complexity: Complexity | None,
     affordable: Sequence[tuple[Offer, ...]],
 ) -> Weighing:
-    def spared(option: Option) -> Exclusion | None:
+    def spared(option: Option) -> _Excluded:
         if (wanted.explicit or wanted.reason is Reason.HOLDOUT) and option.rung != wanted.rung:
             was_raised = wanted.reason is Reason.GUARD_CONTEXT and option.rung < wanted.rung
             return "guard" if was_raised and not option.offer.fits else "not_asked"

@@ -1,7 +1,6 @@
 """Which of a policy's rules decides a request: pure, on declared facts alone; the first that fits wins."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from core.endpoints import CHAT, COMPLETIONS
 from core.facts import RequestFacts
@@ -19,7 +18,9 @@ def ruled(policy: EffectivePolicy, facts: RequestFacts) -> EffectivePolicy:
     if not rules or not isinstance(policy.target, AutoTarget) or facts.endpoint not in GENERATING:
         return policy
     rule = deciding_rule(rules, facts)
-    return policy if rule is None else replace(policy, target=RuledTarget(rule.name, rule.use))
+    if rule is None:
+        return policy
+    return EffectivePolicy(policy.tenant_policy, policy.alias, RuledTarget(rule.name, rule.use))
 
 
 def deciding_rule(rules: Sequence[RoutingRule], facts: RequestFacts) -> RoutingRule | None:

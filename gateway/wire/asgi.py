@@ -8,16 +8,16 @@ from typing import Self
 from litestar.types import HTTPScope, HTTPSendMessage, Receive, Send
 
 from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout
+from core.time_limit import TimeLimit
 from gateway.answer import Answer
 from gateway.wire.dialects.dialect import OPENAI, Voice
 from gateway.wire.heartbeat import Heartbeat
 from gateway.wire.rendering import error_headers
-from gateway.wire.running import RunningRequest
+from gateway.wire.running import CONNECTION, RunningRequest
 
 BODY_IDLE_S = 20.0
 WRITE_TIMEOUT_S = 30.0
 LAST_WRITE_S = 1.0
-ABORT = "headgate.abort"
 NOT_READING = "The client does not read its answer."
 JSON_TYPE = "application/json"
 SSE_HEADERS = (
@@ -45,7 +45,7 @@ async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int, idle_s: 
     size_bytes = 0
     while True:
         try:
-            async with asyncio.timeout(idle_s):
+            with TimeLimit(idle_s):
                 message = await receive()
         except TimeoutError as timeout:
             raise RequestTimeout(f"The rest of the request body did not arrive within {idle_s:g} s.") from timeout
@@ -184,7 +184,7 @@ class Reply:
         """Send the last bytes, and what comes before them."""
         self._has_ended = True
         try:
-            async with asyncio.timeout(self._write_timeout_s):
+            with TimeLimit(self._write_timeout_s):
                 for message in before:
                     await self._send(message)
                 await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -193,7 +193,7 @@ class Reply:
 
     def _abort(self) -> None:
         """Close the connection without sending what is buffered; our listeners' scopes say how."""
-        abort = ((self._scope.get("extensions") or {}).get(ABORT) or {}).get("abort")
+        abort = ((self._scope.get("extensions") or {}).get(CONNECTION) or {}).get("abort")
         if callable(abort):
             abort()
 

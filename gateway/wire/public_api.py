@@ -97,8 +97,9 @@ class PublicApi:
                 draft = TraceDraft(
                     caller, request, dialect.route, self.clock.now(), received_s, headers.get("traceparent")
                 )
-                async with running.watching(receive), self.pipeline.open(caller, request, draft) as answer:
-                    await reply.answer(spoken_answer(answer, spoken.translator, draft), running)
+                with running.watching(scope, receive):
+                    async with self.pipeline.open(caller, request, draft) as answer:
+                        await reply.answer(spoken_answer(answer, spoken.translator, draft), running)
         except HeadgateError as error:
             if draft is None:
                 self.note_refusal(error, request_id, caller)

@@ -5,15 +5,19 @@ wherever the cancellation arrives; once that has passed every `finally`, the rea
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import cast
 
-from litestar.types import Receive
+from litestar.types import HTTPScope, Receive
 
 from core.errors import ClientGone, HeadgateError, Unavailable
 
 RETRY_S = 1.0
 LAST_WORDS_S = 3.0
+CONNECTION = "headgate.connection"
+"""The extension of a scope by which our listeners let a handler cut its connection, and know that it was lost."""
 
 
 class RunningRequest:
@@ -36,35 +40,69 @@ class RunningRequest:
             self._cause = cause
             self._task.cancel(cause)
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> "_Interruptible":
         """Raise the cause of `end` in place of the cancellation.
 
         Raises:
             HeadgateError: somebody ended the request.
         """
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self._cause is None:
-                raise
+        return _Interruptible(self)
+
+    def raised(self) -> None:
+        """Raise the cause in place of a cancellation that has arrived, if there is one."""
+        if self._cause is not None:
             self._task.uncancel()
             raise self._cause from None
 
-    @asynccontextmanager
-    async def watching(self, receive: Receive) -> AsyncIterator[None]:
+    def watching(self, scope: HTTPScope, receive: Receive) -> "_Watch":
         """End the request when its client closes the connection while the context lasts."""
+        return _Watch(self, scope, receive)
 
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            self.end(ClientGone("The client closed the connection."))
 
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            watcher.cancel()
+_OnLost = Callable[[Callable[[], None] | None], None]
+
+
+class _Interruptible:
+    def __init__(self, request: RunningRequest) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._request.raised()
+
+
+class _Watch:
+    """Our own listeners call when the connection is lost; under any other server a task waits for its message."""
+
+    def __init__(self, request: RunningRequest, scope: HTTPScope, receive: Receive) -> None:
+        self._request = request
+        told = (scope.get("extensions") or {}).get(CONNECTION) or {}
+        self._on_lost = cast(_OnLost | None, told.get("on_lost"))
+        self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        if self._on_lost is not None:
+            self._on_lost(self._gone)
+        else:
+            self._watcher = asyncio.create_task(self._watch())
+
+    def __exit__(self, *_: object) -> None:
+        if self._on_lost is not None:
+            self._on_lost(None)
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone()
+
+    def _gone(self) -> None:
+        self._request.end(ClientGone("The client closed the connection."))
 
 
 class RunningRequests:
@@ -76,18 +114,22 @@ class RunningRequests:
         self._idle.set()
         self.is_draining = False
 
-    @contextmanager
-    def entered(self) -> Iterator[RunningRequest]:
+    def entered(self) -> "_Entered":
         """Count the current task among the running while the context lasts."""
+        return _Entered(self)
+
+    def add(self) -> RunningRequest:
+        """Count the current task until `discard`."""
         request = RunningRequest()
         self._requests.add(request)
         self._idle.clear()
-        try:
-            yield request
-        finally:
-            self._requests.discard(request)
-            if not self._requests:
-                self._idle.set()
+        return request
+
+    def discard(self, request: RunningRequest) -> None:
+        """Count it no more."""
+        self._requests.discard(request)
+        if not self._requests:
+            self._idle.set()
 
     def refuse_when_draining(self) -> None:
         """Refuse what arrives too late.
@@ -110,6 +152,18 @@ class RunningRequests:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._idle.wait()
+
+
+class _Entered:
+    def __init__(self, requests: RunningRequests) -> None:
+        self._requests = requests
+
+    def __enter__(self) -> RunningRequest:
+        self._request = self._requests.add()
+        return self._request
+
+    def __exit__(self, *_: object) -> None:
+        self._requests.discard(self._request)
 
 
 def shutting_down() -> Unavailable:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.attempt import LAST_READS, LiveAnswer, opened
+from backends.attempt import LAST_READS, LiveAnswer, Opened
 from backends.deployment import Deployment
 from backends.frames import MAX_KEPT_BYTES
 from backends.protocol import AttemptError, Iterated, UpstreamCall, UpstreamResponse
@@ -76,7 +76,7 @@ async def read(
     answer = LiveAnswer(1, step, deployment, parse_chat_request(body, "req_1"), NEVER, clock, 0.0)
     relayed: list[bytes] = []
     try:
-        async with opened(answer, deployment, CALL, NEVER):
+        async with Opened(answer, deployment, CALL, NEVER):
             async for chunk in answer.chunks():
                 relayed.append(chunk)
     except AttemptError as failure:
@@ -109,7 +109,7 @@ async def test_a_complete_stream_is_read_to_its_end_so_that_its_connection_lives
 ) -> None:
     backend = Bytes(pieces, ManualClock())
     answer, deployment = an_answer(backend)
-    async with opened(answer, deployment, CALL, NEVER):
+    async with Opened(answer, deployment, CALL, NEVER):
         chunks = answer.chunks()
         for piece in pieces:
             assert await anext(chunks) == piece
@@ -128,7 +128,7 @@ async def test_an_upstream_that_sends_on_after_done_is_left() -> None:
             yield frame("more")
 
     answer, deployment = an_answer(Bytes(endless(), ManualClock()))
-    async with opened(answer, deployment, CALL, NEVER):
+    async with Opened(answer, deployment, CALL, NEVER):
         assert [chunk async for chunk in answer.chunks()] == [frame("a"), DONE]
         assert sent == 0
     assert 0 < sent <= LAST_READS

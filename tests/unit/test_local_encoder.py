@@ -45,7 +45,10 @@ class Slow:
 async def embeddings(encoder: Slow, **body: Any) -> Any:
     call = UpstreamCall(EMBEDDINGS, json.dumps({"model": "m", **body}).encode(), "req_1")
     async with EncoderBackend("m", encoder).open(call, NEVER) as response:
-        return json.loads(b"".join([chunk async for chunk in response.chunks]))
+        answer = b""
+        while (piece := await response.pieces.next(None)) is not None:
+            answer += piece
+        return json.loads(answer)
 
 
 async def test_an_encoder_that_is_still_loading_is_waited_for() -> None:

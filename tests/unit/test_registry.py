@@ -257,11 +257,12 @@ async def test_closing_the_registry_closes_every_backend(clock: ManualClock) -> 
 
 def test_a_snapshot_forecasts_once_a_stream_has_answered(registry: Registry, clock: ManualClock) -> None:
     assert registry.snapshot().deployments["a"].forecast is None
-    with registry.flight("a", 100, streamed=True) as flight:
-        clock.advance(0.05)
-        registry.began("a", flight)
-        clock.advance(0.05)
-        registry.learn(attempt(usage=Usage(100, 11), took_ms=100.0), streamed=True, flight=flight)
+    flight = registry.take_off("a", 100, streamed=True)
+    clock.advance(0.05)
+    registry.began("a", flight)
+    clock.advance(0.05)
+    registry.land("a", flight)
+    registry.learn(attempt(usage=Usage(100, 11), took_ms=100.0), streamed=True, flight=flight)
     forecast = registry.snapshot().deployments["a"].forecast
     assert forecast is not None
     assert forecast.ttft_ms(100) == pytest.approx(50.0, rel=0.06)
@@ -269,7 +270,8 @@ def test_a_snapshot_forecasts_once_a_stream_has_answered(registry: Registry, clo
 
 
 def test_an_attempt_that_failed_teaches_no_pace(registry: Registry, clock: ManualClock) -> None:
-    with registry.flight("a", 100, streamed=False) as flight:
-        clock.advance(0.05)
-        registry.learn(attempt(AttemptOutcome.BROKEN_OFF, usage=Usage(100, 11)), streamed=False, flight=flight)
+    flight = registry.take_off("a", 100, streamed=False)
+    clock.advance(0.05)
+    registry.land("a", flight)
+    registry.learn(attempt(AttemptOutcome.BROKEN_OFF, usage=Usage(100, 11)), streamed=False, flight=flight)
     assert registry.snapshot().deployments["a"].forecast is None

@@ -1,12 +1,16 @@
 """Requests that are ended from outside, by their client or by a shutdown."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
+from litestar.types import HTTPScope
 
 from core.errors import ClientGone, HeadgateError, Unavailable, reason_of
-from gateway.wire.running import RunningRequests
+from gateway.wire.running import CONNECTION, RunningRequests
+
+SCOPE = cast(HTTPScope, {"extensions": {}})
 
 
 class Handled:
@@ -104,15 +108,35 @@ async def test_a_client_that_leaves_ends_its_request_and_no_other() -> None:
         return {"type": "http.disconnect"}
 
     async def serve() -> None:
-        with running.entered() as request, request.interruptible():
-            async with request.watching(receive):
-                await asyncio.Event().wait()
+        with running.entered() as request, request.interruptible(), request.watching(SCOPE, receive):
+            await asyncio.Event().wait()
 
     with pytest.raises(ClientGone):
         await asyncio.create_task(serve())
     assert not other.task.done()
     other.release.set()
     await other.task
+
+
+async def test_a_listener_that_knows_its_connection_ends_the_request_without_its_messages() -> None:
+    calls: list[Callable[[], None] | None] = []
+    scope = cast(HTTPScope, {"extensions": {CONNECTION: {"on_lost": calls.append}}})
+
+    async def receive() -> Any:
+        raise AssertionError("nobody reads messages here")
+
+    async def serve() -> None:
+        with RunningRequests().entered() as request, request.interruptible(), request.watching(scope, receive):
+            await asyncio.Event().wait()
+
+    serving = asyncio.create_task(serve())
+    await asyncio.sleep(0)
+    (lost,) = calls
+    assert lost is not None
+    lost()
+    with pytest.raises(ClientGone):
+        await serving
+    assert calls[-1] is None
 
 
 async def test_a_cancellation_that_nobody_explained_stays_one() -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -36,7 +36,6 @@ class Tier:
 
     def __init__(self, *deployments: Deployment, seed: int = 7) -> None:
         self.clock = ManualClock()
-        self.flights = ExitStack()
         self.by_name = {one.name: one for one in deployments}
         self.registry = Registry(self.by_name, {TIER: tuple(self.by_name)}, self.clock, random.Random(seed))
 
@@ -48,13 +47,14 @@ class Tier:
 
     def streams(self, name: str, first_ms: float, times: int = 10) -> None:
         for _ in range(times):
-            with self.registry.flight(name, 100, streamed=True) as flight:
-                self.clock.advance(first_ms / 1000)
-                self.registry.began(name, flight)
+            flight = self.registry.take_off(name, 100, streamed=True)
+            self.clock.advance(first_ms / 1000)
+            self.registry.began(name, flight)
+            self.registry.land(name, flight)
 
     def under_way(self, name: str, count: int) -> None:
         for _ in range(count):
-            self.flights.enter_context(self.registry.flight(name, 100, streamed=True))
+            self.registry.take_off(name, 100, streamed=True)
 
 
 def test_deployments_that_differ_keep_the_operators_order() -> None:
