@@ -10,8 +10,8 @@ stays inside the one deadline, and is not done when the request itself was at fa
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from backends.admission_queue import AdmissionQueue
 from backends.attempt import LiveAnswer
@@ -60,23 +60,13 @@ class Dispatcher:
         self.hedging = Hedging(registry, rules)
         self.rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
 
-    @asynccontextmanager
-    async def open(self, errand: Errand) -> AsyncIterator[LiveAnswer]:
+    def open(self, errand: Errand) -> AbstractAsyncContextManager[LiveAnswer]:
         """Yield the first answer that begins; every attempt is in the errand's log when the context ends.
 
         Raises:
             HeadgateError: no deployment answered; the error fits the last failure.
         """
-        self.retries.request()
-        self.hedging.share.request()
-        self.registry.want(errand.plan.degraded_from or errand.plan.tier)
-        race = _Race(self, errand)
-        try:
-            winner = await race.run()
-            winner.answer.spent_before_nano_usd = errand.log.cost_nano_usd
-            yield winner.answer
-        finally:
-            await race.close()
+        return _Race(self, errand)
 
     def translated(self, failure: AttemptError, step: PlannedStep) -> HeadgateError:
         """Return what the client is told when nothing answered."""
@@ -103,7 +93,25 @@ class _Race:
         self._running: dict[asyncio.Task[None], Try] = {}
         self._retried = 0
 
-    async def run(self) -> Try:
+    async def __aenter__(self) -> LiveAnswer:
+        dispatcher, errand = self._dispatcher, self._errand
+        dispatcher.retries.request()
+        dispatcher.hedging.share.request()
+        dispatcher.registry.want(errand.plan.degraded_from or errand.plan.tier)
+        try:
+            winner = await self._run()
+        except BaseException:
+            await self._end()
+            raise
+        winner.answer.spent_before_nano_usd = errand.log.cost_nano_usd
+        return winner.answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    async def _run(self) -> Try:
         """Return the attempt that answers first.
 
         Raises:
@@ -153,7 +161,7 @@ class _Race:
         await self._close(attempt)
         return better
 
-    async def close(self) -> None:
+    async def _end(self) -> None:
         """End and record whatever is still under way."""
         if self._running:
             await uninterrupted(self._cancel_running(None))

@@ -15,8 +15,9 @@ without a chunk one goes on alone. One answer is kept up to `max_bytes`; beyond 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -143,33 +144,35 @@ class SingleFlight(Generic[T]):
         """Return how many flights are under way."""
         return len(self._flights)
 
-    @asynccontextmanager
-    async def join(
+    def join(
         self, key: str | None, max_wait_s: float | None = None
-    ) -> AsyncIterator[Leader[T] | Follower[T] | Alone]:
+    ) -> AbstractAsyncContextManager[Leader[T] | Follower[T] | Alone]:
         """Take a place: lead when nobody does, follow once there is something to follow, or go alone.
 
         Args:
             key: None goes alone at once (the request may not be shared).
             max_wait_s: the longest wait without a chunk, such as what is left of the deadline.
         """
-        limit_s = self._max_wait_s if max_wait_s is None else min(max_wait_s, self._max_wait_s)
-        flight = None if key is None else await self._flight(key, limit_s)
-        if key is None or flight is None:
-            yield Alone()
-        elif flight.is_handed_over:
+        return _Joining(self, key, self._max_wait_s if max_wait_s is None else min(max_wait_s, self._max_wait_s))
+
+    async def take_place(self, key: str, limit_s: float) -> tuple[_Flight[T] | None, Leader[T] | Follower[T] | Alone]:
+        """Return the place in a flight, which is to be left again, and the flight."""
+        flight = await self._flight(key, limit_s)
+        if flight is None:
+            return None, Alone()
+        if flight.is_handed_over:
             flight.is_handed_over = False
-            try:
-                yield Leader(flight, self._max_bytes)
-            finally:
-                self._end(key, flight)
+            return flight, Leader(flight, self._max_bytes)
+        flight.followers += 1
+        flight.on_follow()
+        return flight, Follower(flight, limit_s)
+
+    def leave_place(self, key: str, flight: _Flight[T], place: Leader[T] | Follower[T] | Alone) -> None:
+        """End the flight that one has led, or follow no more."""
+        if isinstance(place, Leader):
+            self._end(key, flight)
         else:
-            flight.followers += 1
-            flight.on_follow()
-            try:
-                yield Follower(flight, limit_s)
-            finally:
-                flight.followers -= 1
+            flight.followers -= 1
 
     async def _flight(self, key: str, limit_s: float) -> _Flight[T] | None:
         """Return a flight to lead (handed over) or to follow (it has a chunk or is complete); None to go alone."""
@@ -202,6 +205,28 @@ class SingleFlight(Generic[T]):
         first = waiting.popleft()
         successor = self._flights[key] = _Flight(waiting=waiting, is_handed_over=True)
         first.set_result(successor)
+
+
+class _Joining(Generic[T]):
+    """The context of `join`."""
+
+    def __init__(self, flights: SingleFlight[T], key: str | None, limit_s: float) -> None:
+        self._flights = flights
+        self._key = key
+        self._limit_s = limit_s
+        self._flight: _Flight[T] | None = None
+        self._place: Leader[T] | Follower[T] | Alone = Alone()
+
+    async def __aenter__(self) -> Leader[T] | Follower[T] | Alone:
+        if self._key is not None:
+            self._flight, self._place = await self._flights.take_place(self._key, self._limit_s)
+        return self._place
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._key is not None and self._flight is not None:
+            self._flights.leave_place(self._key, self._flight, self._place)
 
 
 def _result(waiter: "asyncio.Future[_Flight[T]]") -> _Flight[T] | None:

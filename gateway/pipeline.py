@@ -10,7 +10,7 @@ and the trace is recorded.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -45,10 +45,10 @@ from policies.access import check_scopes, check_tiers, narrowed
 from policies.admission import Admission, Admitted
 from policies.ledger import BudgetLedger
 from policies.loading import PolicySet
-from policies.reservation import Reservation, hold
+from policies.reservation import Holding, hold
 from policies.resolution import resolve
 from router.complexity import Classifier
-from router.control import Control
+from router.control import Control, Watched
 from router.decision import Inputs, decide
 from router.facts import facts_of
 from router.rules import ruled
@@ -99,10 +99,9 @@ class Pipeline:
             check_tiers(caller, policy)
             policy = draft.policy = self.holdout.drawn(policy, draft)
             tokens = expected_tokens(request, policy)
-            async with AsyncExitStack() as slot:
-                rules = policy.tenant_policy
-                admitting = self.admission.admit(caller, rules, tokens, rules.key_limits)
-                standing = await slot.enter_async_context(admitting)
+            rules = policy.tenant_policy
+            slot = self.admission.admit(caller, rules, tokens, rules.key_limits)
+            async with slot as standing:
                 found = draft.found = await self._lookup(caller, request, policy)
                 if isinstance(found, ExactHit | SemanticHit):
                     standing.used.tokens = 0
@@ -117,22 +116,20 @@ class Pipeline:
                     session = draft.session = self.sessions.open(caller, request, facts, rules)
                     judged = await self._classify(request, facts, policy, session, found)
                     complexity = draft.complexity = self.learning.judged(draft, judged, found.vector)
-                    further = FurtherHolds(self.ledger, caller, rules, request.request_id)
-                    async with further, AsyncExitStack() as held:
-                        snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
-                        inputs = Inputs(facts, policy, complexity, standing, snapshot, session=state_of(session))
-                        plan, reservation = await self._reserve(held, caller, inputs, draft)
-                        try:
-                            errand = errand_of(plan, policy, draft, further.afford, self.dispatcher.registry)
-                            async with self.dispatcher.open(errand) as live:
-                                source = Source(caller, policy, plan, standing, live, place, slot.aclose)
-                                relay = Relay(source, draft, self.cache, self.learning, self.clock)
-                                try:
-                                    yield self._relayed(source, relay, draft)
-                                finally:
-                                    await relay.close()
-                        finally:
-                            reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
+                    snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
+                    inputs = Inputs(facts, policy, complexity, standing, snapshot, session=state_of(session))
+                    async with FurtherHolds(self.ledger, caller, rules, request.request_id) as further:
+                        plan, granted, watched = await self._granted(caller, inputs, draft)
+                        async with granted as reservation:
+                            try:
+                                errand = errand_of(plan, policy, draft, further.afford, self.dispatcher.registry)
+                                async with self.dispatcher.open(errand) as live:
+                                    source = Source(caller, policy, plan, standing, live, place, slot.leave)
+                                    async with Relay(source, draft, self.cache, self.learning, self.clock) as relay:
+                                        yield self._relayed(source, relay, draft)
+                            finally:
+                                self.control.ended(watched, draft.attempts)
+                                reservation.charge(draft.attempts.cost_nano_usd, draft.attempts.cost_by_tier)
         except HeadgateError as error:
             draft.error = error
             raise
@@ -170,10 +167,8 @@ class Pipeline:
         judged = await self.classifier.classify(request, found.vector)
         return self.calibrated(policy.tenant_policy.tenant, judged)
 
-    async def _reserve(
-        self, held: AsyncExitStack, caller: Caller, inputs: Inputs, draft: TraceDraft
-    ) -> tuple[Plan, Reservation]:
-        """Decide, and hold the plan's worst case on every budget that its tiers touch, until `held` ends.
+    async def _granted(self, caller: Caller, inputs: Inputs, draft: TraceDraft) -> tuple[Plan, Holding, Watched | None]:
+        """Decide, and hold the plan's worst case on every budget that its tiers touch; enter the hold at once.
 
         When others took the money since the standing was read, a second plan on a fresh one may step down a tier.
 
@@ -186,10 +181,8 @@ class Pipeline:
             tiers = frozenset(step.tier for step in plan.steps)
             holding = hold(self.ledger, request_id, caller, rules, plan.worst_case_nano_usd, tiers)
             try:
-                reservation = await held.enter_async_context(holding)
-                watching = self.control.watching(rules, inputs.complexity, plan, inputs.standing, draft.attempts)
-                held.enter_context(watching)
-                return plan, reservation
+                await holding.grant()
+                return plan, holding, self.control.planned(rules, inputs.complexity, plan, inputs.standing)
             except BudgetExhausted:
                 if is_last:
                     raise

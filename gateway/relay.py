@@ -5,8 +5,9 @@ stored: it must not be served when the planned one is back. A stream of thousand
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Self
 
 from backends.attempt import LiveAnswer
@@ -41,11 +42,11 @@ class Source:
     standing: Admitted
     live: LiveAnswer
     place: Leader[Published] | Alone
-    leave: Callable[[], Awaitable[None]]
+    leave: Callable[[], None]
 
 
 class Relay:
-    """Iterates over what the client gets, at its pace unless others follow; `close` ends what reads ahead for them."""
+    """Iterates over what the client gets, at its pace unless others follow; the context ends what reads ahead."""
 
     def __init__(self, source: Source, draft: TraceDraft, cache: SemanticCache, learning: Learns, clock: Clock) -> None:
         self._source = source
@@ -92,8 +93,12 @@ class Relay:
             self._draft.first_sent_s = self._clock.monotonic_s()
         return chunk
 
-    async def close(self) -> None:
-        """Stop reading."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._ahead is not None:
             await self._ahead.close()
 
@@ -126,7 +131,7 @@ class Relay:
         usage = live.usage
         source.standing.used.tokens = None if usage is None else usage.input_tokens + usage.output_tokens
         self._learning.answered(self._draft, live.captured)
-        await source.leave()
+        source.leave()
 
     async def _store(self) -> None:
         """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""

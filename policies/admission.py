@@ -4,9 +4,9 @@ What is counted where is the store's business (`rates_memory`, `rates_redis`); t
 Failure rule: while a shared store is away, `rates_redis` counts in this process.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from core.clock import Clock
 from core.identity import Caller
@@ -41,10 +41,9 @@ class Admission:
         """Count in `store`, or in this process without one."""
         self._store: LimitStore = MemoryRates(ledger, clock) if store is None else store
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self, caller: Caller, policy: TenantPolicy, estimated_tokens: int, key_limits: Limits = UNLIMITED
-    ) -> AsyncIterator[Admitted]:
+    ) -> "Admitting":
         """Take one request, its tokens and a concurrency slot, which is given back when the body ends, however it ends.
 
         Args:
@@ -59,18 +58,39 @@ class Admission:
         scopes = tuple(
             scope for scope in (Scope("", policy.limits), Scope(caller.key_id, key_limits)) if scope.limits != UNLIMITED
         )
-        entry = Entry(caller, policy, estimated_tokens, scopes)
-        entered = await self._store.enter(entry)
-        standing, used = entered.standing, Used()
-        try:
-            yield Admitted(
-                standing.free_nano_usd,
-                standing.when_exhausted,
-                standing.resets_at,
-                standing.free_by_tier,
-                standing.spending,
-                limit_headers(entered.levels),
-                used,
-            )
-        finally:
-            self._store.leave(entry, used.tokens)
+        return Admitting(self._store, Entry(caller, policy, estimated_tokens, scopes))
+
+
+class Admitting:
+    """What `admit` returns: a slot for as long as the context lasts, or until `leave`."""
+
+    def __init__(self, store: LimitStore, entry: Entry) -> None:
+        self._store = store
+        self._entry = entry
+        self._used = Used()
+        self._is_inside = False
+
+    async def __aenter__(self) -> Admitted:
+        entered = await self._store.enter(self._entry)
+        self._is_inside = True
+        standing = entered.standing
+        return Admitted(
+            standing.free_nano_usd,
+            standing.when_exhausted,
+            standing.resets_at,
+            standing.free_by_tier,
+            standing.spending,
+            limit_headers(entered.levels),
+            self._used,
+        )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Give the slot back, and say what was used; only the first call does."""
+        if self._is_inside:
+            self._is_inside = False
+            self._store.leave(self._entry, self._used.tokens)

@@ -47,14 +47,25 @@ class Holding:
     def __init__(self, ledger: BudgetLedger, wanted: Hold) -> None:
         self._ledger = ledger
         self._reservation = Reservation(wanted)
+        self._is_granted = False
 
-    async def __aenter__(self) -> Reservation:
+    async def grant(self) -> None:
+        """Reserve before the context is entered, which must follow at once; without this call, entering does it.
+
+        Raises:
+            BudgetExhausted, Unavailable: as `hold` says.
+        """
         try:
             await self._ledger.reserve(self._reservation.hold)
         except asyncio.CancelledError:
             # The grant may have happened although its answer never arrived.
             await self._finish(NOTHING)
             raise
+        self._is_granted = True
+
+    async def __aenter__(self) -> Reservation:
+        if not self._is_granted:
+            await self.grant()
         return self._reservation
 
     async def __aexit__(

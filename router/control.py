@@ -6,8 +6,7 @@ replicas controls its own part of the traffic. `dump` and `restore` carry it ove
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -113,18 +112,11 @@ class Control:
             slider.note(seen, used, target, may_owe=plan.reason not in KEPT_DOWN)
         return Watched(assumed, plan.tier != cheapest, knob, cheapest, slider, self._pace(standing.spending, assumed))
 
-    @contextmanager
-    def watching(
-        self, policy: TenantPolicy, complexity: Complexity | None, plan: Plan, standing: Standing, tried: Tried
-    ) -> Iterator[None]:
-        """Take a plan into account for as long as it is carried out, then what came of it by `tried`."""
-        watched = self.planned(policy, complexity, plan, standing)
-        try:
-            yield
-        finally:
-            if watched is not None:
-                answered = (one.tier for one in tried.attempts if one.outcome is AttemptOutcome.COMPLETE)
-                self.settled(watched, tried.cost_nano_usd, next(answered, None))
+    def ended(self, watched: Watched | None, tried: Tried) -> None:
+        """Take into account what came of a plan by `tried`; None is what nothing was noted of."""
+        if watched is not None:
+            answered = (one.tier for one in tried.attempts if one.outcome is AttemptOutcome.COMPLETE)
+            self.settled(watched, tried.cost_nano_usd, next(answered, None))
 
     def settled(self, watched: Watched, cost_nano_usd: int, tier: str | None) -> None:
         """Replace what was assumed by what came of it.
