@@ -27,7 +27,7 @@ from cache.verification import Verification
 from core.cached import Bypass, CachedAnswer, Entry, ExactHit, Found, Miss, NearHit, SemanticHit, Vector
 from core.chat import ChatRequest
 from core.clock import Clock
-from core.identity import Caller, random_hex
+from core.identity import Caller, new_entry_id
 from core.rules import AutoTarget, EffectivePolicy
 
 log = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ class SemanticCache:
         is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
         now_s = self._now_s()
         entry = Entry(
-            entry_id=random_hex()[:24],
+            entry_id=new_entry_id(),
             tenant=caller.tenant,
             scope=keys.scope,
             exact_key=keys.exact,

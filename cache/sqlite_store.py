@@ -176,11 +176,10 @@ class SqliteEntryStore:
     def _commit(self, database: sqlite3.Connection, batch: Sequence[Entry | str]) -> None:
         try:
             with database:
-                for change in batch:
-                    if not isinstance(change, Entry):
-                        database.execute("DELETE FROM cache_entries WHERE entry_id = ?", (change,))
-                    elif (row := self._row(change)) is not None:
-                        database.execute(INSERT, row)
+                gone = [(change,) for change in batch if not isinstance(change, Entry)]
+                rows = (self._row(change) for change in batch if isinstance(change, Entry))
+                database.executemany(INSERT, (row for row in rows if row is not None))
+                database.executemany("DELETE FROM cache_entries WHERE entry_id = ?", gone)
         except (sqlite3.Error, UnicodeError, OSError) as problem:
             log.warning("cache entries were not written", extra={"error": str(problem), "entries": len(batch)})
         with self._lock:
