@@ -121,7 +121,7 @@ class LiveAnswer:
                 if self.complete:
                     return None
                 if not self._arrived:
-                    self._arrived.extend(await self._next_frames())
+                    self._arrived.extend(self._split(await self._next_chunk()))
                     continue
                 relayed = self._take(self._arrived.popleft())
                 if relayed is not None:
@@ -237,7 +237,7 @@ class LiveAnswer:
         if content_type != "text/event-stream":
             raise AttemptError(AttemptOutcome.FAILED, f"expected an event stream, got {content_type or 'no type'!r}")
         while self._first_byte_s is None:
-            frames = await self._next_frames()
+            frames = self._split(await self._next_chunk())
             for frame in frames:
                 relayed = self._take(frame)
                 if relayed is not None:
@@ -336,7 +336,7 @@ class LiveAnswer:
             if self._request.stream:
                 while not self.complete:
                     if not self._arrived:
-                        self._arrived.extend(await self._next_frames())
+                        self._arrived.extend(self._split(await self._next_chunk()))
                         continue
                     self._take(self._arrived.popleft())
             else:
@@ -359,8 +359,7 @@ class LiveAnswer:
             return limit
         return left_s, f"the output came slower than {least_per_s:g} tokens per second"
 
-    async def _next_frames(self) -> list[bytes]:
-        chunk = await self._next_chunk()
+    def _split(self, chunk: bytes | None) -> list[bytes]:
         if chunk is None:
             raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream ended early")
         try:

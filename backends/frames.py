@@ -140,7 +140,7 @@ def _is_plain(frame: bytes) -> bool:
         and frame.endswith(b"}\n\n")
         and frame.find(b"\n") == len(frame) - 2
         and b'"error"' not in frame
-        and not may_carry_usage(frame)
+        and (b'"usage"' not in frame or not may_carry_usage(frame))
         and b"\r" not in frame
     )
 

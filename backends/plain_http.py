@@ -84,7 +84,7 @@ class Exchange(asyncio.Protocol):
             self._transport.write(head + body)
         try:
             while not self._has_head:
-                await self._changed(None)
+                await self._something(None)
         except BaseException:
             self.abort()
             raise
@@ -99,7 +99,7 @@ class Exchange(asyncio.Protocol):
         while not self._pieces:
             if self._is_complete:
                 return None
-            await self._changed(limit_s)
+            await self._something(limit_s)
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._unread_bytes = 0
@@ -133,25 +133,19 @@ class Exchange(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _changed(self, limit_s: float | None) -> None:
-        """Wait until something arrives.
+    def _something(self, limit_s: float | None) -> "asyncio.Future[None]":
+        """Return what is done once something arrives, or nothing did in time.
 
         Raises:
             OSError: nothing more will.
-            TimeoutError: nothing did in time.
         """
-        if self._failure is None:
-            self._waiter = self.loop.create_future()
-            self._limit_at_s = None
-            if limit_s is not None:
-                self._limit(limit_s)
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        failure = self._failure
-        if failure is not None and not self._pieces:
-            raise failure
+        if self._failure is not None:
+            raise self._failure
+        self._waiter = self.loop.create_future()
+        self._limit_at_s = None
+        if limit_s is not None:
+            self._limit(limit_s)
+        return self._waiter
 
     def _limit(self, limit_s: float) -> None:
         """Have the timer ring in time for this wait; one that rings earlier looks what is waited for then."""

@@ -79,7 +79,10 @@ class Relay:
                 chunk = await self._ahead.next()
             else:
                 self._is_reading = True  # stays so after the end and after a failure: there is nothing to read ahead
-                chunk = await self._next()
+                chunk = await self._live.next()
+                if self._is_open and self._live.complete:
+                    await self._completed()
+                self._publish(chunk)
                 if chunk is not None:
                     self._is_reading = False
                     if self._is_followed:
@@ -109,21 +112,25 @@ class Relay:
             self._ahead = ReadAhead(self._next)
 
     async def _next(self) -> bytes | None:
-        live, leader = self._live, self._leader
-        chunk = await live.next()
-        if self._is_open and live.complete:
-            self._is_open = False
+        chunk = await self._live.next()
+        if self._is_open and self._live.complete:
             await self._completed()
+        self._publish(chunk)
+        return chunk
+
+    def _publish(self, chunk: bytes | None) -> None:
+        """Hand a chunk to followers; None is the end."""
+        leader = self._leader
         if leader is None:
-            return chunk
+            return
         if chunk is None:
-            leader.publish(AnswerTail(live.usage, live.cost_nano_usd))
+            leader.publish(AnswerTail(self._live.usage, self._live.cost_nano_usd))
             leader.complete()
         else:
             leader.publish(chunk, len(chunk))
-        return chunk
 
     async def _completed(self) -> None:
+        self._is_open = False
         source, live = self._source, self._live
         is_meant = live.kind is AttemptKind.ESCALATION or (live.step.tier == source.plan.tier and live.rejected is None)
         if is_meant and not source.plan.has_given_way:

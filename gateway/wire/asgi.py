@@ -69,7 +69,9 @@ class WriteWatch:
         self._limit_s = limit_s
         self._running = running
         self._loop = asyncio.get_running_loop()
-        self._began_s: float | None = None
+        self._is_writing = False
+        self.last_s = 0.0
+        """When the last write began, by the loop's clock."""
 
     def __enter__(self) -> Self:
         self._timer = self._loop.call_later(self._limit_s, self._check)
@@ -80,15 +82,16 @@ class WriteWatch:
 
     def begin(self) -> None:
         """Say that a write begins."""
-        self._began_s = self._loop.time()
+        self.last_s = self._loop.time()
+        self._is_writing = True
 
     def end(self) -> None:
         """Say that it is done."""
-        self._began_s = None
+        self._is_writing = False
 
     def _check(self) -> None:
         now_s = self._loop.time()
-        began_s = now_s if self._began_s is None else self._began_s
+        began_s = self.last_s if self._is_writing else now_s
         if now_s - began_s >= self._limit_s:
             self._running.end(ClientGone(NOT_READING))
         else:
@@ -135,12 +138,11 @@ class Reply:
                 writes.begin()
                 await self._send(_start(200, [*SSE_HEADERS, *headers]))
                 writes.end()
-                with Heartbeat(self._heartbeat_s, self._send, self.voice) as heart:
+                with Heartbeat(self._heartbeat_s, self._send, self.voice, lambda: writes.last_s):
                     async for chunk in answer.chunks:
                         writes.begin()
                         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                         writes.end()
-                        heart.sent()
         except ClientGone:
             raise
         except HeadgateError as error:

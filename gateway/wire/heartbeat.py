@@ -5,6 +5,7 @@ truth. Frames leave whole, so a sign of life never falls into one.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Self
 
 from litestar.types import Send
@@ -15,11 +16,12 @@ from gateway.wire.dialects.dialect import Voice
 class Heartbeat:
     """Sends the voice's heartbeat whenever `every_s` seconds pass without a frame; 0 sends none.
 
-    One timer serves a whole stream: a frame only writes down its moment.
+    One timer serves a whole stream, and asks `last_sent_s` when a frame left, by the loop's clock.
     """
 
-    def __init__(self, every_s: float, send: Send, voice: Voice) -> None:
+    def __init__(self, every_s: float, send: Send, voice: Voice, last_sent_s: Callable[[], float]) -> None:
         self._every_s = every_s
+        self._last_sent_s = last_sent_s
         self._send = send
         self._voice = voice
         self._loop = asyncio.get_running_loop()
@@ -38,12 +40,9 @@ class Heartbeat:
         if self._beating is not None:
             self._beating.cancel()
 
-    def sent(self) -> None:
-        """Note that a frame has left."""
-        self._last_s = self._loop.time()
-
     def _check(self) -> None:
         now_s = self._loop.time()
+        self._last_s = max(self._last_s, self._last_sent_s())
         if now_s - self._last_s >= self._every_s:
             self._last_s = now_s
             if self._beating is None or self._beating.done():

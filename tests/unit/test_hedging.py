@@ -11,7 +11,7 @@ import pytest
 
 from backends.deployment import Deployment
 from backends.dispatch import Dispatcher
-from backends.protocol import UpstreamCall, UpstreamResponse
+from backends.protocol import Iterated, UpstreamCall, UpstreamResponse
 from backends.registry import Registry
 from backends.rescue_budget import RescueRules
 from backends.tries import AttemptLog, Errand
@@ -48,7 +48,7 @@ class Engine:
         """Answer one call."""
         chunks = self._chunks(self.slowness())
         try:
-            yield UpstreamResponse("text/event-stream", chunks)
+            yield UpstreamResponse("text/event-stream", Iterated(chunks))
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]
 
