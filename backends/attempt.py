@@ -11,7 +11,8 @@ import msgspec
 
 from backends.deployment import Deployment
 from backends.frames import MAX_KEPT_BYTES, Frames, parsed
-from backends.protocol import AttemptError, Pieces, UpstreamCall, UpstreamResponse, timed_out
+from backends.limited_reading import LimitedReading
+from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
 from backends.shielded import uninterrupted
 from backends.sse import FrameSplitter, FrameTooLargeError, Parsed, data_of, produced_bytes
 from backends.whole_answers import parse_whole
@@ -25,7 +26,6 @@ from core.trace import Attempt, AttemptKind, AttemptOutcome, UsageSource
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 LAST_READ_S = 0.005
-PACE_GRACE_S = 2.0
 LAST_READS = 8
 
 
@@ -64,13 +64,12 @@ class LiveAnswer:
         self._received_s = received_s
         self._started_s = clock.monotonic_s()
         self._first_byte_s: float | None = None
-        self._upstream: Pieces | None = None
+        self._upstream: LimitedReading | None = None
         self._sent = False
         self._splitter = FrameSplitter()
         self._frames = Frames(
             include_usage=request.include_usage, counts_text=deadline.min_output_tokens_per_s is not None
         )
-        self._has_flow_limit = request.stream and (deadline.idle_s, deadline.min_output_tokens_per_s) != (None, None)
         self._arrived: deque[bytes] = deque()
         self._ready: deque[bytes] = deque()
         self._body: bytes | None = None
@@ -78,7 +77,6 @@ class LiveAnswer:
         self.content_type = "application/json"
         self.headers: tuple[tuple[str, str], ...] = ()
         self._other_model: str | None = None
-        self._reading: asyncio.Future[bytes | None] | None = None
         self._partial = bytearray()
         self.was_left = False
         self._failure: AttemptError | None = None
@@ -91,15 +89,16 @@ class LiveAnswer:
         Raises:
             AttemptError: nothing was sent to the client yet, so another deployment may be tried.
         """
-        self._upstream = response.pieces
+        drain_s, frames = self._deployment.drain_s, self._frames if self._request.stream else None
+        upstream = self._upstream = LimitedReading(response.pieces, self._deadline, self._clock, frames, drain_s > 0)
         self.headers = response.headers
         if self._request.path not in KNOWN:
             self.content_type = response.content_type or "application/octet-stream"
         try:
             if self._request.stream:
-                await self._begin_stream(response.content_type)
+                await self._begin_stream(upstream, response.content_type)
             else:
-                await self._read_body()
+                await self._read_body(upstream)
         except AttemptError as failure:
             self._failure = failure
             raise
@@ -115,13 +114,14 @@ class LiveAnswer:
         Raises:
             AttemptError: the stream broke off; the client must be told so.
         """
-        ready = self._ready
+        ready, upstream = self._ready, self._upstream
+        assert upstream is not None, "an answer begins before it is read"
         try:
             while not ready:
                 if self.complete:
                     return None
                 if not self._arrived:
-                    self._arrived.extend(self._split(await self._next_chunk()))
+                    self._arrived.extend(self._split(await upstream.next()))
                     continue
                 relayed = self._take(self._arrived.popleft())
                 if relayed is not None:
@@ -141,7 +141,7 @@ class LiveAnswer:
             return
         with suppress(AttemptError, TimeoutError):
             for _ in range(LAST_READS):
-                if await self._upstream.next(LAST_READ_S) is None:
+                if await self._upstream.pieces.next(LAST_READ_S) is None:
                     return
 
     def sent(self) -> None:
@@ -233,11 +233,11 @@ class LiveAnswer:
     def _ms(self, moment_s: float) -> float:
         return (moment_s - self._received_s) * 1000
 
-    async def _begin_stream(self, content_type: str) -> None:
+    async def _begin_stream(self, upstream: LimitedReading, content_type: str) -> None:
         if content_type != "text/event-stream":
             raise AttemptError(AttemptOutcome.FAILED, f"expected an event stream, got {content_type or 'no type'!r}")
         while self._first_byte_s is None:
-            frames = self._split(await self._next_chunk())
+            frames = self._split(await upstream.next())
             for frame in frames:
                 relayed = self._take(frame)
                 if relayed is not None:
@@ -245,15 +245,15 @@ class LiveAnswer:
                 if self.complete:
                     break
                 if self._first_byte_s is None and (first := _with_content(frame)) is not None:
-                    self._first_byte_s = self._clock.monotonic_s()
+                    self._first_byte_s = upstream.began_s = self._clock.monotonic_s()
                     self._check_model(first)
             if self.complete and self._first_byte_s is None:
                 self.complete = False
                 raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream ended without content")
 
-    async def _read_body(self) -> None:
+    async def _read_body(self, upstream: LimitedReading) -> None:
         body = self._partial
-        while (chunk := await self._next_chunk()) is not None:
+        while (chunk := await upstream.next()) is not None:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise AttemptError(AttemptOutcome.FAILED, f"the answer is larger than {MAX_BODY_BYTES} bytes")
@@ -266,7 +266,7 @@ class LiveAnswer:
             raise AttemptError(AttemptOutcome.FAILED, said.error or "the answer holds no choice")
         self._body, self._parsed = whole, said
         self._frames.reported = said.usage
-        self._first_byte_s = self._clock.monotonic_s()
+        self._first_byte_s = upstream.began_s = self._clock.monotonic_s()
         self._ready.append(whole)
         self._check_model(said)
         self.complete = True
@@ -278,42 +278,6 @@ class LiveAnswer:
         if self._other_model is not None and check.refuses:
             raise AttemptError(AttemptOutcome.BROKEN_OFF, "another model answered than was asked for")
 
-    async def _next_chunk(self) -> bytes | None:
-        """Return the next bytes from upstream, or None at its end; the deadline is around each read, not the stream."""
-        assert self._upstream is not None
-        has_begun = self._first_byte_s is not None
-        remaining_s = self._deadline.remaining_s(self._clock, first_token_sent=has_begun)
-        flow = self._flow_limit() if self._has_flow_limit else None
-        is_by_flow = flow is not None and (remaining_s is None or flow[0] < remaining_s)
-        limit_s = flow[0] if flow is not None and is_by_flow else remaining_s
-        try:
-            if self._deployment.drain_s > 0:
-                return await self._read_apart(limit_s)
-            return await self._upstream.next(limit_s)
-        except TimeoutError as timeout:
-            if flow is not None and is_by_flow:
-                raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
-            what = "the total time" if has_begun else "the time to the first token"
-            raise timed_out(self._deadline, self._clock, f"{what} passed its limit") from timeout
-
-    async def _read_apart(self, limit_s: float | None) -> bytes | None:
-        """Read in a task of its own, which a client that leaves does not cancel, so that `drain` can go on.
-
-        Raises:
-            TimeoutError: nothing came in time.
-        """
-        assert self._upstream is not None
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._upstream.next(None))
-        await asyncio.wait({self._reading}, timeout=limit_s)
-        reading = self._reading
-        if not reading.done():
-            reading.cancel()
-            await asyncio.wait({reading})
-            raise TimeoutError
-        self._reading = None
-        return reading.result()
-
     @property
     def is_worth_draining(self) -> bool:
         """Tell whether the client left an answer that its provider goes on producing, and bills."""
@@ -321,43 +285,24 @@ class LiveAnswer:
 
     async def stop_reading(self) -> None:
         """End a read that is still under way, so that its connection can be closed."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait({self._reading})
+        if self._upstream is not None:
+            await self._upstream.stop()
 
     async def drain(self) -> None:
         """Read on for a while without a client, so that what the provider bills becomes known, where it is set so."""
-        if not self.is_worth_draining:
+        if self._upstream is None or not self.is_worth_draining:
             return
-        before = self._deadline
-        now_s = self._clock.monotonic_s()
-        self._deadline = Deadline(None, now_s + self._deployment.drain_s)
+        self._upstream.deadline = Deadline(None, self._clock.monotonic_s() + self._deployment.drain_s)
         with suppress(AttemptError):
             if self._request.stream:
                 while not self.complete:
                     if not self._arrived:
-                        self._arrived.extend(self._split(await self._next_chunk()))
+                        self._arrived.extend(self._split(await self._upstream.next()))
                         continue
                     self._take(self._arrived.popleft())
             else:
-                await self._read_body()
-        self._deadline = before
+                await self._read_body(self._upstream)
         self.was_left = True
-
-    def _flow_limit(self) -> tuple[float, str] | None:
-        """Return the seconds until a stream flows too slowly and what is said then, or None without such a limit.
-
-        The pace is the average from the first token on, after a grace; a frame counts as one token at least.
-        """
-        idle_s, least_per_s = self._deadline.idle_s, self._deadline.min_output_tokens_per_s
-        limit = None if idle_s is None else (idle_s, f"nothing came for {idle_s * 1000:.0f} ms")
-        if least_per_s is None or self._first_byte_s is None:
-            return limit
-        too_slow_at_s = self._first_byte_s + PACE_GRACE_S + self._frames.paced_tokens / least_per_s
-        left_s = max(0.0, too_slow_at_s - self._clock.monotonic_s())
-        if limit is not None and limit[0] <= left_s:
-            return limit
-        return left_s, f"the output came slower than {least_per_s:g} tokens per second"
 
     def _split(self, chunk: bytes | None) -> list[bytes]:
         if chunk is None:

@@ -1,0 +1,92 @@
+"""Read an upstream within a request's limits: the deadline is around each read, and a stream has to keep flowing."""
+
+import asyncio
+
+from backends.frames import Frames
+from backends.protocol import AttemptError, Pieces, timed_out
+from core.clock import Clock
+from core.deadline import Deadline
+from core.trace import AttemptOutcome
+
+PACE_GRACE_S = 2.0
+
+
+class LimitedReading:
+    """Reads `pieces`; `began_s` is to be set when the first content has arrived, after which other limits hold."""
+
+    def __init__(
+        self, pieces: Pieces, deadline: Deadline, clock: Clock, frames: Frames | None, survives_its_client: bool
+    ) -> None:
+        """Read for a stream of `frames`, or without them for a plain answer.
+
+        With `survives_its_client` a read goes on when its reader is cancelled, and is taken up by the next one.
+        """
+        self.pieces = pieces
+        self.deadline = deadline
+        self.began_s: float | None = None
+        self._clock = clock
+        self._frames = frames
+        self._is_apart = survives_its_client
+        self._has_flow_limit = frames is not None and (
+            deadline.idle_s is not None or deadline.min_output_tokens_per_s is not None
+        )
+        self._reading: asyncio.Future[bytes | None] | None = None
+
+    async def next(self) -> bytes | None:
+        """Return the next bytes, or None at the end.
+
+        Raises:
+            AttemptError: it broke off, or nothing came in time.
+        """
+        has_begun = self.began_s is not None
+        remaining_s = self.deadline.remaining_s(self._clock, first_token_sent=has_begun)
+        flow = self._flow_limit() if self._has_flow_limit else None
+        is_by_flow = flow is not None and (remaining_s is None or flow[0] < remaining_s)
+        limit_s = flow[0] if flow is not None and is_by_flow else remaining_s
+        try:
+            if self._is_apart:
+                return await self._read_apart(limit_s)
+            return await self.pieces.next(limit_s)
+        except TimeoutError as timeout:
+            if flow is not None and is_by_flow:
+                raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
+            what = "the total time" if has_begun else "the time to the first token"
+            raise timed_out(self.deadline, self._clock, f"{what} passed its limit") from timeout
+
+    async def stop(self) -> None:
+        """End a read that is still under way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+
+    async def _read_apart(self, limit_s: float | None) -> bytes | None:
+        """Read in a task of its own, which a client that leaves does not cancel, so that another reader can go on.
+
+        Raises:
+            TimeoutError: nothing came in time.
+        """
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self.pieces.next(None))
+        await asyncio.wait({self._reading}, timeout=limit_s)
+        reading = self._reading
+        if not reading.done():
+            reading.cancel()
+            await asyncio.wait({reading})
+            raise TimeoutError
+        self._reading = None
+        return reading.result()
+
+    def _flow_limit(self) -> tuple[float, str] | None:
+        """Return the seconds until a stream flows too slowly and what is said then, or None without such a limit.
+
+        The pace is the average from the first token on, after a grace; a frame counts as one token at least.
+        """
+        idle_s, least_per_s = self.deadline.idle_s, self.deadline.min_output_tokens_per_s
+        limit = None if idle_s is None else (idle_s, f"nothing came for {idle_s * 1000:.0f} ms")
+        if least_per_s is None or self.began_s is None or self._frames is None:
+            return limit
+        too_slow_at_s = self.began_s + PACE_GRACE_S + self._frames.paced_tokens / least_per_s
+        left_s = max(0.0, too_slow_at_s - self._clock.monotonic_s())
+        if limit is not None and limit[0] <= left_s:
+            return limit
+        return left_s, f"the output came slower than {least_per_s:g} tokens per second"
