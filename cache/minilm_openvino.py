@@ -31,6 +31,8 @@ _MAX_CHARS = 4_096
 _WINDOW = 256
 SINGLE_PIECES = (16, 24, 32)
 """Lengths, in word pieces, for which a single text has a graph of its own."""
+_MOST_TOGETHER = 16
+"""More make no text cheaper, and those of one length apart from those of another need less padding."""
 _LEAST_TOGETHER = 4
 """Fewer short texts are faster one by one than together in the graph of any shape."""
 _CONFIGURATION = {
@@ -102,10 +104,10 @@ class OpenVinoMiniLm:
 
 
 def alike_in_length(fitting: dict[int, list[int]]) -> Iterator[list[int]]:
-    """Yield groups whose padding stays below half of the longest text."""
+    """Yield groups of at most `_MOST_TOGETHER` texts whose padding stays below half of the longest."""
     group: list[int] = []
     for at in sorted(fitting, key=lambda one: len(fitting[one])):
-        if group and len(fitting[at]) > 2 * len(fitting[group[0]]):
+        if len(group) == _MOST_TOGETHER or (group and len(fitting[at]) > 2 * len(fitting[group[0]])):
             yield group
             group = []
         group.append(at)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from cache.eligibility import RequestRefusal, refuse_answer, refuse_request
 from cache.embedder import Embedder, EncoderUnavailable
-from cache.entry_store import EntryStore
+from cache.entry_store import EntryStore, StoredVector
 from cache.fingerprint import CacheKeys, Fingerprinter
 from cache.guard import Guard, Served
 from cache.local_evidence import LocalEvidence
@@ -88,16 +88,19 @@ class SemanticCache:
 
     async def load(self) -> int:
         """Rebuild the index from the store's live entries; return how many vectors fit the encoder in use."""
-        loaded = 0
+        loop, loaded = asyncio.get_running_loop(), 0
         try:
             async for batch in self._store.live():
                 fitting = [one for one in batch if one.encoder == self._embedder.fingerprint]
-                for one in fitting:
-                    self._index.add(one.scope, one.entry_id, one.vector)
+                await loop.run_in_executor(self._search_thread, self._take_in, fitting)
                 loaded += len(fitting)
         except Exception as problem:
             self._failed("rebuild the index", problem)
         return loaded
+
+    def _take_in(self, vectors: Sequence[StoredVector]) -> None:
+        for one in vectors:
+            self._index.add(one.scope, one.entry_id, one.vector)
 
     async def lookup(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
         """Return what may be served for `request`; what is no hit carries the vector when the router needs it."""
