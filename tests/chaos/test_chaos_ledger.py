@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from benchmarks.chaos_ledger import RETURN_S, chaos, verdict
+from benchmarks.chaos_judge import RETURN_S, verdict
+from benchmarks.chaos_ledger import chaos
 from core.clock import SystemClock
 from core.errors import BudgetExhausted
 from core.identity import Caller
