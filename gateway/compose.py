@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from backends.dispatch import Dispatcher
+from cache.faiss_index import FaissIndex
 from cache.minilm import load_minilm
 from cache.semantic_cache import SemanticCache
 from cache.shadow import AnswerComparison, Shadow
@@ -24,12 +25,14 @@ from gateway.records import Records, open_records
 from gateway.reporting.decisions import Decisions
 from gateway.running import Gateway
 from gateway.settings.operator import Settings
-from gateway.stores import Stores, open_stores
+from gateway.sqlite_stores import open_sqlite
+from gateway.stores import Stores
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams import Upstreams, build_upstreams
 from gateway.wire.public_api import PublicApi, public_app
 from gateway.workers.private import Exposition, exposition_of_all
 from policies.access import Access, Authenticator
+from policies.ledger import OnAlert
 from router.complexity import PairModel
 from router.sessions import SessionBook
 
@@ -50,7 +53,7 @@ def build(settings: Settings) -> Gateway:
     embedder, placed = load_minilm(start=False), place_index(settings.cache.gpu)
     upstreams = build_upstreams(ground, hosting, embedder, metrics.shed)
     alerts = Alerts(metrics, settings.alert_webhook)
-    stores = open_stores(settings, clock, placed.index, embedder.fingerprint, alerts)
+    stores = _stores(ground, placed.index, embedder.fingerprint, alerts)
     caching = build_caching(ground, stores, embedder, placed)
     classifier = PairModel.load(settings.pair, embedder.fingerprint)
     records = open_records(settings, metrics, hosting.costs, classifier.version)
@@ -81,6 +84,16 @@ def build(settings: Settings) -> Gateway:
         public=public_app(api, cors=settings.edge.cors),
         admin=admin,
     )
+
+
+def _stores(ground: Ground, index: FaissIndex, encoder: str, on_alert: OnAlert) -> Stores:
+    """Open what `state` names; the client of Redis is loaded only where it is wanted."""
+    settings, clock = ground.settings, ground.clock
+    if settings.redis_url is None:
+        return open_sqlite(settings, clock, on_alert)
+    from gateway.redis_stores import open_redis
+
+    return open_redis(settings, settings.redis_url, clock, index, encoder, on_alert)
 
 
 def _pipeline(

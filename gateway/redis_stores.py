@@ -4,19 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cache import redis_store
-from cache.entry_store import StoreLimits
 from cache.faiss_index import FaissIndex
 from cache.local_copies import LocalCopies
 from cache.mirrored_store import MirroredStore
 from cache.redis_catalogue import RedisCatalogue
 from cache.redis_store import RedisEntryStore
 from cache.replication import Follower
-from cache.sealing import Sealer
 from cache.snapshot import SnapshotFile
 from core.clock import Clock
 from gateway.probing import redis_probe
 from gateway.settings.operator import Settings
-from gateway.stores import Stores
+from gateway.stores import Stores, limits_of, sealer_of
 from policies import keys_redis
 from policies.admission import Admission
 from policies.keys_redis import RedisKeyStore
@@ -32,23 +30,17 @@ FOLLOWER_TIMEOUT_S = 10.0
 
 
 def open_redis(
-    settings: Settings,
-    url: str,
-    clock: Clock,
-    limits: StoreLimits,
-    sealer: Sealer | None,
-    index: FaissIndex,
-    encoder: str,
-    on_alert: OnAlert,
+    settings: Settings, url: str, clock: Clock, index: FaissIndex, encoder: str, on_alert: OnAlert
 ) -> Stores:
-    """Connect to `url`; see `gateway.stores.open_stores`."""
+    """Open the stores at `url`; `index` and `encoder` are what replicas keep in step."""
+    sealer = sealer_of(settings.cache)
     wire = Wire(url, TIMEOUT_S)
     inner = RedisLedger(wire, clock, replicas=settings.replicas, on_alert=on_alert)
     ledger = SlicedLedger(inner, url, clock)
     rates = RedisRates(inner, clock, replicas=settings.replicas)
     keys = RedisKeyStore(keys_redis.connect(url), clock)
     entries_wire = Wire(url, TIMEOUT_S)
-    shared, copies = RedisEntryStore(entries_wire, clock, limits, sealer), LocalCopies(clock)
+    shared, copies = RedisEntryStore(entries_wire, clock, limits_of(settings.cache), sealer), LocalCopies(clock)
     changes = redis_store.connect(url, FOLLOWER_TIMEOUT_S)
     snapshot = None if sealer else SnapshotFile(settings.own("index").with_suffix(".snapshot"), encoder)
     follower = Follower(changes, shared, index, encoder, clock, snapshot, copies)
