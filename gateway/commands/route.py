@@ -17,6 +17,15 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     parser = subparsers.add_parser("route", help="score prompts, train and calibrate the complexity router")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_explain(actions)
+    _add_score(actions)
+    _add_calibrate(actions)
+    route_calibrations.add_parser(actions)
+    route_learn.add_parser(actions)
+    _add_eval(actions)
+    _add_train(actions)
+
+
+def _add_score(actions: "Subparsers[Any]") -> None:
     score = actions.add_parser(
         "score",
         help="add p_small_suffices to every line of a file",
@@ -28,6 +37,9 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     score.add_argument("--calibration", type=Path, metavar="FILE", help="what `route calibrate` wrote")
     _add_pair(score)
     score.set_defaults(run=run_score)
+
+
+def _add_calibrate(actions: "Subparsers[Any]") -> None:
     calibrate = actions.add_parser(
         "calibrate",
         help="fit a weight set to outcomes of your own",
@@ -42,8 +54,9 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     _add_pair(calibrate)
     add_config(calibrate)
     calibrate.set_defaults(run=run_calibrate)
-    route_calibrations.add_parser(actions)
-    route_learn.add_parser(actions)
+
+
+def _add_eval(actions: "Subparsers[Any]") -> None:
     evaluate = actions.add_parser(
         "eval",
         help="measure a weight set on outcomes",
@@ -54,6 +67,9 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     _add_pair(evaluate)
     add_json(evaluate)
     evaluate.set_defaults(run=run_eval)
+
+
+def _add_train(actions: "Subparsers[Any]") -> None:
     train = actions.add_parser(
         "train",
         help="train a weight set for a pair of models",
