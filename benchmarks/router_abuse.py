@@ -109,7 +109,7 @@ def judged_as_a_whole(weights: PairWeights) -> Scorer:
 
     def score(text: str, vector: Vectors) -> float:
         spoken = weights.text.score_view(text_views(text).whole)
-        trust = weights.reach.trust_at(weights.reach.nearness(vector))
+        trust = weights.reach.trust_at(weights.reach.nearest(vector)[1])
         z = weights.both.at((spoken + weights.vector.score(vector)) / 2.0)
         return float(1.0 / (1.0 + np.exp(-(weights.prior + trust * (z - weights.prior)))))
 

@@ -7,8 +7,9 @@ The simulated stream: scores from two humps (easy and hard), whose mix shifts af
 lengths grow with difficulty; one request in twenty offers tools, so that a guard sends it up, and one in twenty names
 the large tier. What an answer costs scatters around 1.3 times what is expected; several requests are always in flight.
 Shares and costs are measured over the requests 501 to 1,500 after each shift, spending over whole windows. A hard stop
-is a request that the budget refused. The exit code is 1 when a target is missed: shares within 2 points and spending
-within 1 % in the mean of the seeds, and not more than one request in a thousand refused.
+is a request that the budget refused; `refused_free` counts those that neither the caller nor a guard had sent up. The
+exit code is 1 when a target is missed: shares within 2 points and spending within 1 % in the mean of the seeds, and not
+more than one request in a thousand refused, none of them free.
 """
 
 import argparse
@@ -72,6 +73,7 @@ class Run:
     costs: list[int] = field(default_factory=list)
     spent: dict[datetime, int] = field(default_factory=dict)
     refused: int = 0
+    refused_free: int = 0
     times_s: dict[str, list[float]] = field(default_factory=lambda: {"steering": [], "plan": [], "planned": []})
 
 
@@ -117,6 +119,7 @@ class Simulation:
                 await self._carry_out(f"r{n}", ask)
             except BudgetExhausted:
                 self.done.refused += 1
+                self.done.refused_free += not (ask.is_explicit or ask.facts.has_tools)
             if len(self.under_way) > IN_FLIGHT:
                 await self._settle()
         return self.done
@@ -210,7 +213,8 @@ def windows(seeds: int) -> list[dict[str, Any]]:
         ]
         ratios = [next(iter(run.spent.values())) / WINDOW_NANO_USD for run in runs]
         row = {"case": f"spent of the budget of {name}", **errors_of(ratios, 1.0)}
-        rows.append(row | {"refused": sum(run.refused for run in runs), "requests": len(runs) * REQUESTS})
+        refused = {name: sum(getattr(run, name) for run in runs) for name in ("refused", "refused_free")}
+        rows.append(row | refused | {"requests": len(runs) * REQUESTS})
     return rows
 
 
@@ -231,17 +235,21 @@ def missed(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the cases that miss their target."""
     limits = {"share": 2.0, "mean": 3.0, "spent": 1.0}
     late = [row["case"] for row in rows if row["mean_error"] > limits[row["case"].split()[0]]]
-    return late + [f"{row['case']}: refusals" for row in rows if 1_000 * row.get("refused", 0) > row.get("requests", 0)]
+    return late + [
+        f"{row['case']}: refusals"
+        for row in rows
+        if 1_000 * row.get("refused", 0) > row.get("requests", 0) or row.get("refused_free", 0)
+    ]
 
 
 def show(rows: Sequence[dict[str, Any]], took: dict[str, dict[str, float]]) -> None:
     """Print the rows and times."""
     table = Table(title="errors in points of a share, else in percent")
-    for column in ("case", "mean", "mean error", "largest error", "refused"):
+    for column in ("case", "mean", "mean error", "largest error", "refused", "of them free"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for row in rows:
         cells = (f"{row[name]:.2f}" for name in ("mean", "mean_error", "largest_error"))
-        table.add_row(row["case"], *cells, str(row.get("refused", "")))
+        table.add_row(row["case"], *cells, str(row.get("refused", "")), str(row.get("refused_free", "")))
     console = Console()
     console.print(table)
     for step, figures in took.items():

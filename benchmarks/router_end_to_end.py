@@ -6,7 +6,7 @@ Mixes with 50, 70 and 85 % easy questions (those of families that the small mode
 are in wordings that neither the models nor the router's weights have seen, the others have contents held out from the
 models' training. Every policy sends the same questions through the gateway, in interleaved rounds:
 
-    router        `model: auto`, the default quality, the shipped `bundled` weights
+    router        `model: auto`, `quality: 0.8`, the shipped `bundled` weights
     oracle        small where it is right or large is wrong too, from both models' answers, else large
     random        large for as large a share as the router's, drawn at random
     length only   large for as large a share as the router's, the longest questions
@@ -50,7 +50,6 @@ from benchmarks.train_router import BUNDLED_RECIPE, bundled_rows
 from gateway.whatif.offline import embed_texts
 from router.complexity import PairModel
 from router.outcomes import Outcome
-from router.planner import DEFAULT_QUALITY
 from router.scoring import score_texts
 from router.train import train_pair
 from tests.e2e.gateway_process import RunningGateway, run_gateway, write_configuration
@@ -73,7 +72,10 @@ deployments:
   small-int4: {recipe: bundled-small-int4}
   large-full: {recipe: bundled-large}
 """
-TENANT: Final = "tenant: bench\nlimits: {requests_per_minute: 10000000, concurrency: 100}\n"
+QUALITY: Final = 0.8
+TENANT: Final = (
+    f"tenant: bench\nrouting: {{quality: {QUALITY}}}\nlimits: {{requests_per_minute: 10000000, concurrency: 100}}\n"
+)
 
 
 Costs = Mapping[tuple[str, str], float]
@@ -221,9 +223,9 @@ async def run_mix(
 
 
 def tiers_of(model: PairModel, questions: Sequence[Question]) -> list[str]:
-    """Return the tier that a router with these weights chooses at the default quality."""
+    """Return the tier that a router with these weights chooses at the quality asked for."""
     texts = [question.prompt for question in questions]
-    return [TIERS[int(p < DEFAULT_QUALITY)] for p in score_texts(model, texts, embed_texts)]
+    return [TIERS[int(p < QUALITY)] for p in score_texts(model, texts, embed_texts)]
 
 
 def unseen_routers() -> dict[str, PairModel]:

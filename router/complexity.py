@@ -89,14 +89,10 @@ class PairModel:
         Raises:
             ValueError: the vector has another dimension than the weights.
         """
-        weights = self._weights
         views = text_views(text)
-        spoken, sense = weights.text.score(views), weights.text.sense(views)
-        if vector is None:
-            p = _probability(self._line.at(weights.text_alone.at(spoken) + sense))
-            return Score(p, 1.0, views.cut_chars, weights.output_tokens(views))
-        log_odds, trust = weights.log_odds(spoken, sense, vector)
-        return Score(_probability(self._line.at(log_odds)), trust, views.cut_chars, weights.output_tokens(views))
+        log_odds, trust = self._weights.log_odds(views, vector)
+        p_small = _probability(self._line.at(log_odds))
+        return Score(p_small, trust, views.cut_chars, self._weights.output_tokens(views))
 
 
 def _probability(log_odds: float) -> float:

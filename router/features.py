@@ -63,6 +63,7 @@ LEXICAL_NAMES = (
     "distinct_ratio",
     "non_latin_ratio",
 )
+DIGITS_AT = LEXICAL_NAMES.index("log_longest_number")
 
 _OPTION_LINE = re.compile(r"(?m)^[ \t]*\(?[A-J][.)][ \t].*\n?")
 _CLOSING = re.compile(r"\s*\bAnswer:\s*$")
@@ -145,13 +146,17 @@ class TextFeatures:
 
 @dataclass(frozen=True, slots=True)
 class TextViews:
-    """A prompt in each of VIEWS, without a few of its first words, and how many characters the cap left out."""
+    """A prompt in each of VIEWS, without a few of its first words, and how many characters the cap left out.
+
+    `longest_run` is how many numbers its longest list holds.
+    """
 
     whole: TextFeatures
     body: TextFeatures
     tail: TextFeatures
     stripped: tuple[TextFeatures, ...]
     cut_chars: int
+    longest_run: int
 
     @property
     def each(self) -> tuple[TextFeatures, ...]:
@@ -162,6 +167,15 @@ class TextViews:
     def headless(self) -> tuple[TextFeatures, ...]:
         """Return the views that lack nothing but words at the beginning."""
         return self.body, *self.stripped
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Return how far the prompt goes in what is counted: log(1 + numbers in a list), log(1 + digits of a number).
+
+        Digits are those of the view that has the fewest, so that a number put before a prompt does not count.
+        """
+        digits = min(float(view.lexical[DIGITS_AT]) for view in (self.whole, *self.headless))
+        return math.log1p(self.longest_run), digits
 
 
 def capped(text: str) -> tuple[str, int]:
@@ -188,14 +202,14 @@ def text_views(text: str) -> TextViews:
     whole = _features(plain, longest, cut_chars)
     n_words = len(plain.split())
     if n_words < 2:
-        return TextViews(whole, whole, whole, (), cut_chars)
+        return TextViews(whole, whole, whole, (), cut_chars, longest)
     head_words = min(n_words // 2, HEAD_WORDS)
     body = _features(plain.split(None, head_words)[-1], longest, cut_chars)
     tail_words = min(max(n_words // TAIL_SHARE, TAIL_WORDS), n_words - head_words)
     tail = _features(_last_words(plain, tail_words), longest, cut_chars)
     few = [words for words in STRIPPED_WORDS if words < head_words and n_words < STRIPPED_BELOW_WORDS]
     stripped = tuple(_features(plain.split(None, words)[-1], longest, cut_chars) for words in few)
-    return TextViews(whole, body, tail, stripped, cut_chars)
+    return TextViews(whole, body, tail, stripped, cut_chars, longest)
 
 
 def _last_words(text: str, n: int) -> str:

@@ -7,7 +7,7 @@ where more means harder (UPWARD), which keeps them from learning the format of a
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +59,10 @@ UPWARD = frozenset(
 SENSE = frozenset(
     (
         "log_words",
-        "log_sentences",
+        "words_per_sentence",
         "negations",
         "reasons",
+        "tasks",
         "quantities",
         "comparisons",
         "mathematics",
@@ -82,7 +83,10 @@ class Recipe:
         lexical_weight: how large a standardised lexical count is beside a TF-IDF vector of length 1.
         sense_weight: log-odds that one deviation of SENSE takes off.
         monotone: hold lexical signs to UPWARD.
-        gain_share: share of "what escalation gains" in the target; the rest is "small suffices".
+        gain_share: share of "what escalation gains" in the text head's target; the rest is "small suffices".
+        vector_gain_share: the same for the vector head.
+        group_spread: how freely each group may have an intercept of its own while the vector head is fitted, so that
+            the head learns what holds inside groups; 0 for none.
         part_share: weight of the views that lack a part of the prompt, against the whole.
         vector_limit: how far below the text's score the vector may draw the mean (in its deviations).
         far_sense: how many times more `sense_weight` counts where the training data do not reach at all.
@@ -93,11 +97,13 @@ class Recipe:
     """
 
     text_c: float = 1.0
-    vector_c: float = 1.0
+    vector_c: float = 0.3
     lexical_weight: float = 0.2
-    sense_weight: float = 0.1
+    sense_weight: float = 0.15
     monotone: bool = True
     gain_share: float = 0.5
+    vector_gain_share: float = 1.0
+    group_spread: float = 2.0
     part_share: float = 0.5
     vector_limit: float = 0.3
     far_sense: float = 3.0
@@ -119,6 +125,7 @@ class View:
 class Table:
     """All rows: their text in each of VIEWS, vectors and vectors of stems (n, d), targets, weights and folds (n,).
 
+    `group` numbers the groups from 0; rows without one share a number. `extent` is (n, 2), as `TextViews.extent`.
     `stripped` are further views without a few first words (those of a row that lacks one repeat its body); they are
     scored, but not learnt from, which would teach little new at twice the time.
     """
@@ -128,8 +135,11 @@ class Table:
     vectors: Vectors
     stems: Vectors
     target: Doubles
+    vector_target: Doubles
+    extent: Doubles
     suffices: NDArray[np.bool_]
     weight: Doubles
+    group: NDArray[np.intp]
     fold: NDArray[np.int64]
 
 
@@ -159,11 +169,18 @@ def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
         stripped=tuple(_view(views) for views in zip(*(_all_stripped(one) for one in looked), strict=True)),
         vectors=vectors,
         stems=stem_vectors,
-        target=(1.0 - recipe.gain_share) * suffices + recipe.gain_share * (1.0 - gain) / 2.0,
+        target=_target(suffices, gain, recipe.gain_share),
+        vector_target=_target(suffices, gain, recipe.vector_gain_share),
+        extent=np.array([one.extent for one in looked]),
         suffices=suffices,
         weight=np.array([_group_weight(sizes[row.group], recipe) if row.group else 1.0 for row in rows]),
+        group=np.unique([row.group for row in rows], return_inverse=True)[1],
         fold=np.array([_fold(row) for row in rows]),
     )
+
+
+def _target(suffices: NDArray[np.bool_], gain: Doubles, gain_share: float) -> Doubles:
+    return (1.0 - gain_share) * suffices + gain_share * (1.0 - gain) / 2.0
 
 
 def _all_stripped(views: TextViews) -> tuple[TextFeatures, ...]:
@@ -190,14 +207,28 @@ def _terms(features: Sequence[TextFeatures]) -> sparse.csr_matrix:
 
 
 def fit_heads(table: Table, rows: Rows, recipe: Recipe) -> Heads:
-    """Fit on the given rows alone."""
+    """Fit on the given rows alone; the mean score of these rows is 0 by either head.
+
+    Heads of several folds are compared with each other, and the base rate of a fold moves against the groups that it
+    leaves out: without easy groups everything looks harder, and they would be judged by just that.
+    """
     text = _fit_text(table, rows, recipe)
-    target, weight = table.target[rows], table.weight[rows]
+    mean = float(np.average(text_scores(text, table, rows), weights=table.weight[rows]))
+    return Heads(replace(text, bias=text.bias - mean), _fit_vector(table, rows, recipe), _reach(table, rows, recipe))
+
+
+def _fit_vector(table: Table, rows: Rows, recipe: Recipe) -> VectorHead:
+    """Fit on the embeddings and on those of the stems, beside an intercept for each group that is then left out."""
+    share, weight, d = recipe.stem_share, table.weight[rows], table.vectors.shape[1]
     design = np.vstack([table.vectors[rows], table.stems[rows]]).astype(np.float64)
-    doubled = np.concatenate([weight * (1.0 - recipe.stem_share), weight * recipe.stem_share])
-    coef, bias = _logistic(design, np.tile(target, 2), doubled, recipe.vector_c, None)
-    reach = _reach(table.vectors[rows], recipe)
-    return Heads(text, VectorHead(coef.astype(np.float32), bias), reach)
+    groups = np.unique(table.group[rows])
+    if recipe.group_spread > 0.0 and len(groups) > 1:
+        own = (table.group[rows][:, None] == groups) * recipe.group_spread
+        design = np.hstack([design, np.vstack([own, own])])
+    doubled = np.concatenate([weight * (1.0 - share), weight * share])
+    coef, _ = _logistic(design, np.tile(table.vector_target[rows], 2), doubled, recipe.vector_c, None)
+    mean = float(np.average(table.vectors[rows] @ coef[:d], weights=weight))
+    return VectorHead(coef[:d].astype(np.float32), -mean)
 
 
 def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
@@ -296,8 +327,9 @@ def _logistic(
     return found.x[:d], float(found.x[d])
 
 
-def _reach(vectors: Vectors, recipe: Recipe, rounds: int = 8) -> Reach:
+def _reach(table: Table, rows: Rows, recipe: Recipe, rounds: int = 8) -> Reach:
     """Cluster by cosine; trust begins to fall below the 10th percentile of the rows and ends .25 lower."""
+    vectors = table.vectors[rows]
     rng = np.random.default_rng(0)
     k = min(recipe.centroids, len(vectors))
     centroids = vectors[rng.permutation(len(vectors))[:k]].copy()
@@ -307,9 +339,13 @@ def _reach(vectors: Vectors, recipe: Recipe, rounds: int = 8) -> Reach:
         np.add.at(sums, nearest, vectors)
         filled = np.linalg.norm(sums, axis=1) > 1e-6
         centroids[filled] = sums[filled] / np.linalg.norm(sums[filled], axis=1, keepdims=True)
-    near = float(np.quantile((vectors @ centroids.T).max(axis=1), 0.1))
     rounded = centroids.astype(np.float16).astype(np.float32)  # as they will be stored
-    return Reach(rounded, far=near - 0.25, near=near, least=recipe.least_trust)
+    cosines = vectors @ rounded.T
+    near = float(np.quantile(cosines.max(axis=1), 0.1))
+    extent = np.full((k, 2), -1.0, np.float32)
+    np.maximum.at(extent, np.argmax(cosines, axis=1), table.extent[rows].astype(np.float32))
+    extent = np.where(extent < 0.0, extent.max(axis=0), extent)  # of a centroid that lost its rows nothing is known
+    return Reach(rounded, extent, far=near - 0.25, near=near, least=recipe.least_trust)
 
 
 def sense_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:

@@ -22,6 +22,8 @@ from router.features import BUCKETS, FEATURES_VERSION, LEXICAL_NAMES, Floats, Te
 from router.lengths import LengthHead
 
 LEXICAL_LIMIT = 3.0
+EXTENT_MARGIN = 0.1
+"""In logarithms: about a tenth more than any like prompt of the training data has."""
 SENSE_LIMIT = 0.05
 WEIGHTS_DIRECTORY = Path(__file__).parent / "weights"
 
@@ -97,18 +99,26 @@ class VectorHead:
 class Reach:
     """How far the training data reaches: full trust from `near` cosine to a centroid, `least` at `far` and beyond.
 
-    `centroids` is (k, d) float32, L2-normalised, k at most 256.
+    `centroids` is (k, d) float32, L2-normalised, k at most 256; `extent` (k, 2) float32, the largest
+    `TextViews.extent` of the training data around each.
     """
 
     centroids: NDArray[np.float32]
+    extent: NDArray[np.float32]
     far: float
     near: float
     least: float
 
-    def nearness(self, vector: Vector) -> float:
-        """Return how near the training data are, from 0 (at `far` and beyond) to 1."""
-        closeness = (float(np.max(self.centroids @ vector)) - self.far) / (self.near - self.far)
-        return min(1.0, max(0.0, closeness))
+    def nearest(self, vector: Vector) -> tuple[int, float]:
+        """Return the nearest centroid's place and how near the training data are: 0 at `far` and beyond, to 1."""
+        cosines = self.centroids @ vector
+        at = int(np.argmax(cosines))
+        return at, min(1.0, max(0.0, (float(cosines[at]) - self.far) / (self.near - self.far)))
+
+    def is_beyond(self, extent: tuple[float, float], at: int | None = None) -> bool:
+        """Tell whether a prompt goes further than those around centroid `at`; than all of them, where that is None."""
+        numbers, digits = self.extent.max(axis=0) if at is None else self.extent[at]
+        return bool(extent[0] > numbers + EXTENT_MARGIN or extent[1] > digits + EXTENT_MARGIN)
 
     def trust_at(self, nearness: float) -> float:
         """Return the share of the learnt log-odds to keep, in [least, 1]; the rest goes to the prior."""
@@ -150,16 +160,23 @@ class PairWeights:
         """Return the mean of the text's and the vector's score, not further than `vector_limit` below the text's."""
         return max((spoken + seen) / 2.0, spoken - self.vector_limit)
 
-    def log_odds(self, spoken: float, sense: float, vector: Vector) -> tuple[float, float]:
+    def log_odds(self, views: TextViews, vector: Vector | None) -> tuple[float, float]:
         """Return the log-odds that the small model suffices, and the trust that the vector's distance earns.
 
-        What was learnt counts less the farther the training data are, and the fixed slopes count more.
+        What was learnt counts less the farther the training data are, and the fixed slopes count more. A prompt that
+        goes beyond what is known of its kind (longer lists, longer numbers) is not likelier to be easy than any.
         """
-        nearness = self.reach.nearness(vector)
+        spoken, sense, at, nearness = self.text.score(views), self.text.sense(views), None, 1.0
+        if vector is None:
+            learnt = self.text_alone.at(spoken)
+        else:
+            at, nearness = self.reach.nearest(vector)
+            learnt = self.both.at(self.joined(spoken, self.vector.score(vector)))
         trust = self.reach.trust_at(nearness)
-        learnt = self.both.at(self.joined(spoken, self.vector.score(vector)))
-        fixed = sense * (1.0 + self.far_sense * (1.0 - nearness))
-        return self.prior + trust * (learnt - self.prior) + fixed, trust
+        drawn = self.prior + trust * (learnt - self.prior)
+        if self.reach.is_beyond(views.extent, at):
+            drawn = min(drawn, self.prior)
+        return drawn + sense * (1.0 + self.far_sense * (1.0 - nearness)), trust
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -258,6 +275,7 @@ def _arrays(weights: PairWeights) -> dict[str, NDArray[np.generic]]:
         "far_sense": np.array(weights.far_sense),
         "biases": np.array([text.bias, weights.vector.bias]),
         "centroids": reach.centroids.astype(np.float16),
+        "extent": reach.extent,
         "reach": np.array([reach.far, reach.near, reach.least]),
         "lines": np.array(
             [[weights.both.slope, weights.both.offset], [weights.text_alone.slope, weights.text_alone.offset]]
@@ -299,7 +317,13 @@ def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
         vector=VectorHead(floats("vector_coef", d), vector_bias),
         vector_limit=float(arrays["vector_limit"].astype(np.float64)),
         far_sense=float(arrays["far_sense"].astype(np.float64)),
-        reach=Reach(floats("centroids", len(arrays["centroids"]), d), far, near, least),
+        reach=Reach(
+            floats("centroids", len(arrays["centroids"]), d),
+            floats("extent", len(arrays["centroids"]), 2),
+            far,
+            near,
+            least,
+        ),
         both=both,
         text_alone=text_alone,
         base_rate=float(arrays["base_rate"].astype(np.float64)),

@@ -27,7 +27,9 @@ def weights() -> PairWeights:
         vector=VectorHead(np.array([4.0, 0.0, 0.0, 0.0], np.float32), 0.0),
         vector_limit=4.0,
         far_sense=0.0,
-        reach=Reach(np.eye(DIMENSION, dtype=np.float32)[:2], far=0.2, near=0.6, least=0.25),
+        reach=Reach(
+            np.eye(DIMENSION, dtype=np.float32)[:2], np.full((2, 2), 3.0, np.float32), far=0.2, near=0.6, least=0.25
+        ),
         both=Line(1.0, 0.0),
         text_alone=Line(0.5, 0.0),
         base_rate=0.8,

@@ -11,9 +11,12 @@ from core.chat import ChatRequest, parse_chat_request
 from core.errors import ConfigurationError
 from router.calibration import Calibration
 from router.complexity import PairModel
-from router.features import LEXICAL_NAMES
+from router.features import LEXICAL_NAMES, text_views
 from router.weights import SENSE_LIMIT, load_pair, save_pair
 from tests.weights import ENCODER, axis, manifest, weights
+
+EXTENT = np.log1p(np.array([[4, 1], [8, 7]], np.float32))
+"""Around the first centroid: up to four numbers in a list, of one digit each."""
 
 
 def chat(text: str, role: str = "user") -> ChatRequest:
@@ -32,7 +35,7 @@ def test_weights_survive_their_file(tmp_path: Path) -> None:
     loaded, written = load_pair("general", ENCODER, tmp_path)
     np.testing.assert_array_equal(loaded.text.word_coef, weights().text.word_coef)
     assert (loaded.both, loaded.text_alone, loaded.base_rate) == (weights().both, weights().text_alone, 0.8)
-    assert loaded.reach.nearness(axis(0)) == weights().reach.nearness(axis(0))
+    assert loaded.reach.nearest(axis(0)) == weights().reach.nearest(axis(0))
     assert len(written.weights_sha256) == 64
 
 
@@ -109,11 +112,37 @@ def test_a_fixed_slope_counts_however_far_the_prompt_is(tmp_path: Path) -> None:
 
 
 def test_a_fixed_slope_counts_more_the_farther_the_training_data_are() -> None:
-    steep = replace(weights(), far_sense=3.0)
-    prior = steep.prior
-    near, far = (steep.log_odds(0.0, -0.5, axis(place))[0] for place in (1, 3))
-    assert near == pytest.approx(-0.5)
-    assert far == pytest.approx(prior + 0.25 * (0.0 - prior) - 0.5 * (1.0 + 3.0))
+    sloped = np.zeros(len(LEXICAL_NAMES), np.float32)
+    sloped[LEXICAL_NAMES.index("log_sentences")] = -0.05
+    steep = replace(weights(), far_sense=3.0, text=replace(weights().text, sense_coef=sloped))
+    views = text_views("one. two. three.")
+    near, far = (steep.log_odds(views, axis(place))[0] - weights().log_odds(views, axis(place))[0] for place in (1, 3))
+    assert near == pytest.approx(-0.05 * np.log(4), abs=1e-6)
+    assert far == pytest.approx(4 * near)
+
+
+@pytest.mark.parametrize("text", ["sort 1 2 3 4 5 6 7 8", "would you please add 1 and right at the end 1234567"])
+def test_beyond_what_is_known_of_its_kind_a_prompt_is_not_likelier_easy_than_any(text: str) -> None:
+    easy = "a kind word to you"
+    model = PairModel(replace(weights(), reach=replace(weights().reach, extent=EXTENT)), manifest())
+    plain, beyond, elsewhere = (model.score(*one) for one in ((easy, axis(0)), (text, axis(0)), (text, axis(1))))
+    assert plain.p_small_suffices > 0.9
+    assert beyond.p_small_suffices == pytest.approx(0.8)
+    assert elsewhere == model.score(easy, axis(1))
+
+
+def test_what_is_known_to_be_hard_is_not_raised_by_going_beyond() -> None:
+    near_by = PairModel(replace(weights(), reach=replace(weights().reach, extent=EXTENT)), manifest())
+    measured = PairModel(weights(), manifest())
+    text = "would you please add 1 and right at the end 1234567"
+    assert near_by.score(text, -axis(0)) == measured.score(text, -axis(0))
+
+
+def test_a_long_number_before_a_prompt_takes_it_beyond_nothing() -> None:
+    model = PairModel(replace(weights(), reach=replace(weights().reach, extent=EXTENT)), manifest())
+    text = "please say a kind word to me"
+    plain, headed = (model.score(one, axis(0)).p_small_suffices for one in (text, f"987654321 {text}"))
+    assert headed == pytest.approx(plain)
 
 
 def test_marks_of_reasoning_before_a_prompt_count_little(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from core.errors import ConfigurationError
 from router.complexity import PairModel
 from router.evaluate import auc
+from router.features import text_views
 from router.fitting import Recipe
 from router.outcomes import Outcome, read_outcomes
 from router.scoring import Vectors, calibrate, score_file, score_texts, small_suffices
@@ -96,6 +97,26 @@ def test_answers_lengths_are_learnt_and_survive_the_file(tmp_path: Path) -> None
 
 def test_without_lengths_none_are_expected(trained: Trained) -> None:
     assert PairModel(trained.weights, trained.manifest).score("Say hello", None).output_tokens is None
+
+
+def test_which_group_is_easy_is_not_what_the_embedding_learns() -> None:
+    easy = [Outcome(f"tell me about roses {n}", float(n % 10 != 0), 1.0, group="roses") for n in range(100)]
+    hard = [Outcome(f"tell me about oaks {n}", float(n % 10 == 0), 1.0, group="oaks") for n in range(100)]
+    roses, oaks = embed(["tell me about roses 7", "tell me about oaks 7"])
+    gaps = []
+    for spread in (0.0, 2.0):
+        recipe = Recipe(centroids=4, group_spread=spread)
+        vector = train_pair(
+            [*easy, *hard], embed, pair="p", small="s", large="l", encoder=ENCODER, recipe=recipe
+        ).weights.vector
+        gaps.append(vector.score(roses) - vector.score(oaks))
+    assert abs(gaps[1]) < 0.5 * gaps[0]
+
+
+def test_training_remembers_how_far_its_prompts_went(trained: Trained) -> None:
+    known, beyond = (trained.weights.reach.is_beyond(text_views(text).extent) for text in ("oaks 479", "oaks 479000"))
+    assert not known
+    assert beyond
 
 
 def test_training_needs_both_kinds_of_outcome() -> None:
