@@ -99,13 +99,13 @@ class Recipe:
     text_c: float = 1.0
     vector_c: float = 0.3
     lexical_weight: float = 0.2
-    sense_weight: float = 0.15
+    sense_weight: float = 0.1
     monotone: bool = True
     gain_share: float = 0.5
     vector_gain_share: float = 1.0
     group_spread: float = 2.0
     part_share: float = 0.5
-    vector_limit: float = 0.3
+    vector_limit: float = 0.2
     far_sense: float = 3.0
     stem_share: float = 0.5
     group_rows: int = 200
