@@ -27,6 +27,7 @@ from typing import Any
 import httpx
 
 from benchmarks.answering_upstream import running_upstream
+from benchmarks.cache_speed_gateway import client_of, wait_for_encoder
 from cache.entry_store import MemoryEntryStore
 from cache.faiss_index import FaissIndex
 from cache.fingerprint import Fingerprinter
@@ -40,7 +41,7 @@ from core.clock import SystemClock
 from core.identity import Caller
 from core.money import Usage
 from core.rules import AutoTarget, CacheRules, EffectivePolicy, Limits, Routing, TenantPolicy, TierTarget
-from tests.e2e.gateway_process import REMOTE, RunningGateway, run_gateway, write_configuration
+from tests.e2e.gateway_process import REMOTE, run_gateway, write_configuration
 
 NEVER_WRONG = frozenset({"number", "negation", "date", "constraint", "direction"})
 DATA = Path(__file__).resolve().parents[2] / "shared/data/cache"
@@ -137,21 +138,10 @@ def _through_own_gateway(options: argparse.Namespace, rows: list[Row]) -> Report
         rules = f"cache: {{max_false_hit_rate: {options.max_false_hit_rate}}}\n"
         write_configuration(folder, operator, {tenant: f"tenant: {tenant}\n{rules}" for tenant in ("t0", "t1")})
         with run_gateway(folder) as gateway:
-            _wait_for_encoder(gateway)
             options.url, options.key, options.other_key = gateway.url, gateway.key("t0"), gateway.key("t1")
+            with client_of(gateway) as client:
+                wait_for_encoder(client)
             return asyncio.run(_over_http(options, rows))
-
-
-def _wait_for_encoder(gateway: RunningGateway) -> None:
-    """Ask two wordings of one question until the second is a semantic hit; until then the encoder is loading."""
-    key, number = gateway.key("t0"), 0
-    with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {key}"}, timeout=60) as client:
-        outcome = ""
-        while outcome != "semantic":
-            number += 1
-            for text in (f"What is the capital of island {number}?", f"Which city is the capital of island {number}?"):
-                body = {"model": "large", "messages": [{"role": "user", "content": text}]}
-                outcome = client.post("/v1/chat/completions", json=body).headers["x-headgate-cache"]
 
 
 async def _over_http(options: argparse.Namespace, rows: list[Row]) -> Report:

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cache_speed_encoder import encoder, together
+from benchmarks.cache_speed_gateway import gateway
 from benchmarks.cache_speed_index import flat, frontier, partition, scopes
 from benchmarks.cache_speed_lookup import growth, lookup, replicas
 from benchmarks.cache_speed_timing import Case, medians
@@ -59,7 +60,7 @@ def _command() -> str:
 def _run_all(options: argparse.Namespace) -> dict[str, Case]:
     sizes = [size for size in (10_000, 100_000, 1_000_000) if size <= options.most]
     wanted = [("lookup", store) for store in ("sqlite", *(["redis", "redis-lean"] if options.redis else []))]
-    wanted += [("encoder", ""), ("together", "16"), ("growth", "")]
+    wanted += [("gateway", ""), ("encoder", ""), ("together", "16"), ("growth", "")]
     wanted += [("partition", str(size)) for size in sizes] + [("flat", str(size)) for size in sizes]
     wanted += [("frontier", str(sizes[-1])), ("scopes", "100000")] + ([("replicas", "3")] if options.redis else [])
     chosen = options.only or ("in-turn", *_CASES)
@@ -101,7 +102,7 @@ def _show(cases: dict[str, Case]) -> None:
     table = Table("case", "figure", "value", title="CPU ms per operation unless named otherwise; medians")
     for case, figures in cases.items():
         for at, (name, value) in enumerate(figures.items()):
-            shown = value.get("cpu_p50", value) if isinstance(value, dict) else value
+            shown = value.get("cpu_p50", value.get("wall_p50", value)) if isinstance(value, dict) else value
             table.add_row(case if at == 0 else "", name, str(shown))
     Console(width=120).print(table)
 
@@ -152,6 +153,7 @@ def _options() -> argparse.Namespace:
 
 _CASES: dict[str, Callable[[argparse.Namespace], Case]] = {
     "lookup": lookup,
+    "gateway": gateway,
     "growth": growth,
     "encoder": encoder,
     "together": together,
