@@ -81,6 +81,8 @@ async def _growth(options: argparse.Namespace, sizes: list[int]) -> Case:
     taken: dict[str, dict[int, list[dict[str, float]]]] = {kind: {size: [] for size in sizes} for kind in asked}
     for _ in range(options.rounds):
         for kind, texts in asked.items():
+            for text in texts:  # what is remembered of a text for a while, all sizes shall find alike
+                await ask(caches[0], text, [])
             for size, cache in caches.items():
                 taken[kind][size].append(summed(await timed([partial(ask, cache, text, []) for text in texts])))
     return {kind: _grown(by_size) for kind, by_size in taken.items()}
