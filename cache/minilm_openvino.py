@@ -6,7 +6,7 @@ both agree with the reference to a cosine of .9999 (tested), far finer than any 
 
 One graph takes batches of any shape. A graph of changing shape prepares itself anew at each call, which costs a short
 text a third of its time, so single texts of `SINGLE_PIECES` and less go to graphs of fixed shape, padded, of 31 MB each
-(benchmarks/results/cache_speed_hit.json, encoder: 23 word pieces on one thread with AVX-512 BF16). Tried and left out:
+(benchmarks/results/cache_speed.json, encoder: 23 word pieces on one thread with AVX-512 BF16). Tried and left out:
 eight-bit weights and activations, a quarter faster alone and no faster in a batch, at a cosine of .998; one matrix for
 query, key and value, no faster.
 """
