@@ -114,7 +114,9 @@ def summary(loads: Sequence[Load]) -> dict[str, object]:
         "tokens_per_s": round(statistics.median(load.tokens_per_s for load in loads), 1),
         "ttft_p50_ms": percentile(ttft_ms, 0.5),
         "ttft_p95_ms": percentile(ttft_ms, 0.95),
-        "engine_cpu_ms_per_token": round(cpu_s * 1000 / tokens, 3) if cpu_s else None,
+        "tokens": tokens,
+        "engine_cpu_ms_per_token": round(cpu_s * 1000 / tokens, 3),
+        "engine_busy_ratio": round(cpu_s / sum(load.seconds for load in loads), 4),
     }
 
 
@@ -141,15 +143,18 @@ async def against_engine(weights: Path, rounds: int, *, pinned: bool) -> list[di
                     prompts = prompts_of(count, f"c{at_a_time}r{n}")
                     for arm in ("direct", "gateway") if n % 2 else ("gateway", "direct"):
                         url, model = (direct_url, MODEL) if arm == "direct" else (gateway.base_url, "large")
+                        before_s = group_cpu_s(group)
                         load = await put(url, key, model, prompts, at_a_time, tokens)
-                        arms[arm] += [load] if n else []
+                        arms[arm] += [replace(load, cpu_s=float(group_cpu_s(group) - before_s))] if n else []
                 pairs = zip(arms["gateway"], arms["direct"], strict=True)
                 kept = statistics.median(one.tokens_per_s / other.tokens_per_s for one, other in pairs)
                 total = [sum(x.tokens for x in loads) / sum(x.seconds for x in loads) for loads in arms.values()]
+                busy = [sum(x.cpu_s for x in loads) / sum(x.seconds for x in loads) for loads in arms.values()]
                 rows.append(
                     {"pinned": pinned, "at_a_time": at_a_time, "rounds": rounds}
                     | {arm: summary(loads) for arm, loads in arms.items()}
                     | {"lost_ratio_median": round(1 - kept, 4), "lost_ratio_total": round(1 - total[1] / total[0], 4)}
+                    | {"lost_ratio_idle": round(1 - busy[1] / busy[0], 4)}
                 )
             if pinned:
                 pin(os.getpid(), *cores)
@@ -208,6 +213,9 @@ async def engine_arms(models: Path, rounds: int) -> dict[str, object]:
         found[f"precision, {at_a_time} at a time"] = await compared(
             specs, rounds, rounds_of(MODEL, at_a_time * 2, at_a_time, 64)
         )
+    for weights in (full, int4):
+        specs = {"one at a time": spec_of(weights, max_running=1), "continuous batching": spec_of(weights)}
+        found[f"batching, {weights.name}, 8 at a time"] = await compared(specs, rounds, rounds_of(MODEL, 8, 8, 64))
     prefixes = {"off": spec_of(full), "on": replace(spec_of(full), prefix_caching=True)}
 
     async def shared_prefix(url: str, n: int) -> Load:
@@ -274,7 +282,9 @@ def main() -> None:
             "command": "python -m benchmarks.hosting --models DIR --json benchmarks/results/hosting.json",
             "hardware": f"{os.cpu_count()} cores, {platform.machine()}, shared with other work",
             "versions": {"python": platform.python_version(), "openvino-genai": version("openvino-genai")},
-            "note": "lost_ratio_median: over rounds, of 1 - gateway/direct; accuracy by tier: hosted_accuracy.json",
+            "note": "lost_ratio_median: over rounds, of 1 - gateway/direct in tokens/s; lost_ratio_idle: the same in "
+            "engine_busy_ratio, the CPU time of the engine by the clock, which a core's changing speed does not move; "
+            "accuracy by tier: hosted_accuracy.json",
         }
         options.json.write_text(json.dumps(report | found, indent=1) + "\n")
 

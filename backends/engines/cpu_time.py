@@ -17,15 +17,15 @@ def group_cpu_s(group: int, proc: Path = PROC) -> Fraction:
     Raises:
         ProcessLookupError: the group has no process, or there is no `/proc`.
     """
-    found = [fields for entry in proc.glob("[0-9]*") if (fields := _stat(entry)) and int(fields[_GROUP]) == group]
+    found = [fields for entry in proc.glob("[0-9]*") if (fields := stat_fields(entry)) and int(fields[_GROUP]) == group]
     if not found:
         raise ProcessLookupError(f"no process of group {group}")
     ticks = sum(int(ticks) for fields in found for ticks in fields[_FIRST_TIME:_AFTER_TIMES])
     return Fraction(ticks, os.sysconf("SC_CLK_TCK"))
 
 
-def _stat(process: Path) -> list[str]:
-    """Return the fields after the command, whose name may hold spaces; empty when the process is gone."""
+def stat_fields(process: Path) -> list[str]:
+    """Return what `/proc/PID/stat` holds after the command, the state first; empty when the process is gone."""
     try:
         return (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -37,7 +37,7 @@ def group_resident_bytes(group: int, proc: Path = PROC) -> int | None:
     sizes = [
         _proportional_bytes(entry)
         for entry in proc.glob("[0-9]*")
-        if (fields := _stat(entry)) and int(fields[_GROUP]) == group
+        if (fields := stat_fields(entry)) and int(fields[_GROUP]) == group
     ]
     known = [size for size in sizes if size is not None]
     return sum(known) if known else None

@@ -63,7 +63,9 @@ VLLM: Mapping[str, str] = {
 LLAMA_SERVER: Mapping[str, str] = {
     "llamacpp:requests_deferred": "queued",
     "llamacpp:requests_processing": "running",
-    "llamacpp:kv_cache_usage_ratio": "kv_usage_ratio",
+    "llamacpp:kv_cache_usage_ratio": "kv_usage_ratio",  # gone from later versions
+    "llamacpp:spec_decode_num_draft_tokens_total": "drafted_tokens",
+    "llamacpp:spec_decode_num_accepted_tokens_total": "accepted_tokens",
     "llamacpp:prompt_tokens_total": "prompt_tokens",
     "llamacpp:tokens_predicted_total": "output_tokens",
 }

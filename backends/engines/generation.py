@@ -1,5 +1,7 @@
 """The seam between our OpenAI-compatible server and a library that generates tokens."""
 
+import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -7,6 +9,7 @@ from typing import Literal, Protocol
 from backends.engines.detokenise import Detokeniser
 
 FinishReason = Literal["stop", "length"]
+SOURCE_PLACE = re.compile(r"^(\[[\d:]+\] )?\S+\.(cc|cpp|hpp|h):\d+:\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,26 @@ class Gauges:
     accepted_tokens: int | None = None
 
 
+Sink = Callable[[Piece], None]
+
+
+def deliver(pieces: Sequence[tuple[Sink, Piece]], loop: asyncio.AbstractEventLoop) -> None:
+    """Hand pieces over on the event loop, all of them in one turn; called from an engine's thread."""
+    if pieces and not loop.is_closed():
+        loop.call_soon_threadsafe(_hand_over, pieces)
+
+
+def _hand_over(pieces: Sequence[tuple[Sink, Piece]]) -> None:
+    for sink, piece in pieces:
+        sink(piece)
+
+
+def last_line(problem: BaseException) -> str:
+    """Return the last line of a library's exception without the place in its C++ source, or its kind."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return SOURCE_PLACE.sub("", lines[-1])[:300] if lines else type(problem).__name__
+
+
 class PromptRefused(Exception):
     """The prompt cannot be rendered or encoded; the message is fit for the client."""
 
@@ -76,7 +99,7 @@ class TextEngine(Protocol):
         """Return a fresh detokeniser for one completion."""
         ...
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Callable[[Piece], None]) -> int:
+    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Sink) -> int:
         """Queue one completion and return its ticket; `sink` is called on the event loop."""
         ...
 

@@ -18,6 +18,8 @@ from backends.engines.process import EngineProcess, free_port, port_is_free, sta
 from core.clock import Clock
 
 T = TypeVar("T")
+UNREADABLE = "\ufffd"
+LAST_WORDS_CHARS = 200
 LEAST_GRACE_S = 1.0
 """What an engine gets to end after SIGTERM when its requests took all the time to drain."""
 
@@ -284,5 +286,5 @@ class Life:
         return f"the engine {how} {when}{self._last_words()}; see the engine's log"
 
     def _last_words(self) -> str:
-        last = self._log.last()
+        last = self._log.last().replace(UNREADABLE, "")[:LAST_WORDS_CHARS]
         return f" ({last})" if last else ""

@@ -1,4 +1,8 @@
-"""Launches llama.cpp's `llama-server` where its program is there: GGUF weights, quantised or whole, on CPU or GPU."""
+"""Launches llama.cpp's `llama-server` where its program is there: GGUF weights, quantised or whole, on CPU or GPU.
+
+Flags are those of llama.cpp at commit 0c1e570, which llama-cpp-python 0.3.36 carries; earlier versions name those of
+drafts otherwise.
+"""
 
 import os
 import shutil
@@ -93,6 +97,7 @@ class LlamaServerLauncher:
             yield from ("--cache-type-k", options.kv_cache_type, "--cache-type-v", options.kv_cache_type)
         if options.draft_weights is not None:
             draft = gguf_file(resolve_weights(options.draft_weights, weights.parent), spec.name)
-            yield from ("--model-draft", str(draft), "--draft-max", str(options.guessed_tokens))
+            yield from ("--model-draft", str(draft), "--spec-type", "draft-simple")
+            yield from ("--spec-draft-n-max", str(options.guessed_tokens))
         if not caches_prefixes(spec, single_tenant=self._single_tenant()):
             yield from ("--no-cache-prompt", "--cache-ram", "0")

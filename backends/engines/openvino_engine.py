@@ -5,7 +5,6 @@ the state of the batch is unknown after it.
 """
 
 import asyncio
-import re
 import sys
 import threading
 import time
@@ -19,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from backends.engines.detokenise import SAMPLE, ByteDetokeniser, Detokeniser, WindowDetokeniser, byte_table
-from backends.engines.generation import FinishReason, Gauges, Piece, PromptRefused, Sampling
+from backends.engines.generation import FinishReason, Gauges, Piece, PromptRefused, Sampling, Sink, deliver, last_line
 
-SOURCE_PLACE = re.compile(r"^(\[[\d:]+\] )?\S+\.(cc|cpp|hpp|h):\d+:\s*")
 KV_BLOCK_TOKENS = 32
 """Tokens per KV block of the CPU plugin, as `PipelineMetrics` of openvino-genai 2026.4 shows it."""
 
@@ -71,8 +69,16 @@ class LoadOptions:
 @dataclass(slots=True)
 class _Running:
     index: int
-    sink: Callable[[Piece], None]
+    sink: Sink
     handle: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    prompt: Sequence[int]
+    sampling: Sampling
+    index: int
+    sink: Sink
 
 
 class OpenVinoEngine:
@@ -87,6 +93,8 @@ class OpenVinoEngine:
         self._byte_table = self._read_byte_table()
         self._loop = loop
         self._running: dict[int, _Running] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._max_running = options.max_running
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -102,7 +110,7 @@ class OpenVinoEngine:
             text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True)
             return self._ids(text)
         except RuntimeError as problem:
-            raise PromptRefused(f"The chat template rejects these messages: {_last_line(problem)}") from problem
+            raise PromptRefused(f"The chat template rejects these messages: {last_line(problem)}") from problem
 
     def detokeniser(self) -> Detokeniser:
         """Return the byte-wise one where it is exact for this tokenizer."""
@@ -110,11 +118,12 @@ class OpenVinoEngine:
             return ByteDetokeniser(self._byte_table)
         return WindowDetokeniser(self._tokenizer.decode)
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Callable[[Piece], None]) -> int:
+    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Sink) -> int:
         """Queue one completion for the next step."""
         self._tickets += 1
         ticket = self._tickets
-        self._post(lambda: self._add(ticket, prompt, sampling, index, sink))
+        waiting = _Waiting(prompt, sampling, index, sink)
+        self._post(lambda: self._waiting.update({ticket: waiting}))
         return ticket
 
     def cancel(self, ticket: int) -> None:
@@ -179,40 +188,45 @@ class OpenVinoEngine:
             while self._await_work():
                 while self._inbox:
                     self._inbox.popleft()()
+                self._admit()
                 if self._pipeline.has_non_finished_requests():
                     self._pipeline.step()
                     self._last_progress_s = time.monotonic()
                     self._collect()
         except Exception as problem:
-            self._fail(_last_line(problem))
+            self._fail(last_line(problem))
 
     def _await_work(self) -> bool:
         with self._wake:
-            while not (self._stopping or self._inbox or self._pipeline.has_non_finished_requests()):
+            while not (self._stopping or self._inbox or self._waiting or self._pipeline.has_non_finished_requests()):
                 self._wake.wait()
         return not self._stopping
 
-    def _add(
-        self, ticket: int, prompt: Sequence[int], sampling: Sampling, index: int, sink: Callable[[Piece], None]
-    ) -> None:
-        ids = self._tensor(prompt)
+    def _admit(self) -> None:
+        """Let those that wait into the batch while it has room: with split prompts, the library bounds tokens alone."""
+        while self._waiting and len(self._running) < self._max_running:
+            ticket = next(iter(self._waiting))
+            self._start(ticket, self._waiting.pop(ticket))
+
+    def _start(self, ticket: int, waiting: _Waiting) -> None:
         try:
-            handle = self._pipeline.add_request(ticket, ids, self._config(sampling))
+            handle = self._pipeline.add_request(ticket, self._tensor(waiting.prompt), self._config(waiting.sampling))
         except RuntimeError as problem:
-            self._deliver([(sink, Piece(index, (), error=_last_line(problem)))])
+            deliver([(waiting.sink, Piece(waiting.index, (), error=last_line(problem)))], self._loop)
             return
         if not self._running:
             self._last_progress_s = time.monotonic()
-        self._running[ticket] = _Running(index, sink, handle)
+        self._running[ticket] = _Running(waiting.index, waiting.sink, handle)
 
     def _drop(self, ticket: int) -> None:
+        self._waiting.pop(ticket, None)
         running = self._running.pop(ticket, None)
         if running is not None:
             running.handle.cancel()
 
     def _collect(self) -> None:
         """Read what the step produced; `read` blocks when there is nothing, so it is asked first."""
-        pieces: list[tuple[Callable[[Piece], None], Piece]] = []
+        pieces: list[tuple[Sink, Piece]] = []
         for ticket, running in list(self._running.items()):
             piece = self._next_piece(running)
             if piece is None:
@@ -221,15 +235,15 @@ class OpenVinoEngine:
             if piece.finish_reason is not None or piece.error is not None:
                 del self._running[ticket]
         metrics = self._pipeline.get_metrics()
-        waiting = metrics.requests - metrics.scheduled_requests
+        waiting = len(self._waiting) + max(0, metrics.requests - metrics.scheduled_requests)
         usage_ratio, steps = metrics.cache_usage / 100, self._gauges.steps + 1
         drafted, accepted = self._guessed(pieces)
         self._gauges = Gauges(
-            len(self._running), max(0, waiting), usage_ratio, steps, drafted_tokens=drafted, accepted_tokens=accepted
+            len(self._running), waiting, usage_ratio, steps, drafted_tokens=drafted, accepted_tokens=accepted
         )
-        self._deliver(pieces)
+        deliver(pieces, self._loop)
 
-    def _guessed(self, pieces: list[tuple[Callable[[Piece], None], Piece]]) -> tuple[int | None, int | None]:
+    def _guessed(self, pieces: list[tuple[Sink, Piece]]) -> tuple[int | None, int | None]:
         """Return the tokens guessed and accepted so far: whatever a step yields beyond one token was guessed.
 
         The library tells neither; with prompt lookup it may guess fewer than counted here.
@@ -283,22 +297,9 @@ class OpenVinoEngine:
 
         return openvino.Tensor(np.asarray([prompt], dtype=np.int64))
 
-    def _deliver(self, pieces: list[tuple[Callable[[Piece], None], Piece]]) -> None:
-        if pieces and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_hand_over, pieces)
-
     def _fail(self, reason: str) -> None:
         self._gauges = Gauges(failure=reason, steps=self._gauges.steps)
-        self._deliver([(running.sink, Piece(running.index, (), error=reason)) for running in self._running.values()])
+        cut = (*self._running.values(), *self._waiting.values())
+        deliver([(one.sink, Piece(one.index, (), error=reason)) for one in cut], self._loop)
         self._running.clear()
-
-
-def _hand_over(pieces: list[tuple[Callable[[Piece], None], Piece]]) -> None:
-    for sink, piece in pieces:
-        sink(piece)
-
-
-def _last_line(problem: BaseException) -> str:
-    """Reduce a C++ exception, which begins with source paths, to its last meaningful line."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return SOURCE_PLACE.sub("", lines[-1])[:300] if lines else type(problem).__name__
+        self._waiting.clear()

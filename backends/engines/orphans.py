@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from backends.engines.cpu_time import stat_fields
 from core.errors import ConfigurationError
 
 PROC = Path("/proc")
@@ -96,21 +97,13 @@ async def _gone(record: GroupRecord) -> None:
 
 
 def _group(pid: int) -> int | None:
-    fields = _stat(pid)
+    fields = stat_fields(PROC / str(pid))
     return int(fields[2]) if fields and fields[0] != "Z" else None
 
 
 def _started(pid: int) -> int | None:
-    fields = _stat(pid)
+    fields = stat_fields(PROC / str(pid))
     return int(fields[19]) if fields and fields[0] != "Z" else None
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of `/proc/PID/stat` from the third (state) on; empty when there is no such process."""
-    try:
-        return (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from backends.engines.detokenise import Detokeniser, WindowDetokeniser
-from backends.engines.generation import Gauges, Piece, PromptRefused, Sampling
+from backends.engines.generation import Gauges, Piece, PromptRefused, Sampling, Sink, deliver, last_line
 
 POLL_S = 0.2
 CLOSE_TIMEOUT_S = 10.0
@@ -55,7 +55,7 @@ class TransformersOptions:
 @dataclass(slots=True)
 class _Running:
     index: int
-    sink: Callable[[Piece], None]
+    sink: Sink
     ends: frozenset[int]
     seen_tokens: int = 0
 
@@ -90,14 +90,14 @@ class TransformersEngine:
                 text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
                 ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         except Exception as problem:  # templates raise what they like: jinja's errors, ValueError, TypeError
-            raise PromptRefused(f"The chat template rejects these messages: {_line(problem)}") from problem
+            raise PromptRefused(f"The chat template rejects these messages: {last_line(problem)}") from problem
         return ids
 
     def detokeniser(self) -> Detokeniser:
         """Return one that is right for every tokenizer."""
         return WindowDetokeniser(self._decode)
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Callable[[Piece], None]) -> int:
+    def submit(self, prompt: Sequence[int], sampling: Sampling, index: int, sink: Sink) -> int:
         """Queue one completion for the next step."""
         self._tickets += 1
         ticket = self._tickets
@@ -192,7 +192,7 @@ class TransformersEngine:
             if output is not None:
                 self._collect(output)
             elif (error := self._manager.background_thread_status.fatal_error) is not None:
-                self._fail(_line(error))
+                self._fail(last_line(error))
                 return
 
     def _collect(self, output: Any) -> None:
@@ -207,17 +207,13 @@ class TransformersEngine:
             if running is not None:
                 pieces.append((running.sink, _piece(running, output)))
             output = self._manager.get_result(timeout=0)
-        self._deliver(pieces)
-
-    def _deliver(self, pieces: list[tuple[Callable[[Piece], None], Piece]]) -> None:
-        if pieces and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_hand_over, pieces)
+        deliver(pieces, self._loop)
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
         with self._guard:
             running, self._running = list(self._running.values()), {}
-        self._deliver([(one.sink, Piece(one.index, (), error=reason)) for one in running])
+        deliver([(one.sink, Piece(one.index, (), error=reason)) for one in running], self._loop)
 
 
 def _load_model(options: TransformersOptions) -> Any:
@@ -265,13 +261,3 @@ def _piece(running: _Running, output: Any) -> Piece:
         return Piece(running.index, tokens)
     ended = bool(output.generated_tokens) and output.generated_tokens[-1] in running.ends
     return Piece(running.index, tokens, "stop" if ended else "length")
-
-
-def _hand_over(pieces: list[tuple[Callable[[Piece], None], Piece]]) -> None:
-    for sink, piece in pieces:
-        sink(piece)
-
-
-def _line(problem: BaseException) -> str:
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(problem).__name__

@@ -1,8 +1,9 @@
-"""Tells the weights in one folder from others without reading all of them."""
+"""Tells weights, a folder or one file, from others without reading all of them."""
 
 from hashlib import blake2b
 from pathlib import Path
 
+from backends.engines.recipes import Recipe
 from core.errors import ConfigurationError
 
 SUFFIXES = frozenset({".bin", ".xml", ".safetensors", ".gguf"})
@@ -10,7 +11,18 @@ BLOCK_BYTES = 65_536
 MAX_BLOCKS = 64
 
 
-def weights_digest(model_dir: Path, recipe: str) -> str:
+def recipe_digest(recipe: Recipe) -> str | None:
+    """Return the digest of a recipe's weights, None where they are not here or the engine brings its own.
+
+    Raises:
+        ConfigurationError: they cannot be read.
+    """
+    if recipe.engine == "command" or not recipe.spec.model_dir.exists():
+        return None
+    return weights_digest(recipe.spec.model_dir, recipe.name)
+
+
+def weights_digest(weights: Path, recipe: str) -> str:
     """Return a digest of the weights' names, sizes and content.
 
     Of a file above 4 MiB, 64 blocks are read, evenly spaced with the first and the last among them, so that a start
@@ -22,7 +34,8 @@ def weights_digest(model_dir: Path, recipe: str) -> str:
     """
     digest = blake2b(digest_size=16)
     try:
-        files = sorted(path for path in model_dir.iterdir() if path.suffix in SUFFIXES and path.is_file())
+        found = [weights] if weights.is_file() else weights.iterdir()
+        files = sorted(path for path in found if path.suffix in SUFFIXES and path.is_file())
         for path in files:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             _feed(digest, path)
@@ -32,7 +45,7 @@ def weights_digest(model_dir: Path, recipe: str) -> str:
         raise ConfigurationError(f"recipe {recipe}", "weights", f"cannot be read ({reason})", mend) from problem
     if not files:
         mend = "correct the path, or make it with `headgate models convert`"
-        raise ConfigurationError(f"recipe {recipe}", "weights", f"{model_dir} has none", mend)
+        raise ConfigurationError(f"recipe {recipe}", "weights", f"{weights} has none", mend)
     return f"blake2b:{digest.hexdigest()}"
 
 

@@ -64,8 +64,8 @@ class WorkerApp:
             text = render_metrics(self._limits.model, self._engine.gauges(), self._counts, self._latencies)
             await _reply(send, 200, text, b"text/plain; version=0.0.4; charset=utf-8")
         else:
-            refusal = RequestRefused(f"There is no {route[0]} {route[1][:120]} here.", code="not_found", status=404)
-            await _reply(send, 404, _error_body(refusal.message, "invalid_request_error", None, refusal.code))
+            message = f"There is no {route[0]} {route[1][:120]} here."
+            await _reply(send, 404, _error_body(message, "invalid_request_error", None, "not_found"))
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

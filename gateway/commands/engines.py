@@ -41,6 +41,8 @@ def add_parser(subparsers: "Subparsers[Any]") -> None:
     sleep = actions.add_parser(
         "sleep",
         help="let an engine give its memory back until a request wants it",
+        description="Returns at once. The engine takes no new requests and first finishes those under way, for ten "
+        "minutes at most; `headgate engines list` shows when it sleeps.",
         epilog="example: headgate engines sleep large-full",
     )
     wake = actions.add_parser("wake", help="wake a sleeping engine", epilog="example: headgate engines wake large-full")

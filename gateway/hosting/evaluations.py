@@ -13,7 +13,7 @@ import msgspec
 from backends.engines.evaluation import Evaluation, EvaluationFile
 from backends.engines.kinds import engine_version
 from backends.engines.recipes import RECIPES_DIR, Recipe
-from backends.engines.weights_digest import weights_digest
+from backends.engines.weights_digest import recipe_digest
 from core.errors import ConfigurationError
 from gateway.files import write_whole
 
@@ -60,18 +60,11 @@ def evaluation_of(recipe: Recipe, state_dir: Path) -> Evaluation | None:
     kept = read_evaluations(evaluation_file(recipe, state_dir)).evaluations
     if not kept:
         return None
-    digest = digest_of(recipe)
+    digest = recipe_digest(recipe)
     return next(
         (one for one in kept if (one.subject.weights_digest, one.subject.precision) == (digest, recipe.spec.precision)),
         None,
     )
-
-
-def digest_of(recipe: Recipe) -> str | None:
-    """Return the digest of a recipe's weights, None where the gateway does not hold them as a folder."""
-    if recipe.engine == "command" or not recipe.spec.model_dir.is_dir():
-        return None
-    return weights_digest(recipe.spec.model_dir, recipe.name)
 
 
 def check_evaluated(recipe: Recipe, state_dir: Path) -> None:

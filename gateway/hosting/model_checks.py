@@ -11,7 +11,7 @@ from backends.engines.memory import MemoryBudget
 from backends.engines.probe import EngineProbe
 from backends.engines.pulling import read_note, verify
 from backends.engines.recipes import Recipe
-from backends.engines.weights_digest import weights_digest
+from backends.engines.weights_digest import recipe_digest
 from core.clock import Clock
 from core.errors import ConfigurationError
 from gateway.hosting.one_engine import one_engine
@@ -64,7 +64,7 @@ def check_recipe(recipe: Recipe, *, digests: bool) -> Checked:
     if recipe.engine != "command" and size > spec.memory_bytes:
         problem = f"is below the {size / 2**20:.0f} MiB that the weights alone take"
         raise ConfigurationError(name, "memory_bytes", problem, "raise it to weights and KV cache together")
-    digest = weights_digest(spec.model_dir, recipe.name) if _has_weights(recipe) else None
+    digest = recipe_digest(recipe)
     if recipe.weights_digest is not None and digest != recipe.weights_digest:
         problem = f"says {recipe.weights_digest}, but the weights are {digest}"
         raise ConfigurationError(name, "weights_digest", problem, "use the weights that are meant, or correct it")
@@ -97,10 +97,6 @@ def _verified(recipe: Recipe) -> int:
         raise ConfigurationError(f"recipe {recipe.name}", "weights", "were not pulled, so nothing tells digests", mend)
     verify(recipe.spec.model_dir, pulled, recipe.name)
     return len(pulled.files)
-
-
-def _has_weights(recipe: Recipe) -> bool:
-    return recipe.engine != "command" and recipe.spec.model_dir.is_dir()
 
 
 def _size(weights: Path) -> int:

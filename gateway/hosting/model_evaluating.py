@@ -29,10 +29,10 @@ from backends.engines.evaluation import (
 from backends.engines.kinds import engine_version, launcher_of
 from backends.engines.recipes import Recipe
 from backends.engines.suite import Suite, Task
+from backends.engines.weights_digest import recipe_digest
 from core.clock import Clock
 from core.errors import ConfigurationError
 from core.money import NANO_PER_USD, Price, Usage
-from gateway.hosting.evaluations import digest_of
 from gateway.hosting.one_engine import one_engine
 from policies.prices import parse_price
 
@@ -90,7 +90,7 @@ def identity_of(recipe: Recipe) -> Identity:
     """Return what an evaluation of this recipe's model is of."""
     return Identity(
         name=recipe.name,
-        weights_digest=digest_of(recipe),
+        weights_digest=recipe_digest(recipe),
         engine=engine_version(recipe.engine),
         precision=recipe.spec.precision,
     )

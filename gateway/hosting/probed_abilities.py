@@ -19,7 +19,7 @@ from backends.declared_abilities import DeclaredAbilities
 from backends.engines.devices import device_bytes
 from backends.engines.kinds import engine_version, launcher_of
 from backends.engines.recipes import Recipe
-from backends.engines.weights_digest import weights_digest
+from backends.engines.weights_digest import recipe_digest
 from backends.probe_questions import QUESTIONS_VERSION
 from core.clock import Clock
 from core.errors import ConfigurationError
@@ -92,7 +92,7 @@ def probed_abilities(recipe: Recipe, state_dir: Path) -> ProbedAbilities | None:
     if not path.is_file():
         return None
     probed = _parse(path, recipe.name)
-    if _identity(probed) == (recipe.spec.model, recipe.spec.precision, _digest(recipe), QUESTIONS_VERSION):
+    if _identity(probed) == (recipe.spec.model, recipe.spec.precision, recipe_digest(recipe), QUESTIONS_VERSION):
         return probed
     logger.warning("abilities were probed on another model and do not count", extra={"recipe": recipe.name})
     return None
@@ -129,7 +129,7 @@ def probed_of(recipe: Recipe, found: Found, at: datetime) -> ProbedAbilities:
         model=recipe.spec.model,
         precision=recipe.spec.precision,
         engine=engine_version(recipe.engine),
-        weights_digest=_digest(recipe),
+        weights_digest=recipe_digest(recipe),
         questions=QUESTIONS_VERSION,
         probed_at=at.astimezone(UTC).replace(microsecond=0),
         tools=found.tools,
@@ -149,13 +149,6 @@ def write_probed(path: Path, probed: ProbedAbilities) -> None:
 
 def _identity(probed: ProbedAbilities) -> tuple[str, str, str | None, int]:
     return probed.model, probed.precision, probed.weights_digest, probed.questions
-
-
-def _digest(recipe: Recipe) -> str | None:
-    """Return the digest of the weights; None where the engine brings its own, and only their name tells them."""
-    if recipe.engine == "command" or not recipe.spec.model_dir.is_dir():
-        return None
-    return weights_digest(recipe.spec.model_dir, recipe.name)
 
 
 def _parse(path: Path, recipe_name: str) -> ProbedAbilities:

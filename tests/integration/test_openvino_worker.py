@@ -215,6 +215,24 @@ async def test_concurrent_requests_share_the_steps(worker: httpx.AsyncClient) ->
     assert 200 <= await metric(worker, "steps_total") - before < 400
 
 
+async def test_no_more_completions_share_a_step_than_the_recipe_allows(tmp_path: Path) -> None:
+    options = dict(spec().options) | {"max_running": 1}
+    async with served(tmp_path, options=options) as supervisor, client_of(supervisor) as client:
+        before = await metric(client, "steps_total")
+        await asyncio.gather(*(chat(client, max_tokens=50, ignore_eos=True) for _ in range(3)))
+        assert await metric(client, "steps_total") - before >= 150
+        streaming = [asyncio.create_task(frames(client, max_tokens=900, ignore_eos=True)) for _ in range(3)]
+        await eventually(lambda: waits_for_room(client))
+        for one in streaming:
+            one.cancel()
+        await asyncio.gather(*streaming, return_exceptions=True)
+        assert (await chat(client, max_tokens=5))["usage"]["completion_tokens"] == 5
+
+
+async def waits_for_room(client: httpx.AsyncClient) -> bool:
+    return (await metric(client, "requests_running"), await metric(client, "requests_waiting")) == (1, 2)
+
+
 async def test_a_client_that_leaves_a_stream_cancels_its_generation(worker: httpx.AsyncClient) -> None:
     outcome = 'requests_total{model="headgate-small-int4",outcome="cancelled"}'
     cancelled, tokens = await metric(worker, outcome), await metric(worker, "generation_tokens_total")

@@ -40,6 +40,8 @@ def test_vllm_is_read_over_all_its_engines() -> None:
 def test_llama_server_tells_less() -> None:
     text = "llamacpp:requests_processing 2\nllamacpp:requests_deferred 1\nllamacpp:tokens_predicted_total 40\n"
     assert read_figures("llama-server", text) == Figures(queued=1, running=2, output_tokens=40)
+    text = "llamacpp:spec_decode_num_draft_tokens_total 9\nllamacpp:spec_decode_num_accepted_tokens_total 6\n"
+    assert read_figures("llama-server", text) == Figures(drafted_tokens=9, accepted_tokens=6)
 
 
 def test_our_workers_are_read_as_they_write() -> None:

@@ -1,6 +1,7 @@
 """Command lines of llama-server and of any other server: placeholders, prefixes of tenants, memory, containers."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -146,7 +147,27 @@ def test_a_draft_lies_beside_the_weights(tmp_path: Path) -> None:
     options = {"executable": program(tmp_path, "llama-server"), "draft_weights": "draft.gguf"}
     gguf(Path(file), 32)
     launcher = LlamaServerLauncher(spec(Path(file), options=options))
-    assert str(tmp_path / "draft.gguf") in launcher.command(1)
+    pairs = dict(pairwise(launcher.command(1)))
+    assert pairs["--model-draft"] == str(tmp_path / "draft.gguf")
+    assert (pairs["--spec-type"], pairs["--spec-draft-n-max"]) == ("draft-simple", "8")
+
+
+LAB = os.environ.get("HEADGATE_LAB_LLAMA_SERVER", "")
+
+
+@pytest.mark.skipif(not LAB, reason="a laboratory test: set HEADGATE_LAB_LLAMA_SERVER to llama-server's program")
+def test_every_flag_is_one_of_an_installed_llama_server(tmp_path: Path) -> None:
+    gguf(tmp_path / "draft.gguf", 15)
+    more = {"executable": LAB, "draft_weights": "draft.gguf", "kv_cache_type": "q8_0"}
+    told = subprocess.run([LAB, "--help"], capture_output=True, text=True, check=True).stdout
+    about = {
+        flag.strip(" ,"): text
+        for names, text in re.findall(r"^(-\S.*?)(?:\s{2,}|\n\s+)(\S.*)$", told, re.MULTILINE)
+        for flag in re.findall(r"--[a-z0-9-]+", names)
+    }
+    used = {part for part in llama(tmp_path, options=more).command(1) if part.startswith("--")}
+    assert used <= set(about)
+    assert not [flag for flag in used if "has been removed" in about[flag]]
 
 
 def test_gpus_are_read_from_the_drivers_own_tool() -> None:

@@ -52,6 +52,11 @@ def test_of_a_large_file_the_ends_and_the_size_count(tmp_path: Path, change: int
     assert digest(tmp_path, model_bin=bytes(content)) != before
 
 
+def test_one_file_is_weights_as_well(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"weights")
+    assert weights_digest(tmp_path / "m.gguf", "tiny") == digest(tmp_path, m_gguf=b"weights")
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"^recipe tiny: weights: .* has none; correct the path"):
         digest(tmp_path, README_md=b"words")

@@ -21,11 +21,11 @@ from backends.engines.evaluation import (
 from backends.engines.kinds import engine_version
 from backends.engines.recipes import Recipe, load_recipe
 from backends.engines.suite import Suite, Task
+from backends.engines.weights_digest import recipe_digest
 from core.errors import ConfigurationError
 from gateway.hosting.evaluations import (
     QUANTISED,
     check_evaluated,
-    digest_of,
     evaluation_file,
     evaluation_of,
     keep_evaluation,
@@ -128,14 +128,14 @@ def test_evaluations_lie_beside_an_own_recipe_and_beside_the_state_for_a_shipped
 
 
 def test_other_weights_have_no_evaluation(recipe: Recipe, tmp_path: Path) -> None:
-    keep_evaluation(evaluation_file(recipe, tmp_path), an_evaluation(digest_of(recipe)))
+    keep_evaluation(evaluation_file(recipe, tmp_path), an_evaluation(recipe_digest(recipe)))
     assert evaluation_of(recipe, tmp_path) is not None
     (recipe.spec.model_dir / "openvino_model.bin").write_bytes(b"others")
     assert evaluation_of(recipe, tmp_path) is None
 
 
 def test_a_model_quantised_here_takes_traffic_only_with_a_passed_evaluation(recipe: Recipe, tmp_path: Path) -> None:
-    file, digest, engine = evaluation_file(recipe, tmp_path), digest_of(recipe), engine_version("openvino")
+    file, digest, engine = evaluation_file(recipe, tmp_path), recipe_digest(recipe), engine_version("openvino")
     with pytest.raises(ConfigurationError, match="nothing says that these weights were evaluated"):
         check_evaluated(recipe, tmp_path)
     keep_evaluation(file, an_evaluation(digest, engine))
@@ -152,7 +152,7 @@ def test_a_model_quantised_here_takes_traffic_only_with_a_passed_evaluation(reci
 def test_an_evaluation_on_another_engine_version_counts_with_a_warning(
     recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = an_evaluation(digest_of(recipe), "openvino-genai 1", least=Thresholds(agreement=0.9))
+    kept = an_evaluation(recipe_digest(recipe), "openvino-genai 1", least=Thresholds(agreement=0.9))
     keep_evaluation(evaluation_file(recipe, tmp_path), kept)
     check_evaluated(recipe, tmp_path)
     assert "evaluated on another version of the engine" in caplog.text
