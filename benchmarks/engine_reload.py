@@ -196,7 +196,7 @@ def main() -> None:
         report = {
             "benchmark": "engine_reload",
             "command": "python -m benchmarks.engine_reload --json benchmarks/results/engine_reload.json",
-            "hardware": f"{os.cpu_count()} cores, {platform.machine()}, shared with other work",
+            "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
             "python": platform.python_version(),
             "rows": rows,
         }

@@ -280,7 +280,7 @@ def main() -> None:
         report = {
             "benchmark": "hosting",
             "command": "python -m benchmarks.hosting --models DIR --json benchmarks/results/hosting.json",
-            "hardware": f"{os.cpu_count()} cores, {platform.machine()}, shared with other work",
+            "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
             "versions": {"python": platform.python_version(), "openvino-genai": version("openvino-genai")},
             "note": "lost_ratio_median: over rounds, of 1 - gateway/direct in tokens/s; lost_ratio_idle: the same in "
             "engine_busy_ratio, the CPU time of the engine by the clock, which a core's changing speed does not move; "
