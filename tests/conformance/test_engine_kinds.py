@@ -218,7 +218,7 @@ async def test_a_stream_says_the_same_as_a_whole_answer(engine: httpx.AsyncClien
     parsed = [json.loads(chunk) for chunk in chunks]
     choices = [chunk["choices"][0] for chunk in parsed if chunk["choices"]]
     text = "".join(choice["delta"].get("content") or "" for choice in choices)
-    assert text == whole["choices"][0]["message"]["content"]
+    assert whole_characters(text) == whole_characters(whole["choices"][0]["message"]["content"])
     assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["length"]
     assert parsed[-1]["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
     assert len(choices) > 3
@@ -236,7 +236,12 @@ async def test_several_streams_run_at_once_and_none_mixes_with_another(engine: h
     alone = (await answered(engine))["choices"][0]["message"]["content"]
     together = await asyncio.gather(*(frames(engine, 12) for _ in range(6)))
     texts = ["".join((json.loads(c)["choices"][0]["delta"].get("content") or "") for c in one[:-1]) for one in together]
-    assert texts == [alone] * 6
+    assert list(map(whole_characters, texts)) == [whole_characters(alone)] * 6
+
+
+def whole_characters(text: str) -> str:
+    """Leave out a last character that the limit cut through, which llama-server leaves out of streams alone."""
+    return text.rstrip("\ufffd")
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -289,12 +294,23 @@ async def test_an_engine_recovers_from_signal_9_then_drains_and_leaves_no_proces
                 lines = response.aiter_lines()
                 await anext(lines)
                 stopping = asyncio.create_task(supervisor.stop())
-                rest = [line async for line in lines if line]
+                rest = await _read_to_the_end(lines, may_be_cut=not launcher.capabilities().drains_on_sigterm)
             await stopping
         if launcher.capabilities().drains_on_sigterm:
             assert rest[-1] == "data: [DONE]"
         assert supervisor.state is EngineState.STOPPED
         assert processes_with(marker) == []
+
+
+async def _read_to_the_end(lines: AsyncIterator[str], *, may_be_cut: bool) -> list[str]:
+    """Read what is left; the supervisor drains engines that do not by the gateway's own count, which is 0 here."""
+    rest: list[str] = []
+    try:
+        async for line in lines:
+            rest += [line] if line else []
+    except httpx.RemoteProtocolError:
+        assert may_be_cut
+    return rest
 
 
 async def _restarted(supervisor: Supervisor) -> bool:
