@@ -150,12 +150,10 @@ async def against_engine(weights: Path, rounds: int, *, pinned: bool) -> list[di
                 kept = statistics.median(one.tokens_per_s / other.tokens_per_s for one, other in pairs)
                 total = [sum(x.tokens for x in loads) / sum(x.seconds for x in loads) for loads in arms.values()]
                 busy = [sum(x.cpu_s for x in loads) / sum(x.seconds for x in loads) for loads in arms.values()]
-                rows.append(
-                    {"pinned": pinned, "at_a_time": at_a_time, "rounds": rounds}
-                    | {arm: summary(loads) for arm, loads in arms.items()}
-                    | {"lost_ratio_median": round(1 - kept, 4), "lost_ratio_total": round(1 - total[1] / total[0], 4)}
-                    | {"lost_ratio_idle": round(1 - busy[1] / busy[0], 4)}
-                )
+                row: dict[str, object] = {"pinned": pinned, "at_a_time": at_a_time, "rounds": rounds}
+                lost = {"median": 1 - kept, "total": 1 - total[1] / total[0], "idle": 1 - busy[1] / busy[0]}
+                row |= {arm: summary(loads) for arm, loads in arms.items()}
+                rows.append(row | {f"lost_ratio_{how}": round(ratio, 4) for how, ratio in lost.items()})
             if pinned:
                 pin(os.getpid(), *cores)
     return rows

@@ -299,7 +299,7 @@ class OpenVinoEngine:
 
     def _fail(self, reason: str) -> None:
         self._gauges = Gauges(failure=reason, steps=self._gauges.steps)
-        cut = (*self._running.values(), *self._waiting.values())
+        cut: list[_Running | _Waiting] = [*self._running.values(), *self._waiting.values()]
         deliver([(one.sink, Piece(one.index, (), error=reason)) for one in cut], self._loop)
         self._running.clear()
         self._waiting.clear()
