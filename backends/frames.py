@@ -49,7 +49,14 @@ class Frames:
         Raises:
             AttemptError: it is an error, or no event at all.
         """
-        if _is_plain(frame):
+        if (  # one line of an object that can report neither usage nor an error, as most frames are
+            frame.startswith(b"data: {")
+            and frame.endswith(b"}\n\n")
+            and frame.find(b"\n") == len(frame) - 2
+            and b'"error"' not in frame
+            and (b'"usage"' not in frame or not may_carry_usage(frame))
+            and b"\r" not in frame
+        ):
             self._keep(frame[6:-2])
             return frame
         if is_done(frame):
@@ -131,18 +138,6 @@ def parsed(frame: bytes) -> Parsed:
         return parse_completion(data_of(frame))
     except msgspec.DecodeError as problem:
         raise AttemptError(AttemptOutcome.BROKEN_OFF, "the stream holds a malformed event") from problem
-
-
-def _is_plain(frame: bytes) -> bool:
-    """Tell whether a frame is one line of an object that can report neither usage nor an error, as most are."""
-    return (
-        frame.startswith(b"data: {")
-        and frame.endswith(b"}\n\n")
-        and frame.find(b"\n") == len(frame) - 2
-        and b'"error"' not in frame
-        and (b'"usage"' not in frame or not may_carry_usage(frame))
-        and b"\r" not in frame
-    )
 
 
 def _text_bytes(data: bytes) -> int:

@@ -96,7 +96,8 @@ class Leader(Generic[T]):
         flight.is_open = flight.is_open and flight.size_bytes <= self._max_bytes
         if flight.is_open or flight.followers:
             flight.items.append(item)
-        flight.wake()
+        if flight.waiting:
+            flight.wake()
 
     def complete(self) -> None:
         """Say that the last chunk was published; without it, leaving the context means failure."""
