@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.gateway_overhead import hardware
 from benchmarks.overhead_load import Aim, idle_connections
 from benchmarks.overhead_targets import DEPLOYMENT, OPERATOR, TENANT, upstream
-from benchmarks.process_cost import await_quiet, cpu_us
+from benchmarks.process_cost import await_quiet, cpu_us, main_thread_us
 from cache.sqlite_rows import INSERT, RowCodec
 from cache.sqlite_store import SqliteEntryStore
 from core.cached import CachedAnswer, Entry
@@ -49,6 +49,7 @@ SIZES = {"connections": (1, 200), "tenants": (1, 10_000), "entries": (0, 1_000_0
 KEYS = 1_000
 LIFE_S = 86_400.0
 REST_S = 5.0
+Cost = tuple[float, float]
 Results = dict[str, dict[str, list[float]]]
 
 
@@ -60,13 +61,16 @@ class Target:
     keys: list[str]
     resting: float
 
-    def cost_us(self) -> float:
-        """Return the CPU microseconds of a request beyond what the gateway does at rest in the same time."""
+    def cost_us(self) -> Cost:
+        """Return the CPU microseconds of a request beyond what the gateway does at rest in the same time.
+
+        The second figure is that of the event loop's thread alone, at rest included.
+        """
         pid = self.gateway.process.pid
-        began_us, began_s = cpu_us([pid]), time.monotonic()
+        began_us, loop_us, began_s = cpu_us([pid]), main_thread_us(pid), time.monotonic()
         asyncio.run(asked(self.gateway, self.keys, REQUESTS))
         spent_us = cpu_us([pid]) - began_us - 1e6 * self.resting * (time.monotonic() - began_s)
-        return spent_us / REQUESTS
+        return spent_us / REQUESTS, (main_thread_us(pid) - loop_us) / REQUESTS
 
 
 def at_rest(pid: int) -> float:
@@ -168,19 +172,19 @@ def fill(file: Path, tenant: str, entries: int) -> None:
         connection.executemany(INSERT, rows())
 
 
-def connections(folder: Path, port: int, stack: ExitStack) -> dict[int, Callable[[], float]]:
+def connections(folder: Path, port: int, stack: ExitStack) -> dict[int, Callable[[], Cost]]:
     """Return what measures one gateway with few upstream connections, and another after 200 were open at once."""
     few, many = (stack.enter_context(target(folder / f"connections-{n}", port)) for n in SIZES["connections"])
     aim = Aim(f"{many.gateway.base_url}/chat/completions", many.keys[0])
 
-    def with_idle() -> float:
+    def with_idle() -> Cost:
         asyncio.run(idle_connections(aim, "paced", SIZES["connections"][1]))
         return many.cost_us()
 
     return {1: few.cost_us, 200: with_idle}
 
 
-def tenants(folder: Path, port: int, stack: ExitStack) -> dict[int, Callable[[], float]]:
+def tenants(folder: Path, port: int, stack: ExitStack) -> dict[int, Callable[[], Cost]]:
     """Return what measures a gateway for each number of tenants."""
     return {
         count: stack.enter_context(target(folder / f"tenants-{count}", port, tenants=count)).cost_us
@@ -188,7 +192,7 @@ def tenants(folder: Path, port: int, stack: ExitStack) -> dict[int, Callable[[],
     }
 
 
-def entries(folder: Path, port: int, stack: ExitStack) -> dict[int, Callable[[], float]]:
+def entries(folder: Path, port: int, stack: ExitStack) -> dict[int, Callable[[], Cost]]:
     """Return what measures a gateway for each number of cache entries."""
     return {
         count: stack.enter_context(target(folder / f"entries-{count}", port, entries=count)).cost_us
@@ -210,10 +214,12 @@ def measured(names: list[str], rounds: int) -> Results:
                     sizes = CASES[name](folder, port, stack)
                     for cost_us in sizes.values():
                         cost_us()
-                    results[name] = {str(size): [] for size in sizes}
+                    told: list[dict[str, list[float]]] = [{str(size): [] for size in sizes} for _ in range(2)]
                     for _ in range(rounds):
                         for size, cost_us in sizes.items():
-                            results[name][str(size)].append(cost_us())
+                            for values, cost in zip(told, cost_us(), strict=True):
+                                values[str(size)].append(cost)
+                    results |= {name: told[0], f"{name}, event loop": told[1]}
     return results
 
 

@@ -32,6 +32,11 @@ def cpu_us(pids: Iterable[int]) -> float:
     return total_ns / 1_000
 
 
+def main_thread_us(pid: int) -> float:
+    """Return the CPU microseconds that a process's first thread has used, which runs the event loop of a gateway."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1_000
+
+
 def rss_mib(pids: Iterable[int]) -> float:
     """Return the resident memory of these processes; shared pages count once for each."""
     pages = 0
