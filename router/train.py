@@ -11,7 +11,7 @@ Choices that the folds supported (benchmarks/results/router_quality.json):
   does worse counts further for small than one on which both are equal.
 - A small fixed slope (SENSE) stands beside what is learnt: longer prompts with more marks of reasoning are harder. It
   is the only voice where the data do not reach, and counts more there (`far_sense`); on the folds that lifted unseen
-  tasks by .12 of APGR and cost .01 on unseen subjects.
+  tasks by .10 of APGR and cost .005 on unseen subjects.
 - The embedding's head learns what escalation gains, beside an intercept for each group, so that it learns what holds
   inside groups and not which groups are easy: inside unseen tasks .51 of APGR instead of .49, elsewhere the same.
 - Large groups count less (square root beyond `group_rows`); the embedding is also shown without the answers offered.
