@@ -36,7 +36,9 @@ def main() -> int:
         "command": "python -m benchmarks.engine_conformance --json FILE",
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
-        "versions": {name: version(name) for name in ("openvino-genai", "transformers", "torch")} | _vllm(),
+        "versions": {name: version(name) for name in ("openvino-genai", "transformers", "torch")}
+        | _vllm()
+        | _llama_server(),
         "kinds": kinds,
     }
     options.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -75,6 +77,15 @@ def _vllm() -> dict[str, str]:
         return {}
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split()
     return {"vllm": told[-1] if told else "unknown"}
+
+
+def _llama_server() -> dict[str, str]:
+    program = os.environ.get("HEADGATE_LAB_LLAMA_SERVER")
+    if not program:
+        return {}
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"version: (.*)", told.stdout + told.stderr)
+    return {"llama-server": found[1] if found else "unknown"}
 
 
 if __name__ == "__main__":
