@@ -2,9 +2,10 @@
 
     python -m benchmarks.store_outage --json benchmarks/results/store_outage.json
 
-A real Redis, leased slices and admission as `gateway/stores.py` opens them; 50 callers ask for admission and a hold and
-settle it, over and over, while the server is killed, restarted, hung (SIGSTOP) and resumed. Every call's wait is
-measured, next to the longest stall of the event loop in the same second, since a stall delays every answer.
+A real Redis, leased slices and admission as `gateway/parts/redis_stores.py` opens them; 50 callers ask for admission
+and a hold and settle it, over and over, while the server is killed, restarted, hung (SIGSTOP) and resumed. Every
+call's wait is measured, next to the longest stall of the event loop in the same second, since a stall delays every
+answer.
 """
 
 import argparse

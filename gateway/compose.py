@@ -9,26 +9,26 @@ from cache.semantic_cache import SemanticCache
 from cache.shadow import AnswerComparison, Shadow
 from cache.single_flight import SingleFlight
 from gateway.admin.building import build_admin
-from gateway.alerts import Alerts
-from gateway.cache_index import place_index, refuse_two_faiss
-from gateway.caching import build_caching
-from gateway.ground import Ground, open_ground
 from gateway.holdout import Holdout
 from gateway.hosting.deployments import build_hosting
 from gateway.learning.asking import Asking, hit_check
 from gateway.learning.building import Judging, build_judging
 from gateway.learning.feedback import Feedback, Owners
-from gateway.monitoring import Monitoring, build_metrics, build_monitoring
+from gateway.parts.alerts import Alerts
+from gateway.parts.cache_index import place_index, refuse_two_faiss
+from gateway.parts.caching import build_caching
+from gateway.parts.ground import Ground, open_ground
+from gateway.parts.monitoring import Monitoring, build_metrics, build_monitoring
+from gateway.parts.records import Records, open_records
+from gateway.parts.sqlite_stores import open_sqlite
+from gateway.parts.stores import Stores
+from gateway.parts.upstreams import Upstreams, build_upstreams
 from gateway.pipeline import Pipeline
 from gateway.receipts import Receipts
-from gateway.records import Records, open_records
 from gateway.reporting.decisions import Decisions
 from gateway.running import Gateway
 from gateway.settings.operator import Settings
-from gateway.sqlite_stores import open_sqlite
-from gateway.stores import Stores
 from gateway.telemetry.metrics import Metrics
-from gateway.upstreams import Upstreams, build_upstreams
 from gateway.wire.public_api import PublicApi, public_app
 from gateway.workers.private import Exposition, exposition_of_all
 from policies.access import Access, Authenticator
@@ -91,7 +91,7 @@ def _stores(ground: Ground, index: FaissIndex, encoder: str, on_alert: OnAlert) 
     settings, clock = ground.settings, ground.clock
     if settings.redis_url is None:
         return open_sqlite(settings, clock, on_alert)
-    from gateway.redis_stores import open_redis
+    from gateway.parts.redis_stores import open_redis
 
     return open_redis(settings, settings.redis_url, clock, index, encoder, on_alert)
 

@@ -11,14 +11,14 @@ from litestar import Litestar
 
 from core.errors import HeadgateError
 from gateway.admin.building import Admin
-from gateway.caching import Caching
-from gateway.ground import Ground
 from gateway.learning.asking import Asking
 from gateway.learning.building import Judging
-from gateway.monitoring import Monitoring
-from gateway.records import Records
-from gateway.stores import Stores
-from gateway.upstreams import Upstreams
+from gateway.parts.caching import Caching
+from gateway.parts.ground import Ground
+from gateway.parts.monitoring import Monitoring
+from gateway.parts.records import Records
+from gateway.parts.stores import Stores
+from gateway.parts.upstreams import Upstreams
 from gateway.wire.public_api import PublicApi
 from policies.reservation import drain
 

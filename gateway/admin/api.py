@@ -37,7 +37,7 @@ from gateway.admin.state_routes import state_router
 from gateway.changes import Changes
 from gateway.learning.feedback import Feedback
 from gateway.learning.router_learning import Learning
-from gateway.probing import StoreProbe
+from gateway.parts.probing import StoreProbe
 from gateway.reporting.decisions import Decisions
 from gateway.wire.application import Application
 from gateway.wire.rendering import error_body, render_http_exception, render_unexpected

@@ -20,18 +20,18 @@ from gateway.admin.report_routes import Reporting, Verified
 from gateway.admin.session import Sessions
 from gateway.admin.sla_routes import Attainment
 from gateway.admin.treasury import TreasuryBudgets
-from gateway.caching import Caching
 from gateway.changes import Changes
-from gateway.ground import Ground
 from gateway.hosting.quantised_prices import TokenSaving, token_savings
 from gateway.learning.feedback import Feedback
 from gateway.learning.router_learning import Learning
+from gateway.parts.caching import Caching
+from gateway.parts.ground import Ground
+from gateway.parts.stores import Stores
+from gateway.parts.upstreams import Upstreams
 from gateway.reporting.decisions import Decisions
 from gateway.reporting.sources import Machine
 from gateway.settings.operator import Settings
-from gateway.stores import Stores
 from gateway.telemetry.log_reader import LogReader
-from gateway.upstreams import Upstreams
 from gateway.whatif.candidate_policies import CandidatePolicies
 from gateway.whatif.live import WhatIf
 from policies.access import AdminAuthenticator

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gateway.admin.access import OPERATOR, VIEWER
 from gateway.changes import Changes
-from gateway.probing import StoreProbe, StoreState
+from gateway.parts.probing import StoreProbe, StoreState
 from policies.audit import AuditEntry
 
 MAX_LISTED = 1000

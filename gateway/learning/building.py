@@ -5,12 +5,12 @@ from pathlib import Path
 
 from cache.embedder import Embedder
 from cache.shadow import AnswerComparison
-from gateway.ground import Ground
 from gateway.learning.asking import Asking
 from gateway.learning.comparing import Comparing
 from gateway.learning.control_file import load_control, save_control
 from gateway.learning.router_learning import Learning, exploring_secret, learning_file, load_learners
 from gateway.learning.tenant_calibrations import TenantCalibrations, calibrations_file
+from gateway.parts.ground import Ground
 from router.complexity import PairModel
 from router.control import Control
 

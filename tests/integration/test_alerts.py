@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from core.rules import Budget
-from gateway.alerts import Alerts
+from gateway.parts.alerts import Alerts
 from gateway.settings.alerting import AlertWebhook
 from gateway.telemetry.metrics import Metrics
 from policies.budgets import account_of

@@ -4,7 +4,7 @@ import pytest
 
 from cache.faiss_gpu import gpu_count
 from cache.faiss_index import FaissIndex
-from gateway.cache_index import place_index
+from gateway.parts.cache_index import place_index
 from gateway.settings.cache_settings import GpuSettings
 from tests.caching import direction
 

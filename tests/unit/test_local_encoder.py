@@ -13,7 +13,7 @@ from cache.embedder import EncoderUnavailable
 from core.cached import Vector
 from core.deadline import Deadline
 from core.endpoints import EMBEDDINGS
-from gateway.local_encoder import EncoderBackend
+from gateway.parts.local_encoder import EncoderBackend
 
 NEVER = Deadline(None, None)
 

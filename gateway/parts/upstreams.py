@@ -18,9 +18,9 @@ from cache.embedder import Embedder
 from core.clock import Clock
 from core.errors import ConfigurationError
 from core.trace_context import Propagation
-from gateway.ground import Ground
 from gateway.hosting.deployments import Hosting
-from gateway.local_encoder import encoder_deployment
+from gateway.parts.ground import Ground
+from gateway.parts.local_encoder import encoder_deployment
 from gateway.settings.deployments import EncoderDeployment, HostedDeployment, RemoteDeployment
 from gateway.settings.operator import Settings
 

@@ -11,10 +11,10 @@ from cache.fingerprint import Fingerprinter
 from cache.guard import Guard
 from cache.minilm import bundled_lexicon
 from cache.semantic_cache import SemanticCache
-from gateway.cache_index import PlacedIndex
-from gateway.ground import Ground
 from gateway.hosting.encoder_meter import EncoderMeter
-from gateway.stores import Stores
+from gateway.parts.cache_index import PlacedIndex
+from gateway.parts.ground import Ground
+from gateway.parts.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from cache.redis_store import RedisEntryStore
 from cache.replication import Follower
 from cache.snapshot import SnapshotFile
 from core.clock import Clock
-from gateway.probing import redis_probe
+from gateway.parts.probing import redis_probe
+from gateway.parts.stores import Stores, limits_of, sealer_of
 from gateway.settings.operator import Settings
-from gateway.stores import Stores, limits_of, sealer_of
 from policies import keys_redis
 from policies.admission import Admission
 from policies.keys_redis import RedisKeyStore

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from backends.admission_queue import AdmissionQueue
 from backends.registry import Registry
 from core.plan import Readiness
-from gateway.ground import Ground
-from gateway.records import Records
+from gateway.parts.ground import Ground
+from gateway.parts.records import Records
+from gateway.parts.stores import Stores
+from gateway.parts.upstreams import Upstreams
 from gateway.reporting.decisions import program_version
-from gateway.stores import Stores
 from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.engine_metrics import EngineMetrics
 from gateway.telemetry.engine_work import EngineWork
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.state_metrics import StateMetrics
-from gateway.upstreams import Upstreams
 from policies.watching import PolicyWatcher
 
 logger = logging.getLogger("headgate.monitoring")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cache.catalogue import Catalogue
 from cache.entry_store import EntryStore, StoreLimits
 from cache.sealing import Sealer, TenantKeys
-from gateway.probing import StoreProbe
+from gateway.parts.probing import StoreProbe
 from gateway.settings.cache_settings import CacheSettings
 from policies.admission import Admission
 from policies.keys import KeyStore

@@ -4,9 +4,9 @@ from contextlib import nullcontext
 
 from cache.sqlite_store import SqliteEntryStore
 from core.clock import Clock
-from gateway.probing import sqlite_probe
+from gateway.parts.probing import sqlite_probe
+from gateway.parts.stores import Stores, limits_of, sealer_of
 from gateway.settings.operator import Settings
-from gateway.stores import Stores, limits_of, sealer_of
 from policies.admission import Admission
 from policies.keys_sqlite import SqliteKeyStore
 from policies.ledger import OnAlert

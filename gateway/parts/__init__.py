@@ -1,0 +1,1 @@
+"""What a gateway is put together from; `gateway.compose` joins them."""
