@@ -226,8 +226,8 @@ class IvfPartition(_Numbered):
     """An inverted file in float16, trained on `sample` for some `size` vectors.
 
     Removal goes through the direct map, so that it costs the same in any size. Float16 costs 384 bytes an entry more
-    than eight bits and is searched as fast without residuals; eight bits put the nearest of a million first in under
-    99 % of cases however many lists were looked into, since neighbours less than .001 apart change places
+    than eight bits and is searched nearly as fast without residuals; eight bits put the nearest of a million first in
+    some 99 % of cases however many lists were looked into, since neighbours less than .001 apart change places
     (benchmarks/results/cache_speed.json).
     """
 

@@ -30,7 +30,7 @@ _MOST_FETCHED = 2_048
 """What a GPU index returns at most."""
 _COMPARED = 10
 """How many of the base are compared again in float16: at a million the nearest is among ten in 999 of 1,000 cases, and
-first by eight bits in 988 (benchmarks/results/cache_speed.json, frontier)."""
+first by eight bits in 990 (benchmarks/results/cache_speed.json, frontier)."""
 
 
 class Base(Protocol):
