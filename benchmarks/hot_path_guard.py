@@ -4,14 +4,16 @@
 
 Plain requests and then streams of frames 5 ms apart go, one at a time, to a gateway in production configuration.
 Counted are the calls of its main thread, of Python functions and into C, for each request and for each frame: they
-vary by a few percent from run to run, on any machine. The CPU time of a plain request as a multiple of nginx's in the
-same run is kept beside them. The file has one entry per version; `--check` ends with 1 when calls grew by more than a
+vary by a few percent from run to run, on any machine. Where valgrind is installed, the instructions are counted as well
+(`benchmarks.hot_path_instructions`). The CPU time of a plain request as a multiple of nginx's in the
+same run is kept beside them. The file has one entry per version; `--check` ends with 1 when a count grew by more than a
 tenth since the last other version in it.
 """
 
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.gateway_overhead import CONNECTIONS, Measuring, hardware
+from benchmarks.hot_path_instructions import figures as instructions_of_both
 from benchmarks.overhead_load import first_frame_ms, wrk
 from benchmarks.overhead_targets import Place, Running, running, upstream
 from benchmarks.overhead_upstream import FRAMES
@@ -31,6 +34,7 @@ SECONDS = 3.0
 STREAMS = 20
 MOST_GROWTH = 1.1
 COUNTS = ("calls_per_request", "calls_per_frame")
+INSTRUCTIONS = ("kilo_instructions_per_request", "kilo_instructions_per_frame")
 WRITTEN_S = 10.0
 
 
@@ -84,8 +88,8 @@ def grown(before: dict[str, float], now: dict[str, float]) -> list[str]:
     """Return a line for each count that grew too much."""
     return [
         f"{name}: {before[name]:g} before, {now[name]:g} now"
-        for name in COUNTS
-        if name in before and now[name] > MOST_GROWTH * before[name]
+        for name in COUNTS + INSTRUCTIONS
+        if name in before and name in now and now[name] > MOST_GROWTH * before[name]
     ]
 
 
@@ -93,10 +97,11 @@ def main() -> None:
     """Measure, compare and keep."""
     parser = argparse.ArgumentParser(prog="hot_path_guard", description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file of results, one entry per version")
-    parser.add_argument("--check", action="store_true", help="end with 1 when calls grew by more than a tenth")
+    parser.add_argument("--check", action="store_true", help="end with 1 when a count grew by more than a tenth")
     options = parser.parse_args()
     known = [] if options.json is None or not options.json.exists() else json.loads(options.json.read_text())["entries"]
     name, figures = version("headgate"), measured()
+    figures |= instructions_of_both() if shutil.which("valgrind") else {}
     console = Console()
     console.print_json(data=figures)
     earlier = [entry for entry in known if entry["version"] != name]

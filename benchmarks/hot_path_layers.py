@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -172,7 +172,10 @@ async def measured(gateway: Gateway, client: Client, requests: int) -> dict[str,
     }
 
 
-def run(model: str, requests: int) -> dict[str, Any]:
+Measure = Callable[[Gateway, Client, int], Coroutine[Any, Any, dict[str, Any]]]
+
+
+def run(model: str, requests: int, measure: Measure = measured) -> dict[str, Any]:
     """Configure a gateway in a folder of its own, and measure it."""
     sys.setswitchinterval(SWITCH_S)
     collect_rarely()
@@ -184,10 +187,9 @@ def run(model: str, requests: int) -> dict[str, Any]:
             key = headgate("keys", "create", "--tenant", "acme", folder=folder / "ours").stdout.strip()
             os.chdir(folder / "ours")
             try:
-                client: Callable[[Gateway], Client] = lambda built: Client(built, Aim("", key), model)  # noqa: E731
                 gateway = build(load_settings(Path("headgate.yaml")))
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    return runner.run(measured(gateway, client(gateway), requests))
+                    return runner.run(measure(gateway, Client(gateway, Aim("", key), model), requests))
             finally:
                 os.chdir(here)
 
