@@ -24,7 +24,7 @@ class FurtherHolds:
         self._caller = caller
         self._policy = policy
         self._request_id = request_id
-        self._stack = AsyncExitStack()
+        self._stack: AsyncExitStack | None = None
         self.count = 0
 
     async def __aenter__(self) -> Self:
@@ -33,10 +33,13 @@ class FurtherHolds:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        if self._stack is not None:
+            await self._stack.aclose()
 
     async def afford(self, step: PlannedStep) -> bool:
         """Hold one more step's worst case; False when a budget has no room for it or the store is away."""
+        if self._stack is None:
+            self._stack = AsyncExitStack()
         self.count += 1
         hold_id = f"{self._request_id}+{self.count}"
         tiers = frozenset({step.tier})

@@ -3,8 +3,8 @@
 Flow: `Access.authenticate` turns a header into a `Caller` before the body is read; `check_scopes` and `narrowed` hold
 the request to what the key was narrowed to. Failure rule: closed. Whatever is wrong with a key, the answer is the same
 `InvalidApiKey` at the same cost: one look-up by id, one HMAC (or, repeated, a hash that stands for it), one
-constant-time comparison. An address that fails too
-often is told to wait, and until then its unknown keys are not looked up at all; keys that are known go on working.
+constant-time comparison. An address that fails too often is told to wait, and until then its unknown keys are not
+looked up at all; keys that are known go on working.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import re
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from core.chat import ChatRequest
 from core.clock import Clock
@@ -31,6 +31,7 @@ CACHED_DIGESTS = 10_000
 CACHED_MISSES = 10_000
 """Ids that do not exist are remembered apart, so that guesses never push out keys that do."""
 
+Kept = TypeVar("Kept")
 _KEY = re.compile(r"(hga?)_([0-9a-f]{16})_([0-9a-f]{64})\Z")
 _BEARER = re.compile(r"bearer +", re.IGNORECASE)
 
@@ -59,10 +60,24 @@ class TokenSource(CallerSource, Protocol):
         ...
 
 
-class KeyChecker:
-    """Finds the record that a header proves possession of; records are cached, so that most requests read nothing."""
+class _Presented(NamedTuple):
+    """What a header says: a key of some kind, and the digest that its record must have."""
 
-    def __init__(self, store: KeyStore, pepper: bytes, clock: Clock, failures: FailureLimiter | None = None) -> None:
+    prefix: str
+    key_id: str
+    digest: bytes
+
+
+class KeyChecker:
+    """Finds the record that a header proves possession of; records are cached, so that most requests read nothing.
+
+    `prefix` names the kind of key that it accepts.
+    """
+
+    def __init__(
+        self, prefix: str, store: KeyStore, pepper: bytes, clock: Clock, failures: FailureLimiter | None = None
+    ) -> None:
+        self._prefix = prefix
         self._store = store
         self._pepper = pepper
         self._clock = clock
@@ -74,38 +89,41 @@ class KeyChecker:
         self._checked_at_s = clock.monotonic_s()
         self._nobody = KeyRecord("", "", secrets.token_bytes(32), frozenset(), clock.now())
         self._proof_key = secrets.token_bytes(32)
-        self._digests: OrderedDict[bytes, bytes] = OrderedDict()
+        self._lately: OrderedDict[bytes, _Presented] = OrderedDict()
 
-    def check(self, header_value: str | None, prefix: str, address: str) -> KeyRecord:
-        """Return the valid record of a key of the kind that `prefix` names.
+    def check(self, header_value: str | None, address: str) -> KeyRecord:
+        """Return the valid record of the key that the header presents.
 
         Raises:
             InvalidApiKey: no key, not a key, of the other kind, unknown, wrong, expired or revoked.
             RateLimited: any of these, from an address that failed too often.
         """
-        presented, key_id, secret = _parts(header_value)
+        presented = self._presented(header_value)
         wait_s = self._failures.wait_s(address)
-        record = self._record(key_id, may_look=wait_s == 0.0)
-        known = record or self._nobody
-        is_right = hmac.compare_digest(self._digest(prefix, key_id, secret), known.digest)
-        is_kind = presented == prefix and (known.role is not None) == (prefix == ADMIN_PREFIX)
-        if is_right and is_kind and record is not None and record.is_valid_at(self._clock.now()):
-            return record
+        record = self._record(presented.key_id, may_look=wait_s == 0.0)
+        known = self._nobody if record is None else record
+        is_right = hmac.compare_digest(presented.digest, known.digest)
+        is_kind = presented.prefix == self._prefix and (known.role is not None) == (self._prefix == ADMIN_PREFIX)
+        is_theirs = is_right and is_kind and record is not None
+        if is_theirs and (known.is_valid_for_ever or known.is_valid_at(self._clock.now())):
+            return known
         if wait_s > 0.0:
             raise RateLimited("Too many wrong API keys came from this address.", wait_s)
         self._failures.note(address)
         raise InvalidApiKey
 
-    def _digest(self, prefix: str, key_id: str, secret: str) -> bytes:
-        """Return the digest of a secret; lately asked ones by a quicker hash of this process, never by their text."""
-        text = f"{prefix}:{key_id}:{secret}".encode()
-        presented = hashlib.blake2b(text, key=self._proof_key, digest_size=32).digest()
-        digest = self._digests.get(presented)
-        if digest is None:
-            digest = self._digests[presented] = digest_of(self._pepper, prefix, key_id, secret)
-            if len(self._digests) > CACHED_DIGESTS:
-                self._digests.popitem(last=False)
-        return digest
+    def _presented(self, header_value: str | None) -> _Presented:
+        """Read a header; lately read ones are known by a quicker hash of this process, never by their text."""
+        text = (header_value or "")[:MAX_HEADER_CHARS]
+        name = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._proof_key, digest_size=32).digest()
+        presented = self._lately.get(name)
+        if presented is None:
+            prefix, key_id, secret = _parts(text)
+            presented = _Presented(prefix, key_id, digest_of(self._pepper, self._prefix, key_id, secret))
+            self._lately[name] = presented
+            if len(self._lately) > CACHED_DIGESTS:
+                self._lately.popitem(last=False)
+        return presented
 
     def _record(self, key_id: str, *, may_look: bool) -> KeyRecord | None:
         """Return the record; what was looked up is remembered, so that repeating a guess costs no look-up.
@@ -113,7 +131,9 @@ class KeyChecker:
         An id that was known before the records were forgotten may be looked up once more even for an address that
         guesses: otherwise any change of a key would shut out the known keys behind the same address.
         """
-        self._refresh()
+        now_s = self._clock.monotonic_s()
+        if now_s - self._checked_at_s >= REFRESH_S:
+            self._refresh(now_s)
         record = self._found.get(key_id)
         if record is not None or not key_id or key_id in self._missing:
             return record
@@ -129,11 +149,8 @@ class KeyChecker:
             _bound(self._found, CACHED_RECORDS)
         return record
 
-    def _refresh(self) -> None:
-        """Forget all records when any may have changed; asks the store at most every `REFRESH_S`."""
-        now_s = self._clock.monotonic_s()
-        if now_s - self._checked_at_s < REFRESH_S:
-            return
+    def _refresh(self, now_s: float) -> None:
+        """Forget all records when any may have changed."""
         revision = self._store.revision()
         self._checked_at_s = now_s  # only once the store has answered: what it cannot confirm is not trusted
         if revision != self._revision:
@@ -147,7 +164,8 @@ class Authenticator:
     """Turns a tenant's key into a caller."""
 
     def __init__(self, store: KeyStore, pepper: bytes, clock: Clock, failures: FailureLimiter | None = None) -> None:
-        self._checker = KeyChecker(store, pepper, clock, failures)
+        self._checker = KeyChecker(TENANT_PREFIX, store, pepper, clock, failures)
+        self._callers: OrderedDict[str, tuple[KeyRecord, Caller]] = OrderedDict()
 
     def authenticate(self, header_value: str | None, address: str = "") -> Caller:
         """Return who sent `header_value`, which is `Bearer KEY` or the key alone, from `address`.
@@ -156,8 +174,14 @@ class Authenticator:
             InvalidApiKey: nobody can tell from it what is wrong.
             RateLimited: the address has sent too many wrong keys.
         """
-        record = self._checker.check(header_value, TENANT_PREFIX, address)
-        return Caller(record.tenant, record.key_id, record.allowed_models, record.allowed_tiers, record.allowed_users)
+        record = self._checker.check(header_value, address)
+        known = self._callers.get(record.key_id)
+        if known is not None and known[0] is record:
+            return known[1]
+        caller = Caller(record.tenant, record.key_id, record.allowed_models, record.allowed_tiers, record.allowed_users)
+        self._callers[record.key_id] = record, caller
+        _bound(self._callers, CACHED_RECORDS)
+        return caller
 
 
 class AdminAuthenticator:
@@ -167,7 +191,7 @@ class AdminAuthenticator:
         self, owner_key: str, store: KeyStore, pepper: bytes, clock: Clock, failures: FailureLimiter | None = None
     ) -> None:
         self._owner_key = owner_key.encode()
-        self._checker = KeyChecker(store, pepper, clock, failures)
+        self._checker = KeyChecker(ADMIN_PREFIX, store, pepper, clock, failures)
 
     def authenticate(self, header_value: str | None, address: str = "") -> Administrator:
         """Return who sent `header_value`, which must be `Bearer KEY`.
@@ -181,7 +205,7 @@ class AdminAuthenticator:
             raise InvalidApiKey
         if hmac.compare_digest(header_value[scheme.end() :].strip().encode(), self._owner_key):
             return Administrator("key_file", Role.OWNER)
-        record = self._checker.check(header_value, ADMIN_PREFIX, address)
+        record = self._checker.check(header_value, address)
         assert record.role is not None
         return Administrator(record.key_id, record.role)
 
@@ -241,9 +265,11 @@ def narrowed(policy: EffectivePolicy, caller: Caller) -> EffectivePolicy:
 
     The version tells of the narrowing, so that an answer given under it is not served to keys without it.
     """
+    if not caller.allowed_tiers:
+        return policy
     rules = policy.tenant_policy
     tiers = tuple(tier for tier in rules.tiers if tier in caller.allowed_tiers)
-    if not caller.allowed_tiers or tiers == rules.tiers:
+    if tiers == rules.tiers:
         return policy
     version = f"{rules.version}/{'+'.join(tiers)}"
     return replace(policy, tenant_policy=replace(rules, tiers=tiers, deployments=frozenset(), version=version))
@@ -269,14 +295,13 @@ def _user(caller: Caller, named: str | None) -> str | None:
     return user
 
 
-def _bound(cached: OrderedDict[str, KeyRecord] | OrderedDict[str, None], most: int) -> None:
+def _bound(cached: OrderedDict[str, Kept], most: int) -> None:
     if len(cached) > most:
         cached.popitem(last=False)
 
 
-def _parts(header_value: str | None) -> tuple[str, str, str]:
+def _parts(text: str) -> tuple[str, str, str]:
     """Split a header into prefix, id and secret; what is not a key gives an id that cannot exist."""
-    text = (header_value or "")[:MAX_HEADER_CHARS]
     scheme = _BEARER.match(text)
     match = _KEY.match(text[scheme.end() :].strip() if scheme else text.strip())
     return (match[1], match[2], match[3]) if match else ("", "", "")

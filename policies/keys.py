@@ -57,6 +57,11 @@ class KeyRecord:
     role: Role | None = None
     replaced_by: str | None = None
 
+    @property
+    def is_valid_for_ever(self) -> bool:
+        """Tell whether the key is valid at any time, so that none needs to be asked for."""
+        return self.revoked_at is None and self.expires_at is None
+
     def is_valid_at(self, moment: datetime) -> bool:
         """Tell whether the key is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or moment < self.expires_at)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from core.errors import ConfigurationError
-from core.rules import TenantPolicy
+from core.rules import EffectivePolicy, TenantPolicy
 from policies.building import Known, build_policy
 from policies.documents import (
     DEFAULTS,
@@ -37,6 +37,8 @@ class PolicySet:
 
     policies: Mapping[str, TenantPolicy]
     version: str
+    resolved: dict[tuple[str, str, bool], EffectivePolicy] = field(default_factory=dict, repr=False, compare=False)
+    """What `policies.resolution` has resolved so far: by tenant, name, and whether a header chose it as a tier."""
 
     @classmethod
     def of(cls, policies: Mapping[str, TenantPolicy]) -> "PolicySet":

@@ -16,14 +16,14 @@ def resolve(policies: PolicySet, caller: Caller, model: str, tier: str | None = 
         ModelNotFound: nothing of that name exists for this tenant; whether it exists at all is not told.
         PermissionRefused: the tenant may use it but this key may not, or the tenant has no policy any more.
     """
-    policy = _policy_of(policies, caller)
     name = model if tier is None else tier
-    target = _target(policy, model) if tier is None else TierTarget(tier) if tier in policy.tiers else None
-    if target is None:
-        raise ModelNotFound(name)
+    key = caller.tenant, name, tier is not None
+    effective = policies.resolved.get(key)
+    if effective is None:  # only what the policies name is kept, so that clients cannot make it grow
+        effective = policies.resolved[key] = _resolved(_policy_of(policies, caller), model, tier)
     if caller.allowed_models and name not in caller.allowed_models:
         raise PermissionRefused(f"This API key may not use the model {name[:120]!r}.", param="model")
-    return EffectivePolicy(policy, name, target)
+    return effective
 
 
 def visible_models(policies: PolicySet, caller: Caller) -> tuple[str, ...]:
@@ -42,6 +42,14 @@ def _policy_of(policies: PolicySet, caller: Caller) -> TenantPolicy:
     if policy is None:
         raise PermissionRefused(f"The tenant {caller.tenant!r} has no policy.")
     return policy
+
+
+def _resolved(policy: TenantPolicy, model: str, tier: str | None) -> EffectivePolicy:
+    name = model if tier is None else tier
+    target = _target(policy, model) if tier is None else TierTarget(tier) if tier in policy.tiers else None
+    if target is None:
+        raise ModelNotFound(name)
+    return EffectivePolicy(policy, name, target)
 
 
 def _target(policy: TenantPolicy, model: str) -> Target | None:

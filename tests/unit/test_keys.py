@@ -1,5 +1,6 @@
 """API keys: what is made, what is kept, who gets in, and how fast a revocation bites."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -88,6 +89,27 @@ def test_the_store_is_asked_once_for_a_key_whether_it_exists_or_not() -> None:
         refused(authenticator, unknown)
         clock.advance(1)
     assert store.looked_up == [record.key_id, other.key_id]
+
+
+def test_a_key_that_is_narrowed_is_held_to_it_by_its_next_request() -> None:
+    store, clock = MemoryKeyStore(), ManualClock()
+    authenticator = Authenticator(store, PEPPER, clock)
+    text, record = made(store, clock)
+    assert authenticator.authenticate(text).allowed_models == frozenset()
+    store.put(replace(record, allowed_models=frozenset({"mini"})))
+    clock.advance(0.5)
+    assert authenticator.authenticate(f"Bearer {text}").allowed_models == {"mini"}
+
+
+def test_a_key_opens_until_it_expires_however_often_it_was_used() -> None:
+    store, clock = MemoryKeyStore(), ManualClock()
+    authenticator = Authenticator(store, PEPPER, clock)
+    text, record = create_key("acme", PEPPER, clock, expires_at=clock.now() + timedelta(seconds=10))
+    store.put(record)
+    for _ in range(2):
+        assert authenticator.authenticate(text) == Caller("acme", record.key_id)
+    clock.advance(10)
+    assert refused(authenticator, text)
 
 
 def test_guessed_ids_neither_grow_memory_without_bound_nor_push_out_keys_that_exist() -> None:

@@ -27,7 +27,7 @@ def test_nano_usd_is_written_as_a_plain_decimal(nano: int, text: str) -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(-(10**24), 10**24))
+@given(st.integers(-(10**24), 10**24) | st.integers(-1, NANO_PER_USD))
 def test_a_written_amount_reads_back_as_the_same_amount(nano: int) -> None:
     assert nano_usd(Decimal(usd_text(nano))) == nano
 

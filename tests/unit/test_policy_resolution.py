@@ -60,3 +60,13 @@ def test_visible_models_are_those_that_resolve() -> None:
     assert visible_models(POLICIES, CALLER) == ("gpt-4o", "mini", "hosted", "auto", "small", "cloud")
     narrow = Caller("acme", "k1", frozenset({"mini", "large"}))
     assert visible_models(POLICIES, narrow) == ("mini",)
+
+
+def test_only_names_that_the_policy_knows_are_remembered() -> None:
+    policies = PolicySet.of({"acme": POLICY})
+    for number in range(100):
+        with pytest.raises(ModelNotFound):
+            resolve(policies, CALLER, f"guess-{number}")
+    assert resolve(policies, CALLER, "mini") is resolve(policies, CALLER, "mini")
+    assert resolve(policies, CALLER, "mini", "small") is not resolve(policies, CALLER, "small")
+    assert len(policies.resolved) == 3
