@@ -6,14 +6,17 @@ no text of the request; end users are named only where a rule of the policy name
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import cast
 
 import msgspec
 
 from core.errors import HeadgateError
 from core.facts import RequestFacts
+from core.money import Price
 from core.plan import Complexity, DeploymentSnapshot, PlannedStep, RegistrySnapshot, Standing
 from core.rules import (
     AutoTarget,
@@ -34,6 +37,7 @@ from router.exploring import Propensities
 from router.sessions import Hold, SessionState
 
 SCHEMA = 1
+MAX_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +144,44 @@ _decoder = msgspec.json.Decoder(Receipt)
 
 def receipt_of(decided: Decided, router: str, program: str) -> Receipt:
     """Return the record of a decision, or of a refusal to decide, by these versions of router and program."""
-    recorded = _recorded(decided.inputs, decided.decided)
-    versions = Versions(recorded.policy.version, router, price_digest(recorded.deployments), program)
-    at = decided.decided_at.astimezone(UTC)
+    return _receipt(decided, router, program, _in_force)
+
+
+class ReceiptWriter:
+    """Encodes decisions as `encode_receipt` does their receipts; what they share of a policy is encoded once."""
+
+    def __init__(self, router: str, program: str) -> None:
+        self._router = router
+        self._program = program
+        self._policies: dict[tuple[int, str, str, tuple[str, ...]], tuple[TenantPolicy, msgspec.Raw]] = {}
+
+    def content(self, decided: Decided) -> bytes:
+        """Return the canonical bytes; for any thread."""
+        return _encoder.encode(_receipt(decided, self._router, self._program, self._encoded))
+
+    def _encoded(self, policy: EffectivePolicy, deployments: tuple[str, ...]) -> PolicyInForce:
+        rules = policy.tenant_policy
+        key = (id(rules), policy.alias, _asked(policy.target), deployments)
+        known = self._policies.get(key)
+        if known is None or known[0] is not rules:
+            if len(self._policies) >= MAX_REMEMBERED:
+                self._policies.clear()
+            known = self._policies[key] = (rules, msgspec.Raw(_encoder.encode(_in_force(policy, deployments))))
+        return cast(PolicyInForce, known[1])  # the encoder takes what is encoded as it is
+
+
+def _receipt(
+    decided: Decided,
+    router: str,
+    program: str,
+    in_force: Callable[[EffectivePolicy, tuple[str, ...]], PolicyInForce],
+) -> Receipt:
+    recorded = _recorded(decided.inputs, decided.decided, in_force)
+    prices = _price_digest(tuple([(one.name, one.price) for one in recorded.deployments]))
+    versions = Versions(decided.inputs.policy.tenant_policy.version, router, prices, program)
+    at = decided.decided_at
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
     return Receipt(decided.id, at, decided.prompt_hash, recorded, _outcome(decided.decided), versions)
 
 
@@ -217,7 +256,11 @@ def _differences(old: object, new: object, key: str) -> Iterator[str]:
 
 def price_digest(deployments: tuple[DeploymentSnapshot, ...]) -> str:
     """Return a digest of the prices of these deployments."""
-    prices = [(one.name, one.price) for one in deployments]
+    return _price_digest(tuple([(one.name, one.price) for one in deployments]))
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _price_digest(prices: tuple[tuple[str, Price], ...]) -> str:
     return hashlib.blake2b(_encoder.encode(prices), digest_size=6).hexdigest()
 
 
@@ -240,35 +283,45 @@ def _outcome(decided: Decision | HeadgateError) -> Outcome:
     )
 
 
-def _recorded(inputs: Inputs, decided: Decision | HeadgateError) -> RecordedInputs:
+def _recorded(
+    inputs: Inputs,
+    decided: Decision | HeadgateError,
+    in_force: Callable[[EffectivePolicy, tuple[str, ...]], PolicyInForce],
+) -> RecordedInputs:
     """Return the inputs without deployments that could not have answered, which change nothing."""
     rules, registry = inputs.policy.tenant_policy, inputs.registry
     names = set(registry.deployments)
     if isinstance(decided, Decision) and decided.plan.weighing is not None:
         names = {candidate.deployment for candidate in decided.plan.weighing.candidates}
-    tiers = ((tier, tuple(name for name in listed if name in names)) for tier, listed in registry.tiers.items())
+    tiers = [(tier, tuple([one for one in listed if one in names])) for tier, listed in registry.tiers.items()]
     return RecordedInputs(
         facts=_without_strangers(inputs.facts, rules.routing),
-        policy=PolicyInForce(
-            tenant=rules.tenant,
-            version=rules.version,
-            alias=inputs.policy.alias,
-            asked=_asked(inputs.policy.target),
-            tiers=rules.tiers,
-            deployments=tuple(sorted(rules.deployments & names)),
-            routing=rules.routing,
-            sla=tuple((tier, sla) for tier, sla in rules.sla.items()),
-            max_output_tokens=rules.max_output_tokens,
-            when_loading=rules.when_loading,
-            fallback=rules.fallback,
-        ),
+        policy=in_force(inputs.policy, tuple(sorted(rules.deployments & names)) if rules.deployments else ()),
         complexity=inputs.complexity,
         standing=_plain(inputs.standing),
         tiers=tuple(tiers),
-        deployments=tuple(one for name, one in registry.deployments.items() if name in names),
+        deployments=tuple([one for name, one in registry.deployments.items() if name in names]),
         steering=inputs.steering,
         session=inputs.session,
         draw=inputs.draw,
+    )
+
+
+def _in_force(policy: EffectivePolicy, deployments: tuple[str, ...]) -> PolicyInForce:
+    """Return the part of a policy that a decision depends on; of its deployments, only these."""
+    rules = policy.tenant_policy
+    return PolicyInForce(
+        tenant=rules.tenant,
+        version=rules.version,
+        alias=policy.alias,
+        asked=_asked(policy.target),
+        tiers=rules.tiers,
+        deployments=deployments,
+        routing=rules.routing,
+        sla=tuple((tier, sla) for tier, sla in rules.sla.items()),
+        max_output_tokens=rules.max_output_tokens,
+        when_loading=rules.when_loading,
+        fallback=rules.fallback,
     )
 
 
@@ -306,13 +359,20 @@ def _inputs(recorded: RecordedInputs) -> Inputs:
 
 def _plain(standing: Standing) -> Standing:
     """Return the standing without what admission keeps beside it."""
-    return Standing(**{field.name: getattr(standing, field.name) for field in fields(Standing)})
+    return Standing(
+        standing.free_nano_usd,
+        standing.when_exhausted,
+        standing.resets_at,
+        standing.free_by_tier,
+        standing.spending,
+    )
 
 
 def _without_strangers(facts: RequestFacts, routing: Routing) -> RequestFacts:
     """Leave the end user out unless some rule looks at users, which then decides on the name."""
-    looks = any(rule.when.users is not None for rule in routing.rules)
-    return facts if looks or facts.user is None else replace(facts, user=None)
+    if facts.user is None or any(rule.when.users is not None for rule in routing.rules):
+        return facts
+    return replace(facts, user=None)
 
 
 def _asked(target: Target) -> str:

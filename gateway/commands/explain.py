@@ -72,7 +72,7 @@ def _asked(arguments: argparse.Namespace) -> "Told | None":
 def _read(config: Path, request_id: str) -> "Told | None":
     from gateway.reporting.decisions import program_version, request_row, told, versions_now
     from gateway.settings.operator import load_policy_set, load_settings
-    from gateway.telemetry.receipt_log import read_receipt
+    from gateway.telemetry.receipt_blocks import read_receipt
     from gateway.whatif.policy_report import catalogue
     from router.complexity import PairModel
     from router.receipt import Receipt, Versions

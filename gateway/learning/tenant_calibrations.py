@@ -14,7 +14,7 @@ import numpy as np
 from core.errors import ConfigurationError
 from core.plan import Complexity
 from gateway.settings.operator import Settings
-from gateway.telemetry.receipt_log import read_receipt
+from gateway.telemetry.receipt_blocks import read_receipts
 from policies.sqlite_schema import reading
 from router.receipt import decode_receipt
 from router.tenant_calibration import History, Observed, calibrated, line_of, read_histories, rolled_back, uncalibrated
@@ -97,10 +97,10 @@ def _judged(
     settings: Settings, rows: list[tuple[str, float]], history: History, manifest: Manifest
 ) -> Iterator[Observed]:
     source = f"model:{manifest.pair}@{manifest.weights_sha256[:8]}"
-    decisions = settings.beside("decisions")
+    receipts = read_receipts(settings.beside("decisions"), [request_id for request_id, _ in rows])
+    judged = {request_id: decode_receipt(content).inputs.complexity for request_id, content in receipts}
     for request_id, score in rows:
-        content = read_receipt(decisions, request_id)
-        complexity = None if content is None else decode_receipt(content).inputs.complexity
+        complexity = judged.get(request_id)
         if complexity is None or not complexity.source.startswith(source):
             continue
         p = _by_weights_alone(complexity, history, manifest)

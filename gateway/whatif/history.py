@@ -1,7 +1,6 @@
 """Logged requests with the inputs of their decisions, in the order in which they came."""
 
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from core.errors import ConfigurationError
 from core.plan import Reason
 from core.trace import SHADOW_PATH, AttemptOutcome
 from gateway.telemetry.log_reader import LogUnreadable
-from gateway.telemetry.receipt_log import read_receipts
+from gateway.telemetry.receipt_blocks import read_receipts
 from gateway.telemetry.request_rows import LoggedAttempt, attempts_decoder
 from gateway.telemetry.savings import HITS
 from gateway.telemetry.time_ranges import TimeRange
@@ -102,7 +101,7 @@ def read_history(
             connection.row_factory = sqlite3.Row
             rows = connection.execute(_ROWS, values).fetchall()
         inputs = dict(_decisions(receipts, [row["request_id"] for row in rows]))
-    except (sqlite3.Error, zlib.error) as problem:
+    except sqlite3.Error as problem:
         raise LogUnreadable(f"{requests} cannot be read ({problem}).") from problem
     if not rows:
         raise ConfigurationError(str(requests), "", "no request in this span", "choose a longer --range")

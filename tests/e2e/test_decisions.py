@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.telemetry.receipt_log import DICTIONARIES, read_receipt
+from gateway.telemetry.receipt_blocks import DICTIONARIES, read_receipt
 from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration
 from tests.upstream.process import RunningUpstream
 
@@ -129,7 +129,11 @@ def test_a_changed_policy_and_a_forged_record_are_told(gateway: RunningGateway, 
     with closing(sqlite3.connect(forged)) as target:
         packing = zlib.compressobj(zdict=DICTIONARIES[0])
         body = packing.compress(content.replace(b'"reason":"score"', b'"reason":"prior"')) + packing.flush()
-        target.execute("UPDATE receipts SET body = ? WHERE request_id = ?", (body, request_id))
+        target.execute("DELETE FROM block_keys")
+        target.execute(
+            "INSERT INTO receipts (request_id, tenant, decided_at_ms, dictionary, body) VALUES (?, 'acme', 0, 0, ?)",
+            (request_id, body),
+        )
         target.commit()
     done = headgate("explain", request_id, "--json", folder=tmp_path, check=False)
     assert (done.returncode, json.loads(done.stdout)["differs"]) == (1, ["outcome.reason"])

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.telemetry.receipt_log import read_receipt
+from gateway.telemetry.receipt_blocks import read_receipt
 from router.complexity import PairModel
 from router.learners import Learners
 from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.telemetry.receipt_log import read_receipt
+from gateway.telemetry.receipt_blocks import read_receipt
 from tests.e2e.gateway_process import REMOTE, RunningGateway, headgate, run_gateway, write_configuration
 from tests.upstream.process import RunningUpstream
 

@@ -12,13 +12,14 @@ from core.plan import Complexity, RegistrySnapshot, Standing
 from core.rules import CascadeRules, EffectivePolicy, RoutingRule, RuleCondition
 from core.weighing import Steering
 from router.decision import Decision, Inputs, decide
-from router.receipt import Decided, decode_receipt, encode_receipt, examine, receipt_of
+from router.receipt import Decided, ReceiptWriter, decode_receipt, encode_receipt, examine, receipt_of
 from router.sessions import SessionState
 from tests.planning import declared
 from tests.property.test_planner import BUDGETS, COMPLEXITIES, MODES, REQUESTS, policies, registries
 
 CASCADE = CascadeRules(enabled=True, from_p=0.2, max_cost_ratio=1.0)
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+WRITER = ReceiptWriter("w@1", "1.0")
 STATES = st.one_of(
     st.none(), st.builds(SessionState, st.sampled_from(["small", "large"]), st.sampled_from(["0-0", "1-0"]), BUDGETS)
 )
@@ -56,7 +57,9 @@ def test_a_record_decided_again_is_the_same_to_the_byte(
         decided: Decision | HeadgateError = decide(inputs)
     except HeadgateError as refusal:
         decided = refusal
-    content = encode_receipt(receipt_of(Decided("req_1", AT, "", inputs, decided), "w@1", "1.0"))
+    made = Decided("req_1", AT, "", inputs, decided)
+    content = encode_receipt(receipt_of(made, "w@1", "1.0"))
+    assert WRITER.content(made) == WRITER.content(made) == content
     assert examine(content, None).differs == ()
     assert examine(content, None).identical
     assert encode_receipt(decode_receipt(content)) == content
