@@ -9,6 +9,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from cache.glance import as_words, glance, has_any
+
 LONGEST_CHARS = 2_000
 """Longer prompts keep their surface: variants of them are rare, and the patterns' cost grows faster than the text."""
 TAIL_CHARS = 120
@@ -28,16 +30,21 @@ _SURFACE_IS_SUBJECT = re.compile(
     r"|\b(?:proofread|rewrite|reword|rephrase|paraphrase|translate|correct|edit|summari[sz]e|shorten)\b[^.?!\n]{0,60}:",
     re.IGNORECASE,
 )
-_SUBJECT_SIGNS = (
-    "`", "{", "}", "<", ">", "\\", "|", "\n", "\t", "://", "(", "case", "letter", "capital", "punctuat", "whitespace",
-    "spel", "anagram", "palindrome", "regex", "character", "vowel", "consonant", " with", "verbatim", "copy", "repeat",
-    "echo", "retype", "recite", "transcribe", "reverse", "say", "quote", ":",
-)  # fmt: skip
-"""A text in ASCII without any of these cannot match; to look for them costs a fiftieth of the pattern."""
+_SUBJECT_SIGNS = ("`", "{", "}", "<", ">", "\\", "|", "\n", "\t", "(", "://")
+_SUBJECT_STEMS = ("case", "capitali", "punctuat", "whitespace")
+_SUBJECT_WORDS = as_words(
+    "letter letters character characters vowel vowels consonant consonants spell spelt spelled spelling anagram",
+    "palindrome regex verbatim copy repeat echo retype recite transcribe reverse say quote",
+)
+_EDGES = as_words("start starts starting end ends ending begin begins beginning")
+_EDITING = as_words(
+    "proofread rewrite reword rephrase paraphrase translate correct edit summarise summarize shorten",
+)
 _LISTS_NUMBERS = re.compile(
     r"\b(?:sort|order|numbers|sequence|values|coordinates?|sum|add|average|mean|median|max|min|list|array|copy|repeat)",
     re.IGNORECASE,
 )
+_GROUP = re.compile(r"\d,\d{3}")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[])(\d{1,3}(?:,\d{3})+)(?![\d,]|\.\d+,)")
 _GREETING = re.compile(
     r"^(?:(?:hi|hello|hey|greetings|good (?:morning|afternoon|evening|day))(?: there| all| everyone)?\s*[,.!:;-]+\s*"
@@ -51,19 +58,26 @@ _THANKS = re.compile(
     r"(?:many thanks|thanks|thank you|thx|ty)(?: (?:so much|very much|a lot|a million|you))?(?: in advance)?)[\s.!]*)+$"
 )
 _FINAL = re.compile(r"(?<![\d)])[!\s?.]+$|[?\s.]+$")
+_FINAL_MARKS = ("?", "!", ".", " ")
+_THANKS_ENDS = (
+    "please", "pls", "thanks", "thank you", "thx", "ty", "much", "a lot", "a million", " you", "in advance",
+)  # fmt: skip
 _CONTRACTIONS = (
-    (re.compile(r"\bcan't\b|\bcan not\b"), "cannot"),
-    (re.compile(r"\bwon't\b"), "will not"),
-    (re.compile(r"\bshan't\b"), "shall not"),
-    (re.compile(r"\bain't\b"), "is not"),
-    (re.compile(r"(?<=\w)n't\b"), " not"),
-    (re.compile(r"\b(what|who|where|when|why|how|that|there|here|it|he|she)'s\b"), r"\1 is"),
-    (re.compile(r"\b(i)'m\b"), r"\1 am"),
-    (re.compile(r"\b(i|you|we|they)'ve\b"), r"\1 have"),
-    (re.compile(r"\b(you|we|they|what|who)'re\b"), r"\1 are"),
-    (re.compile(r"\b(i|you|he|she|it|we|they|there|what|who)'ll\b"), r"\1 will"),
+    ("can't", re.compile(r"\bcan't\b"), "cannot"),
+    ("can not", re.compile(r"\bcan not\b"), "cannot"),
+    ("won't", re.compile(r"\bwon't\b"), "will not"),
+    ("shan't", re.compile(r"\bshan't\b"), "shall not"),
+    ("ain't", re.compile(r"\bain't\b"), "is not"),
+    ("n't", re.compile(r"(?<=\w)n't\b"), " not"),
+    ("'s", re.compile(r"\b(what|who|where|when|why|how|that|there|here|it|he|she)'s\b"), r"\1 is"),
+    ("'m", re.compile(r"\b(i)'m\b"), r"\1 am"),
+    ("'ve", re.compile(r"\b(i|you|we|they)'ve\b"), r"\1 have"),
+    ("'re", re.compile(r"\b(you|we|they|what|who)'re\b"), r"\1 are"),
+    ("'ll", re.compile(r"\b(i|you|he|she|it|we|they|there|what|who)'ll\b"), r"\1 will"),
 )
-_SPACES = re.compile(r"\s+")
+"""What each pattern cannot do without and is found in a fraction of its time, the pattern, and the longer form."""
+_MARKS = ("?", "!", ",", ";", ":")
+_SPACED_MARKS = (" ?", " !", " ,", " ;", " :")
 _SPACE_BEFORE_MARK = re.compile(r" +(?=[?!,;:](?:\s|$))")
 
 
@@ -76,28 +90,36 @@ def normalise(text: str) -> str:
     trimmed = text.strip()
     if len(trimmed) > LONGEST_CHARS or is_surface_the_subject(trimmed):
         return trimmed
-    plain = unicodedata.normalize("NFC", trimmed).translate(_TYPOGRAPHY)
-    plain = _lower_outside_quotations(_SPACES.sub(" ", plain))
-    if "," in plain and not _LISTS_NUMBERS.search(plain):
+    if '"' not in trimmed and trimmed.isascii():
+        plain = " ".join(glance(trimmed).folded.split())
+    else:
+        plain = unicodedata.normalize("NFC", trimmed).translate(_TYPOGRAPHY)
+        plain = _lower_outside_quotations(" ".join(plain.split()))
+    if "," in plain and _GROUP.search(plain) is not None and not _LISTS_NUMBERS.search(plain):
         plain = _THOUSANDS.sub(lambda match: match[1].replace(",", ""), plain)
-    plain = _expand(_SPACE_BEFORE_MARK.sub("", plain))
+    if has_any(_MARKS, plain) and has_any(_SPACED_MARKS, plain):
+        plain = _SPACE_BEFORE_MARK.sub("", plain)
+    plain = _expand(plain)
     return _peel(plain) or plain
 
 
 @lru_cache(maxsize=_LATELY)
 def is_surface_the_subject(text: str) -> bool:
     """Whether case, spaces or punctuation of `text` may matter to the answer (code, quotations, spelling)."""
-    if text.isascii() and not has_any(_SUBJECT_SIGNS, text.lower()):
-        return False
-    return _SURFACE_IS_SUBJECT.search(text) is not None
+    return _may_be_about_surface(text) and _SURFACE_IS_SUBJECT.search(text) is not None
 
 
-def has_any(signs: tuple[str, ...], text: str) -> bool:
-    """Tell whether a text holds one of some short texts."""
-    for sign in signs:  # noqa: SIM110 - a generator costs as much as ten of these looks
-        if sign in text:
-            return True
-    return False
+def _may_be_about_surface(text: str) -> bool:
+    """Whether a text holds what the pattern cannot do without; to look costs a fiftieth of the pattern."""
+    seen = glance(text)
+    words = seen.words
+    return (
+        has_any(_SUBJECT_SIGNS, text)
+        or not words.isdisjoint(_SUBJECT_WORDS)
+        or has_any(_SUBJECT_STEMS, seen.folded)
+        or (b"with" in words and not words.isdisjoint(_EDGES))
+        or (":" in text and not words.isdisjoint(_EDITING))
+    )
 
 
 def _lower_outside_quotations(text: str) -> str:
@@ -109,16 +131,29 @@ def _lower_outside_quotations(text: str) -> str:
 def _expand(text: str) -> str:
     if "'" not in text and "can not" not in text:
         return text
-    for pattern, expanded in _CONTRACTIONS:
-        text = pattern.sub(expanded, text)
+    for sign, pattern, expanded in _CONTRACTIONS:
+        if sign in text:
+            text = pattern.sub(expanded, text)
     return text
 
 
 def _peel(text: str) -> str:
-    """Take greetings, politeness and final punctuation off both ends until nothing changes."""
+    """Take greetings, politeness and final punctuation off both ends until nothing changes.
+
+    All spaces of `text` are single ones.
+    """
     while True:
-        begun = _GREETING.sub("", text)
-        peeled = begun[:-TAIL_CHARS] + _FINAL.sub("", _THANKS.sub("", begun[-TAIL_CHARS:]))
+        greeting = _GREETING.match(text)
+        begun = text if greeting is None else text[greeting.end() :]
+        peeled = _without_tail(begun)
         if peeled == text or not peeled:
             return peeled
         text = peeled
+
+
+def _without_tail(text: str) -> str:
+    if text.rstrip(" .!").endswith(_THANKS_ENDS):
+        return text[:-TAIL_CHARS] + _FINAL.sub("", _THANKS.sub("", text[-TAIL_CHARS:]))
+    if text.endswith(_FINAL_MARKS):
+        return text[:-TAIL_CHARS] + _FINAL.sub("", text[-TAIL_CHARS:])
+    return text
