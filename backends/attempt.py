@@ -20,6 +20,7 @@ from core.chat import ChatRequest
 from core.clock import Clock
 from core.deadline import Deadline
 from core.endpoints import KNOWN
+from core.errors import let_go
 from core.money import Usage, usd_text
 from core.plan import PlannedStep
 from core.trace import Attempt, AttemptKind, AttemptOutcome, UsageSource
@@ -151,6 +152,11 @@ class LiveAnswer:
     def fail(self, failure: AttemptError) -> None:
         """Remember why the attempt ended before it could begin."""
         self._failure = failure
+
+    def let_go(self) -> None:
+        """Forget where the failure came from: the frames that it passed hold this answer in turn."""
+        if self._failure is not None:
+            let_go(self._failure)
 
     @property
     def body(self) -> bytes | None:

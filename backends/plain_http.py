@@ -13,6 +13,7 @@ ends the work upstream); our reader is slower than the upstream (we stop reading
 
 import asyncio
 from collections import deque
+from copy import copy
 from typing import Any
 
 import httptools
@@ -140,7 +141,7 @@ class Exchange(asyncio.Protocol):
             OSError: nothing more will.
         """
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)  # one that was raised leads back here, past the frames it went through
         self._waiter = self.loop.create_future()
         self._limit_at_s = None
         if limit_s is not None:
@@ -202,7 +203,8 @@ class Exchange(asyncio.Protocol):
         """Note the end, which is also that of a body without a length."""
         self.is_closed = True
         self._pool.lost(self)
-        if self._parser is None or self._is_complete:
+        was_asked, self._parser = self._parser is not None, None  # the parser's callbacks are ours: a circle
+        if not was_asked or self._is_complete:
             return
         if self._failure is None and exc is None and self._has_head and self._ends_with_connection():
             self._is_complete = True

@@ -205,11 +205,7 @@ class RemoteBackend:
             message = "no answer began within the deadline"
             raise timed_out(deadline, self._clock, message) from timeout
         except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
-            cause = problem.__cause__ or problem  # httpx-aiohttp calls nearly all of them ConnectTimeout
-            message = f"the connection failed ({type(cause).__name__})"
-            if isinstance(problem, CannotConnectError) or isinstance(cause, aiohttp.ClientConnectorError):
-                message = "the deployment cannot be reached"
-            raise AttemptError(AttemptOutcome.FAILED, message) from problem
+            raise AttemptError(AttemptOutcome.FAILED, _connection_message(problem)) from problem
 
     async def _refused(self, answer: PlainAnswer | LibraryAnswer, deadline: Deadline) -> AttemptError:
         """Translate an error answer; the provider's own text is only kept where the request is at fault."""
@@ -269,6 +265,13 @@ class _Body:
         except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError, OSError) as problem:
             message = f"the answer broke off ({type(problem).__name__})"
             raise AttemptError(AttemptOutcome.BROKEN_OFF, message) from problem
+
+
+def _connection_message(problem: BaseException) -> str:
+    cause = problem.__cause__ or problem  # httpx-aiohttp calls nearly all of them ConnectTimeout
+    if isinstance(problem, CannotConnectError) or isinstance(cause, aiohttp.ClientConnectorError):
+        return "the deployment cannot be reached"
+    return f"the connection failed ({type(cause).__name__})"
 
 
 def _upstream_message(body: bytes) -> str | None:

@@ -175,6 +175,7 @@ class Try:
             streamed, rests = self._errand.request.stream, self.answer.asks_for_rest
             self._registry.learn(attempt, streamed=streamed, flight=self._flight, rests=rests)
             self._queue.leave(self.step.deployment, self._clock.monotonic_s() - self._began_s)
+            self.answer.let_go()
         return attempt
 
     def _traceparent(self) -> str | None:

@@ -47,7 +47,7 @@ class _Flight(Generic[T]):
     waiting: "deque[asyncio.Future[_Flight[T]]]" = field(default_factory=deque)
     followers: int = 0
     is_handed_over: bool = False
-    on_follow: Callable[[], None] = lambda: None
+    on_follow: Callable[[], None] | None = None
 
     def wake(self) -> None:
         """Tell all who wait that this flight has changed."""
@@ -165,7 +165,8 @@ class SingleFlight(Generic[T]):
             flight.is_handed_over = False
             return flight, Leader(flight, self._max_bytes)
         flight.followers += 1
-        flight.on_follow()
+        if flight.on_follow is not None:
+            flight.on_follow()
         return flight, Follower(flight, limit_s)
 
     def leave_place(self, key: str, flight: _Flight[T], place: Leader[T] | Follower[T] | Alone) -> None:
@@ -199,6 +200,7 @@ class SingleFlight(Generic[T]):
         if self._flights.get(key) is flight:
             del self._flights[key]
         flight.has_failed = not flight.is_complete
+        flight.on_follow = None  # it leads back to the leader: with it, every request would be left to the collector
         waiting = deque(waiter for waiter in flight.waiting if not waiter.done())
         if flight.is_complete or flight.items or not waiting:
             flight.wake()

@@ -238,6 +238,11 @@ def reason_of(cancelled: BaseException) -> HeadgateError:
     return given or ClientGone("The client closed the connection.")
 
 
+def let_go(error: BaseException) -> None:
+    """Forget where an error came from, once it was told: the frames it passed hold it in turn, and much besides."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
 def retry_after_headers(seconds: float) -> dict[str, str]:
     """Render a wait in both forms the official SDKs read: whole seconds and milliseconds, both rounded up."""
     return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}

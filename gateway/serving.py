@@ -51,10 +51,12 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {CONNECTION: {"abort": self.transport.abort, "on_lost": self._call_when_lost}}
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the handler at once, without a task that waits for it."""
+        """Tell the handler at once, without a task that waits for it; what leads in circles is cut here."""
         super().connection_lost(exc)
         if self._on_lost is not None:
             self._on_lost()
+        self.scope = self.cycle = None  # type: ignore[assignment]  # both hold this protocol, as does what waits
+        self.pipeline.clear()
 
     def _call_when_lost(self, call: Callable[[], None] | None) -> None:
         self._on_lost = call

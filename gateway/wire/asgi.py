@@ -7,7 +7,7 @@ from typing import Self
 
 from litestar.types import HTTPScope, HTTPSendMessage, Receive, Send
 
-from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout
+from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout, let_go
 from core.time_limit import TimeLimit
 from gateway.answer import Answer
 from gateway.wire.dialects.dialect import OPENAI, Voice
@@ -147,6 +147,7 @@ class Reply:
             raise
         except HeadgateError as error:
             last = self.voice.error_event(error)
+            let_go(error)
         running.completed()
         await self._end(last)
 

@@ -21,7 +21,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from backends.registry import Registry
 from core.clock import Clock
 from core.endpoints import COMPLETIONS
-from core.errors import HeadgateError, InvalidApiKey, ModelNotFound, PermissionRefused, RouteNotFound
+from core.errors import HeadgateError, InvalidApiKey, ModelNotFound, PermissionRefused, RouteNotFound, let_go
 from core.identity import Caller, new_request_id
 from core.plan import Readiness, tier_states
 from gateway.learning.feedback import Feedback
@@ -104,6 +104,7 @@ class PublicApi:
             if draft is None:
                 self.note_refusal(error, request_id, caller)
             await reply.error(error)
+            let_go(error)
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id})
             await reply.error(HeadgateError("The gateway failed to handle this request."))

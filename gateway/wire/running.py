@@ -40,6 +40,10 @@ class RunningRequest:
             self._cause = cause
             self._task.cancel(cause)
 
+    def forget(self) -> None:
+        """Let go of the cause, whose traceback leads back here once it was raised."""
+        self._cause = None
+
     def interruptible(self) -> "_Interruptible":
         """Raise the cause of `end` in place of the cancellation.
 
@@ -127,6 +131,7 @@ class RunningRequests:
 
     def discard(self, request: RunningRequest) -> None:
         """Count it no more."""
+        request.forget()
         self._requests.discard(request)
         if not self._requests:
             self._idle.set()
