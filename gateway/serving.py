@@ -27,7 +27,7 @@ from gateway.settings.operator import Settings, as_worker
 from gateway.sockets import Sockets, bound
 from gateway.telemetry.log_line import configure_logging, configure_parent_logging
 from gateway.wire.forwarded import ForwardedFor
-from gateway.wire.running import CONNECTION
+from gateway.wire.line import CONNECTION, Line
 from gateway.workers.engine_desk import EngineDesk
 from gateway.workers.private import private_app
 
@@ -41,14 +41,14 @@ SWITCH_S = 0.001
 
 
 class _Protocol(HttpToolsProtocol):
-    """Lets a handler cut its connection, for a client that does not read, and tells it when the connection was lost."""
+    """Gives a handler the line to its client, and tells it when the connection was lost."""
 
     _on_lost: Callable[[], None] | None = None
 
-    def on_message_begin(self) -> None:
-        """Begin a request whose scope knows its connection."""
-        super().on_message_begin()
-        self.scope["extensions"] = {CONNECTION: {"abort": self.transport.abort, "on_lost": self._call_when_lost}}
+    def on_headers_complete(self) -> None:
+        """Begin a request whose scope knows its line; its task runs in the next turn of the loop."""
+        super().on_headers_complete()
+        self.scope["extensions"] = {CONNECTION: Line(self, self.cycle, self._call_when_lost)}  # type: ignore[dict-item]  # an object, not a dict
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the handler at once, without a task that waits for it; what leads in circles is cut here."""

@@ -12,8 +12,9 @@ from core.time_limit import TimeLimit
 from gateway.answer import Answer
 from gateway.wire.dialects.dialect import OPENAI, Voice
 from gateway.wire.heartbeat import Heartbeat
+from gateway.wire.line import line_of
 from gateway.wire.rendering import error_headers
-from gateway.wire.running import CONNECTION, RunningRequest
+from gateway.wire.running import RunningRequest
 
 BODY_IDLE_S = 20.0
 WRITE_TIMEOUT_S = 30.0
@@ -21,9 +22,9 @@ LAST_WRITE_S = 1.0
 NOT_READING = "The client does not read its answer."
 JSON_TYPE = "application/json"
 SSE_HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
 )
 
 
@@ -41,6 +42,12 @@ async def read_body(scope: HTTPScope, receive: Receive, max_bytes: int, idle_s: 
             raise BodyTooLarge(f"The request body is larger than {max_bytes} bytes.")
         if name == b"content-encoding" and value != b"identity":
             raise InvalidRequest("Compressed request bodies are not accepted; send the JSON as it is.")
+    line = line_of(scope)
+    whole = None if line is None else line.body()
+    if whole is not None:
+        if len(whole) > max_bytes:
+            raise BodyTooLarge(f"The request body is larger than {max_bytes} bytes.")
+        return whole
     pieces: list[bytes] = []
     size_bytes = 0
     while True:
@@ -115,7 +122,7 @@ class Reply:
     ) -> None:
         self._heartbeat_s = heartbeat_s
         self.voice = voice
-        self._scope = scope
+        self._line = line_of(scope)
         self._send = send
         self._write_timeout_s = write_timeout_s
         self._request_id = request_id
@@ -125,23 +132,28 @@ class Reply:
 
     async def answer(self, answer: Answer, running: RunningRequest) -> None:
         """Send an answer; once a stream has begun, an error goes out as an SSE error event without `[DONE]`."""
-        headers = encode_headers(answer.headers)
+        line = self._line
         if not answer.stream:
             body = b"".join([chunk async for chunk in answer.chunks])
             running.completed()
-            await self.whole(200, headers, body, answer.content_type)
+            if line is not None and line.respond((("content-type", answer.content_type), *answer.headers), body):
+                self._has_started = self._has_ended = True
+            else:
+                await self.whole(200, encode_headers(answer.headers), body, answer.content_type)
             return
         self._has_started = self._is_stream = True
-        last = b""
+        last, headers = b"", (*SSE_HEADERS, *answer.headers)
         try:
             with WriteWatch(self._write_timeout_s, running) as writes:
                 writes.begin()
-                await self._send(_start(200, [*SSE_HEADERS, *headers]))
+                if line is None or not line.begin(headers):
+                    await self._send(_start(200, encode_headers(headers)))
                 writes.end()
                 with Heartbeat(self._heartbeat_s, self._send, self.voice, lambda: writes.last_s):
                     async for chunk in answer.chunks:
                         writes.begin()
-                        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        if line is None or not line.write(chunk):
+                            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                         writes.end()
         except ClientGone:
             raise
@@ -196,9 +208,8 @@ class Reply:
 
     def _abort(self) -> None:
         """Close the connection without sending what is buffered; our listeners' scopes say how."""
-        abort = ((self._scope.get("extensions") or {}).get(CONNECTION) or {}).get("abort")
-        if callable(abort):
-            abort()
+        if self._line is not None:
+            self._line.abort()
 
 
 def _start(status: int, headers: list[tuple[bytes, bytes]]) -> HTTPSendMessage:

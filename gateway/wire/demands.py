@@ -10,12 +10,15 @@ from router.facts import MAX_TAG_CHARACTERS, MAX_TAGS, split_tags
 CACHE_WORDS = {"bypass": "bypass", "refresh": "refresh", "no-store": "no_store", "only-if-cached": "only_if_cached"}
 PREFIXES = (b"x-headgate-", b"x-stainless-", b"authorization", b"x-api-key", b"content-type", b"traceparent")
 SIGN_IN = (b"authorization", b"x-api-key")
+DEMANDING_NOTHING = frozenset({"authorization", "x-api-key", "content-type", "traceparent"})
+JSON_TYPE = "application/json"
 MAX_SESSION_CHARACTERS = 128
 MAX_AGE_DIGITS = 10
 MAX_CACHE_TAGS = 8
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _SCORE = re.compile(r"0(\.\d{1,6})?|1(\.0{1,6})?|\.\d{1,6}")
 LONGEST_DEADLINE_MS = 86_400_000
+NO_CONTROLS = CacheControls()
 
 
 def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -39,8 +42,8 @@ def parse_demands(headers: Mapping[str, str], passed: tuple[tuple[str, str], ...
     Raises:
         InvalidRequest: a header that cannot be used; the message names it.
     """
-    if not headers:
-        return Demands(passed=passed)
+    if headers.keys() <= DEMANDING_NOTHING:
+        return Demands(content_type=headers.get("content-type", JSON_TYPE), passed=passed)
     return Demands(
         cache=_cache_controls(headers.get("x-headgate-cache", ""), headers.get("x-headgate-cache-tags", "")),
         deadline_ms=_milliseconds(headers, "x-headgate-deadline-ms", 1),
@@ -50,11 +53,13 @@ def parse_demands(headers: Mapping[str, str], passed: tuple[tuple[str, str], ...
         tier=headers.get("x-headgate-tier") or None,
         tags=_tags(headers.get("x-headgate-tags", "")),
         passed=passed,
-        content_type=headers.get("content-type", "application/json"),
+        content_type=headers.get("content-type", JSON_TYPE),
     )
 
 
 def _cache_controls(value: str, tags: str) -> CacheControls:
+    if not value and not tags:
+        return NO_CONTROLS
     flags: dict[str, bool] = {}
     max_age_s: int | None = None
     min_score: float | None = None
@@ -106,6 +111,8 @@ def _milliseconds(headers: Mapping[str, str], name: str, factor: int) -> int | N
 
 def _tags(value: str) -> tuple[str, ...]:
     """Refuse tags that would be left out: a rule that a caller relies on must not fail in silence."""
+    if not value:
+        return ()
     written = [part for part in value.split(",") if part.strip()]
     tags = split_tags(value)
     if len(tags) < len(written):

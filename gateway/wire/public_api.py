@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 from urllib.parse import unquote
 
@@ -16,7 +17,7 @@ from litestar.config.app import AppConfig
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
-from litestar.types import HTTPScope, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from backends.registry import Registry
 from core.clock import Clock
@@ -183,7 +184,8 @@ def public_app(
 ) -> Litestar:
     """Build the Litestar application of the public listener."""
     mapped = (mapped_route(path, name) for path, name in api.routes.items())
-    generating = [_handler(api, dialect) for dialect in (*DIALECTS, *mapped)]
+    dialects = (*DIALECTS, *mapped)
+    generating = [_handler(api, dialect) for dialect in dialects]
 
     @asgi(MODELS, is_mount=True, copy_scope=True)
     async def models(scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,7 +210,7 @@ def public_app(
         return Response(body, status_code=200 if ready else 503)
 
     feedback = feedback_route(FeedbackApi(api.feedback, api.authenticator, api.note_refusal), client_address)
-    return Application(
+    app = Application(
         route_handlers=[*generating, models, count_tokens, feedback, healthz, readyz],
         exception_handlers={HTTPException: render_http_exception, Exception: render_unexpected},
         openapi_config=None,
@@ -216,6 +218,9 @@ def public_app(
         on_app_init=[on_app_init] if on_app_init else None,
         cors_config=None if cors is None else _cors_config(cors),
     )
+    if cors is None and on_app_init is None:  # nothing of the framework's is set up around the handlers
+        app.direct = {dialect.route: cast(ASGIApp, partial(api.serve, dialect)) for dialect in dialects}
+    return app
 
 
 def _cors_config(cors: Cors) -> CORSConfig:

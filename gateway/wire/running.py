@@ -5,19 +5,16 @@ wherever the cancellation arrives; once that has passed every `finally`, the rea
 """
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import cast
 
 from litestar.types import HTTPScope, Receive
 
 from core.errors import ClientGone, HeadgateError, Unavailable
+from gateway.wire.line import line_of
 
 RETRY_S = 1.0
 LAST_WORDS_S = 3.0
-CONNECTION = "headgate.connection"
-"""The extension of a scope by which our listeners let a handler cut its connection, and know that it was lost."""
 
 
 class RunningRequest:
@@ -63,9 +60,6 @@ class RunningRequest:
         return _Watch(self, scope, receive)
 
 
-_OnLost = Callable[[Callable[[], None] | None], None]
-
-
 class _Interruptible:
     def __init__(self, request: RunningRequest) -> None:
         self._request = request
@@ -83,20 +77,19 @@ class _Watch:
 
     def __init__(self, request: RunningRequest, scope: HTTPScope, receive: Receive) -> None:
         self._request = request
-        told = (scope.get("extensions") or {}).get(CONNECTION) or {}
-        self._on_lost = cast(_OnLost | None, told.get("on_lost"))
+        self._line = line_of(scope)
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
-        if self._on_lost is not None:
-            self._on_lost(self._gone)
+        if self._line is not None:
+            self._line.on_lost(self._gone)
         else:
             self._watcher = asyncio.create_task(self._watch())
 
     def __exit__(self, *_: object) -> None:
-        if self._on_lost is not None:
-            self._on_lost(None)
+        if self._line is not None:
+            self._line.on_lost(None)
         if self._watcher is not None:
             self._watcher.cancel()
 

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from litestar.types import HTTPScope
 
 from core.errors import ClientGone, HeadgateError, Unavailable, reason_of
-from gateway.wire.running import CONNECTION, RunningRequests
+from gateway.wire.line import CONNECTION
+from gateway.wire.running import RunningRequests
 
 SCOPE = cast(HTTPScope, {"extensions": {}})
 
@@ -120,7 +122,7 @@ async def test_a_client_that_leaves_ends_its_request_and_no_other() -> None:
 
 async def test_a_listener_that_knows_its_connection_ends_the_request_without_its_messages() -> None:
     calls: list[Callable[[], None] | None] = []
-    scope = cast(HTTPScope, {"extensions": {CONNECTION: {"on_lost": calls.append}}})
+    scope = cast(HTTPScope, {"extensions": {CONNECTION: SimpleNamespace(on_lost=calls.append)}})
 
     async def receive() -> Any:
         raise AssertionError("nobody reads messages here")

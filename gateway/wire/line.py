@@ -1,0 +1,102 @@
+"""What a handler may do with its client's connection past ASGI, under our own listeners; under any other there is none.
+
+ASGI's `send` checks each header by expressions and is a coroutine for each piece of a body. Here an answer's head is
+checked once and leaves with its body in one write, and a piece of a stream leaves by a plain call; whenever the client
+does not keep up, or anything is out of the ordinary, the caller is told and goes by `send`, which waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:  # what only reads a scope needs no server
+    from litestar.types import HTTPScope
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+CONNECTION = "headgate.connection"
+"""The extension of a scope that holds the `Line` of its request."""
+LARGE_BYTES = 64 * 1024
+OK_LINE = b"HTTP/1.1 200 OK\r\n"
+CLOSE = b"connection: close\r\n"
+OnLost = Callable[[Callable[[], None] | None], None]
+
+
+class Line:
+    """The connection of one request, beside uvicorn's own `cycle`, which always knows how far the response is."""
+
+    __slots__ = ("_cycle", "_protocol", "on_lost")
+
+    def __init__(self, protocol: HttpToolsProtocol, cycle: RequestResponseCycle, on_lost: OnLost) -> None:
+        """Speak for `cycle`; `on_lost` takes what is to be called when the connection is lost, or None."""
+        self._protocol = protocol
+        self._cycle = cycle
+        self.on_lost = on_lost
+
+    def abort(self) -> None:
+        """Close the connection without sending what is buffered."""
+        self._protocol.transport.abort()
+
+    def body(self) -> bytes | None:
+        """Return the whole request body once it is there, which it mostly is when the handler starts, else None."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        self._protocol.flow.resume_reading()
+        return body
+
+    def respond(self, headers: Iterable[tuple[str, str]], body: bytes) -> bool:
+        """Send a whole answer with status 200 in one write; False, and nothing sent, where `send` has to do it."""
+        head = self._head([*headers, ("content-length", str(len(body)))])
+        if head is None:
+            return False
+        cycle, transport = self._cycle, self._protocol.transport
+        cycle.response_complete = True
+        if len(body) > LARGE_BYTES:
+            transport.writelines((head, body))
+        else:
+            transport.write(head + body)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            transport.close()
+        cycle.on_response()
+        return True
+
+    def begin(self, headers: Iterable[tuple[str, str]]) -> bool:
+        """Send the head of a stream; False, and nothing sent, where `send` has to do it."""
+        head = self._head([*headers, ("transfer-encoding", "chunked")])
+        if head is None:
+            return False
+        self._cycle.chunked_encoding = True
+        self._protocol.transport.write(head)
+        return True
+
+    def write(self, piece: bytes) -> bool:
+        """Send a piece of a stream that has begun; False, and nothing sent, where `send` has to wait with it."""
+        cycle, protocol = self._cycle, self._protocol
+        if not piece:  # as a chunk it would be the end
+            return True
+        if protocol.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding or cycle.response_complete:
+            return False
+        protocol.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return True
+
+    def _head(self, headers: list[tuple[str, str]]) -> bytes | None:
+        """Begin the response and return its head, None when it has begun, cannot be sent now, or would not be sound."""
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or self._protocol.flow.write_paused:
+            return None
+        written = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        if written.count("\n") != len(headers) or written.count("\r") != len(headers) or "\0" in written:
+            return None  # a header holds a line break
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        end = b"\r\n" if cycle.keep_alive else CLOSE + b"\r\n"
+        return OK_LINE + written.encode("latin-1", "replace") + end
+
+
+def line_of(scope: HTTPScope) -> Line | None:
+    """Return the line of a request that one of our own listeners serves."""
+    return cast("Line | None", (scope.get("extensions") or {}).get(CONNECTION))
