@@ -5,7 +5,6 @@ number text and unknown fields survive.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from core.endpoints import CHAT
 from core.errors import InvalidRequest
 
-REFUSED_FIELDS = ("api_base", "base_url", "custom_host", "api_key")
+REFUSED_FIELDS = frozenset({"api_base", "base_url", "custom_host", "api_key"})
 OWN_FIELDS = ("cache_salt", "priority")
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 PROMPT_FIELDS = ("messages", "tools", "functions", "response_format")
@@ -61,14 +60,19 @@ class _Known(msgspec.Struct, frozen=True):
     response_format: _ResponseFormat | None = None
 
 
+_COMMON = (
+    "model", "messages", "temperature", "top_p", "stop", "seed", "user", "stream", "stream_options",
+    "max_tokens", "max_completion_tokens", "tools", "tool_choice", "response_format", "cache_salt",
+)  # fmt: skip
+BEGINNINGS = {name: f',"{name}":'.encode() for name in _COMMON}
+"""How the fields that most bodies have are written; any other name is encoded as it comes."""
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _known_decoder = msgspec.json.Decoder(_Known)
 _parts_decoder = msgspec.json.Decoder(list[_Part])
 _string_decoder = msgspec.json.Decoder(str)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheControls:
+class CacheControls(msgspec.Struct, frozen=True, gc=False):
     """What the caller asked of the cache; `min_score` in [0, 1] may only raise the threshold of a semantic hit."""
 
     bypass: bool = False
@@ -80,8 +84,7 @@ class CacheControls:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Demands:
+class Demands(msgspec.Struct, frozen=True, gc=False):
     """What the caller asked for in headers: cache controls, a session, a deadline, an explanation, a tier, tags.
 
     `content_type` says how its body is written; `passed` are headers that the operator lets through to deployments.
@@ -100,8 +103,7 @@ class Demands:
     passed: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct, frozen=True, gc=False):
     """One parsed request; `fields` holds every top-level field as raw JSON.
 
     `path` is where it goes below a deployment's base URL: chat, or one of `core.passed_requests`, which have no
@@ -109,10 +111,10 @@ class ChatRequest:
     """
 
     request_id: str
-    fields: Mapping[str, msgspec.Raw] = field(repr=False)
+    fields: Mapping[str, msgspec.Raw]
     model: str
-    messages: tuple[Message, ...] = field(repr=False)
-    last_user_text: str | None = field(repr=False)
+    messages: tuple[Message, ...]
+    last_user_text: str | None
     stream: bool
     include_usage: bool
     max_tokens: int | None
@@ -124,8 +126,12 @@ class ChatRequest:
     prompt_bytes: int
     demands: Demands = Demands()
     path: str = CHAT
-    payload: bytes | None = field(default=None, repr=False)
+    payload: bytes | None = None
     content_type: str = "application/json"
+
+    def __repr__(self) -> str:
+        """Show which request it is and nothing of what it says."""
+        return f"ChatRequest(request_id={self.request_id!r}, model={self.model!r}, path={self.path!r})"
 
     def estimated_input_tokens(self) -> int:
         """Estimate the prompt's tokens as bytes / 3, rounded up: above what common tokenizers need for most text."""
@@ -144,17 +150,21 @@ class ChatRequest:
         """
         if self.payload is not None:
             return self.payload
-        changed = {"model": msgspec.json.encode(model)} if "model" in self.fields else {}
+        fields = self.fields
+        changed: dict[str, bytes | msgspec.Raw] = {"model": msgspec.json.encode(model)} if "model" in fields else {}
         if max_tokens is not None:
-            named = [name for name in LIMIT_FIELDS if name in self.fields] or ["max_tokens"]
+            named = [name for name in LIMIT_FIELDS if name in fields] or ["max_tokens"]
             changed |= dict.fromkeys(named, str(max_tokens).encode())
         if cache_salt is not None:
             changed["cache_salt"] = msgspec.json.encode(cache_salt)
         if ask_usage and self.stream and not self.include_usage:
-            options = msgspec.json.decode(self.fields.get("stream_options", NULL)) or {}
+            options = msgspec.json.decode(fields.get("stream_options", NULL)) or {}
             changed["stream_options"] = msgspec.json.encode(options | {"include_usage": True})
-        merged = {name: bytes(raw) for name, raw in self.fields.items() if name not in OWN_FIELDS} | changed
-        return b"{" + b",".join(msgspec.json.encode(name) + b":" + merged[name] for name in merged) + b"}"
+        parts: list[bytes | msgspec.Raw] = []
+        for name, raw in {**fields, **changed}.items():
+            if name not in OWN_FIELDS or name in changed:
+                parts += (BEGINNINGS.get(name) or b"," + msgspec.json.encode(name) + b":", raw)
+        return b"{" + b"".join(parts)[1:] + b"}"
 
 
 def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = None) -> ChatRequest:
@@ -179,9 +189,9 @@ def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = N
         n=known.n or 1,
         user=known.user,
         has_tools=_present(known.tools) or _present(known.functions),
-        has_media=any(_has_media(message) for message in known.messages),
+        has_media=_have_media(known.messages),
         wants_json=known.response_format is not None and known.response_format.type != "text",
-        prompt_bytes=sum(len(bytes(fields[name])) for name in PROMPT_FIELDS if name in fields),
+        prompt_bytes=_prompt_bytes(fields),
         demands=demands or Demands(),
     )
 
@@ -200,11 +210,9 @@ def decode_fields(
         known = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise InvalidRequest(f"The request body is not a valid {what}: {problem}") from problem
-    for name in REFUSED_FIELDS:
-        if name in fields:
-            raise InvalidRequest(
-                f"The field {name!r} is not accepted; upstreams are the operator's choice.", param=name
-            )
+    if not REFUSED_FIELDS.isdisjoint(fields):
+        name = min(REFUSED_FIELDS.intersection(fields))
+        raise InvalidRequest(f"The field {name!r} is not accepted; upstreams are the operator's choice.", param=name)
     return fields, known
 
 
@@ -244,12 +252,22 @@ def message_text(message: Message) -> str | None:
     return "\n".join(part.text or "" for part in parts)
 
 
-def _has_media(message: Message) -> bool:
-    raw = bytes(message.content)
-    if raw[:1] != b"[":
-        return False
-    parts = _parts(raw)
-    return parts is None or any(part.type not in ("text", "refusal") for part in parts)
+def _have_media(messages: list[Message]) -> bool:
+    for message in messages:
+        raw = bytes(message.content)
+        if raw[:1] == b"[":
+            parts = _parts(raw)
+            if parts is None or any(part.type not in ("text", "refusal") for part in parts):
+                return True
+    return False
+
+
+def _prompt_bytes(fields: Mapping[str, msgspec.Raw]) -> int:
+    size_bytes = 0
+    for name in PROMPT_FIELDS:
+        if name in fields:
+            size_bytes += len(bytes(fields[name]))
+    return size_bytes
 
 
 def _parts(raw: bytes) -> list[_Part] | None:

@@ -3,10 +3,10 @@
 Each becomes a `ChatRequest` without messages, whose `path` says where it goes, so that one pipeline carries them all.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from core.chat import (
     ChatRequest,

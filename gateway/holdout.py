@@ -9,6 +9,8 @@ the cache; money, readiness and deadlines hold for it as for any other. It leave
 import hashlib
 from dataclasses import replace
 
+import msgspec
+
 from core.chat import CacheControls
 from core.rules import AutoTarget, EffectivePolicy
 from core.trace import Trial
@@ -51,4 +53,4 @@ def _is_eligible(policy: EffectivePolicy, draft: TraceDraft) -> bool:
     if facts is None or facts.endpoint not in GENERATING:
         return False
     controls = draft.request.demands.cache
-    return isinstance(policy.target, AutoTarget) and replace(controls, tags=()) == _ASKED_NOTHING
+    return isinstance(policy.target, AutoTarget) and msgspec.structs.replace(controls, tags=()) == _ASKED_NOTHING

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.chat import CacheControls, ChatRequest, Demands
@@ -45,7 +46,7 @@ def test_the_same_id_is_drawn_alike_under_one_secret_and_not_under_another() -> 
 
 def test_a_held_out_request_goes_to_the_dearest_tier_without_a_cache() -> None:
     for n in range(20):
-        request = replace(chat(), request_id=f"req_{n}")
+        request = msgspec.structs.replace(chat(), request_id=f"req_{n}")
         found, trial = drawn(with_ratio(policy(), HALF), request)
         if trial is not None and trial.held_out:
             break
@@ -74,7 +75,7 @@ def test_what_somebody_chose_is_never_held_out(target: Any) -> None:
 @pytest.mark.parametrize("controls", [CacheControls(bypass=True), CacheControls(only_if_cached=True)])
 def test_who_asked_something_of_the_cache_is_never_held_out(controls: CacheControls) -> None:
     rules = with_ratio(policy(), HALF)
-    assert drawn(rules, replace(chat(), demands=Demands(cache=controls))) == (rules, None)
+    assert drawn(rules, msgspec.structs.replace(chat(), demands=Demands(cache=controls))) == (rules, None)
 
 
 def test_without_a_ratio_nobody_takes_part() -> None:

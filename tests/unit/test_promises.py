@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.chat import Demands
@@ -22,7 +23,7 @@ def of_class(service_class: ServiceClass, sla: Sla = SLA) -> EffectivePolicy:
 
 
 def deadline_of(service_class: ServiceClass = "interactive", wish: Demands | None = None, **fields: Any) -> Any:
-    request = replace(chat(**fields), demands=wish or Demands())
+    request = msgspec.structs.replace(chat(**fields), demands=wish or Demands())
     return promised(PLAN, of_class(service_class), request, AT_S)
 
 
