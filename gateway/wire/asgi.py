@@ -122,7 +122,8 @@ class Reply:
     ) -> None:
         self._heartbeat_s = heartbeat_s
         self.voice = voice
-        self._line = line_of(scope)
+        self._line = line = line_of(scope)
+        self._direct = line if line is not None and line.is_behind(send) else None
         self._send = send
         self._write_timeout_s = write_timeout_s
         self._request_id = request_id
@@ -132,7 +133,7 @@ class Reply:
 
     async def answer(self, answer: Answer, running: RunningRequest) -> None:
         """Send an answer; once a stream has begun, an error goes out as an SSE error event without `[DONE]`."""
-        line = self._line
+        line = self._direct
         if not answer.stream:
             body = b"".join([chunk async for chunk in answer.chunks])
             running.completed()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:  # what only reads a scope needs no server
-    from litestar.types import HTTPScope
+    from litestar.types import HTTPScope, Send
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 CONNECTION = "headgate.connection"
@@ -32,6 +32,10 @@ class Line:
         self._protocol = protocol
         self._cycle = cycle
         self.on_lost = on_lost
+
+    def is_behind(self, send: Send) -> bool:
+        """Tell whether `send` is the server's own: where something wraps it, it has to see each message."""
+        return getattr(send, "__self__", None) is self._cycle
 
     def abort(self) -> None:
         """Close the connection without sending what is buffered."""
