@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from core.plan import Standing
@@ -53,7 +54,7 @@ def hot_path_ms() -> dict[str, float]:
 def _plain(inputs: Inputs) -> Inputs:
     rules = inputs.policy.tenant_policy
     plain = replace(rules, routing=replace(rules.routing, explore_ratio=0.0))
-    return replace(inputs, policy=replace(inputs.policy, tenant_policy=plain), draw=None)
+    return msgspec.structs.replace(inputs, policy=replace(inputs.policy, tenant_policy=plain), draw=None)
 
 
 def _median_ms(call: Callable[[], object]) -> float:

@@ -1,7 +1,8 @@
 """What a request declares, without any of its text: what rules, guards, sessions and the planner decide on."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 ResponseFormat = Literal["text", "json_object", "json_schema"]
 Script = Literal[
@@ -11,8 +12,7 @@ Script = Literal[
 Ending = Literal["user", "assistant", "tool", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     """The declared facts of one request.
 
     Attributes:

@@ -36,12 +36,19 @@ class Price:
 
     def cost_nano_usd(self, usage: Usage) -> int:
         """Price `usage`, rounded up once per call to a whole nano-USD."""
+        if not (usage.cached_input_tokens or usage.reasoning_tokens):
+            return self.tokens_nano_usd(usage.input_tokens, usage.output_tokens)
         cached = usage.cached_input_tokens if self.cached_input_pico_usd is not None else 0
         reasoning = usage.reasoning_tokens if self.reasoning_pico_usd is not None else 0
         pico = (usage.input_tokens - cached) * self.input_pico_usd
         pico += cached * (self.cached_input_pico_usd or 0)
         pico += (usage.output_tokens - reasoning) * self.output_pico_usd
         pico += reasoning * (self.reasoning_pico_usd or 0)
+        return self.request_nano_usd - (-pico // PICO_PER_NANO)
+
+    def tokens_nano_usd(self, input_tokens: int, output_tokens: int) -> int:
+        """Price tokens of which none were cached and none spent on reasoning, rounded up to a whole nano-USD."""
+        pico = input_tokens * self.input_pico_usd + output_tokens * self.output_pico_usd
         return self.request_nano_usd - (-pico // PICO_PER_NANO)
 
 

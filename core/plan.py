@@ -1,9 +1,11 @@
 """The values that decisions are made of: complexity, standing, the registry's snapshot, and the plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from core.endpoints import CHAT_ALONE
 from core.facts import Script
@@ -12,8 +14,7 @@ from core.rules import WhenExhausted
 from core.weighing import Weighing
 
 
-@dataclass(frozen=True, slots=True)
-class Complexity:
+class Complexity(msgspec.Struct, frozen=True, gc=False):
     """How hard a request is, as far as its text tells.
 
     Attributes:
@@ -75,8 +76,7 @@ class Readiness(StrEnum):
     DOWN = "down"
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyForecast:
+class LatencyForecast(msgspec.Struct, frozen=True, gc=False):
     """What one more request may expect of a deployment now, in milliseconds, linear in its tokens.
 
     Attributes:
@@ -96,8 +96,9 @@ class LatencyForecast:
         return self.queue_ms + self.base_ms + self.ms_per_input_token * input_tokens
 
     def total_ms(self, input_tokens: int, output_tokens: int) -> float:
-        """Return the expected time to the last token."""
-        return self.ttft_ms(input_tokens) + self.ms_per_output_token * output_tokens
+        """Return the expected time to the last token: that to the first and every gap between tokens."""
+        ttft_ms = self.queue_ms + self.base_ms + self.ms_per_input_token * input_tokens
+        return ttft_ms + self.ms_per_output_token * output_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,7 @@ TEXT_ALONE = Abilities()
 """What is assumed of a deployment that nobody said anything of."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentSnapshot:
+class DeploymentSnapshot(msgspec.Struct, frozen=True, gc=False):
     """One deployment as the planner sees it; `forecast` is None until it has answered often enough to have one.
 
     `serves` are the paths that it answers, `local` tells an engine of this gateway's own from what runs elsewhere.
@@ -142,8 +142,7 @@ class DeploymentSnapshot:
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RegistrySnapshot:
+class RegistrySnapshot(msgspec.Struct, frozen=True, gc=False):
     """All deployments, and the tiers (cheapest first) as ordered deployment names."""
 
     deployments: Mapping[str, DeploymentSnapshot]
@@ -151,7 +150,10 @@ class RegistrySnapshot:
 
     def tier_of(self, deployment: str) -> str:
         """Return the first tier that lists `deployment`, or `direct` when none does."""
-        return next((tier for tier, names in self.tiers.items() if deployment in names), "direct")
+        for tier, names in self.tiers.items():
+            if deployment in names:
+                return tier
+        return "direct"
 
 
 def tier_states(snapshot: RegistrySnapshot) -> dict[str, str]:
@@ -191,8 +193,7 @@ class Reason(StrEnum):
     CACHE = "cache"
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
+class PlannedStep(msgspec.Struct, frozen=True, gc=False):
     """One deployment to try, in which tier's name, with its worst-case cost and the output cap that bounds it.
 
     `max_tokens` bounds the worst case; `sent_max_tokens` is what goes upstream in place of the client's own limit, or
@@ -207,8 +208,7 @@ class PlannedStep:
     input_nano_usd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """Deployments in the order they are tried, why the first one is first, and what it was weighed against.
 
     `escalates_to` is the index of the step that answers when the first one's answer does not stand verification.
@@ -245,5 +245,15 @@ class Plan:
             full = (self.steps[0], self.steps[self.escalates_to])
             others = sum(step.input_nano_usd for step in self.steps if step not in full)
             return sum(step.worst_case_nano_usd for step in full) + others
-        dearest = max(self.steps, key=lambda step: step.worst_case_nano_usd - step.input_nano_usd)
-        return dearest.worst_case_nano_usd + sum(step.input_nano_usd for step in self.steps if step is not dearest)
+        return worst_case_of(self.steps)
+
+
+def worst_case_of(steps: Sequence[PlannedStep]) -> int:
+    """Return what steps tried one after the other can cost: the dearest in full, and the input of every other one."""
+    input_nano_usd = most_above_nano_usd = 0
+    for step in steps:
+        input_nano_usd += step.input_nano_usd
+        above_nano_usd = step.worst_case_nano_usd - step.input_nano_usd
+        if above_nano_usd > most_above_nano_usd:
+            most_above_nano_usd = above_nano_usd
+    return input_nano_usd + most_above_nano_usd

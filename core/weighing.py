@@ -1,7 +1,8 @@
 """What a plan was weighed with and against what: how control steers it, and every candidate with its forecasts."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from core.rules import DEFAULT_GIVE_WAY, Wish
 
@@ -9,8 +10,7 @@ Knob = Literal["quality", "share", "cost"]
 Exclusion = Literal["not_asked", "guard", "session", "loading", "down", "budget", "quality", "latency", "cost"]
 
 
-@dataclass(frozen=True, slots=True)
-class Steering:
+class Steering(msgspec.Struct, frozen=True, gc=False):
     """What control asks of one plan.
 
     Attributes:
@@ -27,8 +27,7 @@ class Steering:
 UNSTEERED = Steering()
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True, gc=False):
     """The deployment that a session used last, and the tokens of this prompt that its prefix cache likely holds.
 
     `held_tier` is the tier that the session keeps on this turn; None where the turn is weighed like any other.
@@ -39,8 +38,7 @@ class Pin:
     held_tier: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """One deployment as this request would use it.
 
     Attributes:
@@ -63,8 +61,7 @@ class Candidate:
     excluded_by: Exclusion | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Weighing:
+class Weighing(msgspec.Struct, frozen=True, gc=False):
     """All candidates of one plan, cheapest tier first, and what they were held against."""
 
     candidates: tuple[Candidate, ...]
@@ -74,4 +71,7 @@ class Weighing:
 
     def of(self, deployment: str, tier: str) -> Candidate:
         """Return what was weighed of a deployment in a tier's name; every step of the plan has it."""
-        return next(one for one in self.candidates if one.deployment == deployment and one.tier == tier)
+        for one in self.candidates:
+            if one.deployment == deployment and one.tier == tier:
+                return one
+        raise LookupError(f"{deployment!r} was not weighed for {tier!r}")

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -186,7 +186,7 @@ class Pipeline:
             except BudgetExhausted:
                 if is_last:
                     raise
-                inputs = replace(inputs, standing=await self.ledger.standing(caller, rules))
+                inputs = msgspec.structs.replace(inputs, standing=await self.ledger.standing(caller, rules))
         raise AssertionError("the second refusal was raised")
 
     def _decide(self, inputs: Inputs, draft: TraceDraft) -> Plan:

@@ -3,7 +3,7 @@
 The gateway decides by `decide` and records the inputs, so that anyone can decide again and compare byte by byte.
 """
 
-from dataclasses import dataclass, replace
+import msgspec
 
 from core.endpoints import CHAT
 from core.facts import RequestFacts
@@ -21,8 +21,7 @@ JUDGED = frozenset({Reason.SCORE, Reason.SHARE, Reason.COST, Reason.PACE, Reason
 """Reasons that tell how easy a turn was; guards, budgets and outages say nothing about that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(msgspec.Struct, frozen=True, gc=False):
     """Everything that a decision depends on.
 
     Attributes:
@@ -46,8 +45,7 @@ class Inputs:
     draw: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """A plan, and what came before the score.
 
     Attributes:
@@ -72,18 +70,19 @@ def decide(inputs: Inputs) -> Decision:
     Raises:
         ModelNotFound, BudgetExhausted, Unavailable: as `router.planner.make_plan` says.
     """
-    policy, state = ruled(inputs.policy, inputs.facts), inputs.session
-    rule = policy.target.rule if isinstance(policy.target, RuledTarget) else None
-    pin = None if state is None else Pin(state.deployment, min(state.input_tokens, inputs.facts.input_tokens))
+    policy, state, facts = ruled(inputs.policy, inputs.facts), inputs.session, inputs.facts
+    target = policy.target
+    pin = None if state is None else Pin(state.deployment, min(state.input_tokens, facts.input_tokens))
 
     def planned(held_tier: str | None = None, explored: str | None = None) -> Plan:
-        where = pin if pin is None or held_tier is None else replace(pin, held_tier=held_tier)
-        arguments = (inputs.facts, policy, inputs.complexity, inputs.standing, inputs.registry, inputs.steering)
-        return make_plan(*arguments, where, explored)
+        where = pin if pin is None or held_tier is None else Pin(pin.deployment, pin.cached_tokens, held_tier)
+        return make_plan(
+            facts, policy, inputs.complexity, inputs.standing, inputs.registry, inputs.steering, where, explored
+        )
 
-    if not isinstance(policy.target, AutoTarget):
-        return Decision(planned(), rule)
-    if policy.target.held_out:
+    if not isinstance(target, AutoTarget):
+        return Decision(planned(), target.rule if isinstance(target, RuledTarget) else None)
+    if target.held_out:
         return Decision(planned())
     if state is None:
         free = cascaded(inputs, policy, planned())
@@ -94,7 +93,7 @@ def decide(inputs: Inputs) -> Decision:
         plan = free if tier == free.tier else planned(explored=tier)
         return Decision(plan, propensities=propensities, greedy_tier=free.tier)
     sessions = policy.tenant_policy.routing.sessions
-    hold = holding(state, inputs.facts, sessions)
+    hold = holding(state, facts, sessions)
     if hold is not None:
         return Decision(planned(state.tier), hold=hold)
     free = planned()
@@ -118,7 +117,7 @@ def cascaded(inputs: Inputs, policy: EffectivePolicy, plan: Plan) -> Plan:
         return plan
     if not rules.from_p <= judged.p_small_suffices < rules.to_p:
         return plan
-    lowest = replace(inputs.steering, floor=0.0, shadow_price_per_usd=0.0)
+    lowest = Steering(0.0, inputs.steering.knob, 0.0)
     tried = make_plan(facts, policy, judged, inputs.standing, inputs.registry, lowest)
     rank = list(inputs.registry.tiers).index
     above = (at for at, step in enumerate(tried.steps) if rank(step.tier) > rank(tried.tier))
@@ -129,7 +128,7 @@ def cascaded(inputs: Inputs, policy: EffectivePolicy, plan: Plan) -> Plan:
         or not _is_cheap(plan.weighing, tried, escalates_to, rules)
     ):
         return plan
-    both = replace(tried, reason=Reason.CASCADE, weighing=plan.weighing, escalates_to=escalates_to)
+    both = msgspec.structs.replace(tried, reason=Reason.CASCADE, weighing=plan.weighing, escalates_to=escalates_to)
     return both if _fits(both, inputs.standing) else plan
 
 

@@ -1,44 +1,27 @@
 """The tiers that one request may use, cheapest first, each with its deployments priced for this very request."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from core.errors import InvalidRequest, ModelNotFound
 from core.facts import RequestFacts
-from core.money import Usage
 from core.plan import DeploymentSnapshot, PlannedStep, Readiness, Reason, RegistrySnapshot
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, Target, TenantPolicy, TierTarget
 
 UNSTATED_OUTPUT_FACTOR = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """One deployment as this request would use it; `guard` is what it was not measured on, or does not hold."""
 
     step: PlannedStep
     deployment: DeploymentSnapshot
     guard: Reason | None = None
 
-    @property
-    def fits(self) -> bool:
-        """Tell whether no guard speaks against it."""
-        return self.guard is None
 
-    @property
-    def readiness(self) -> Readiness:
-        """Return whether the deployment can answer now."""
-        return self.deployment.readiness
-
-    @property
-    def retry_after_s(self) -> float:
-        """Return how long to wait for it when it is not ready."""
-        return self.deployment.retry_after_s
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
+class Rung(msgspec.Struct, frozen=True, gc=False):
     """One tier with its granted deployments in the order they are preferred."""
 
     tier: str
@@ -47,7 +30,7 @@ class Rung:
     @property
     def fits(self) -> bool:
         """Tell whether one of them may take the request."""
-        return any(offer.fits for offer in self.offers)
+        return self.offers[0].guard is None or any(offer.guard is None for offer in self.offers)
 
 
 def output_cap(facts: RequestFacts, policy: TenantPolicy, deployment: DeploymentSnapshot) -> int:
@@ -57,12 +40,15 @@ def output_cap(facts: RequestFacts, policy: TenantPolicy, deployment: Deployment
     four times the deployment's expected output stands in for them; nothing is sent upstream then, so an answer may
     pass it and settle above its reservation.
     """
-    limits = [limit for limit in (facts.max_tokens, policy.max_output_tokens) if limit is not None]
-    if not limits:
-        limits = [deployment.expected_output_tokens * UNSTATED_OUTPUT_FACTOR]
-    if deployment.max_output_tokens is not None:
-        limits.append(deployment.max_output_tokens)
-    return max(1, min(limits))
+    cap, most = facts.max_tokens, policy.max_output_tokens
+    if cap is None or (most is not None and most < cap):
+        cap = most
+    if cap is None:
+        cap = deployment.expected_output_tokens * UNSTATED_OUTPUT_FACTOR
+    most = deployment.max_output_tokens
+    if most is not None and most < cap:
+        cap = most
+    return cap if cap > 1 else 1
 
 
 def build_ladder(facts: RequestFacts, policy: EffectivePolicy, registry: RegistrySnapshot) -> tuple[Rung, ...]:
@@ -75,23 +61,19 @@ def build_ladder(facts: RequestFacts, policy: EffectivePolicy, registry: Registr
         ModelNotFound: nothing is granted, or the target is not in the registry.
         InvalidRequest: what is granted does not serve the request's path.
     """
-    match policy.target:
+    target, rules = policy.target, policy.tenant_policy
+    match target:
         case AutoTarget():
-            ladder = _tier_rungs(facts, policy.tenant_policy, registry, named=None)
+            ladder = _tier_rungs(facts, rules, registry, named=None)
         case TierTarget(tier):
             if tier not in registry.tiers:
                 raise ModelNotFound(policy.alias)
-            ladder = _tier_rungs(facts, policy.tenant_policy, registry, named=tier)
+            ladder = _tier_rungs(facts, rules, registry, named=tier)
         case DeploymentTarget(deployment):
             ladder = _deployment_rungs(facts, policy, registry, deployment)
-        case RuledTarget(_, str() as tier):
-            rungs = _tier_rungs(facts, policy.tenant_policy, registry, named=None)
-            ladder = tuple(_ruled(facts, rung) if rung.tier == tier else rung for rung in rungs)
-        case RuledTarget(_, names):
-            rules = policy.tenant_policy
-            listed = (_rung(facts, rules, registry, registry.tier_of(name), (name,)) for name in names)
-            ladder = tuple(_ruled(facts, rung) for rung in listed if rung.offers)
-    named = named_tier(policy.target)
+        case RuledTarget():
+            ladder = _ruled_rungs(facts, rules, registry, target)
+    named = named_tier(target)
     if named is not None and all(rung.tier != named for rung in ladder):
         ladder = ()
     if not ladder and facts.endpoint != CHAT:
@@ -103,13 +85,9 @@ def build_ladder(facts: RequestFacts, policy: EffectivePolicy, registry: Registr
 
 def named_tier(target: Target) -> str | None:
     """Return the tier that the caller or a rule named, None where neither did."""
-    match target:
-        case TierTarget(tier):
-            return tier
-        case RuledTarget(_, str() as tier):
-            return tier
-        case AutoTarget() | DeploymentTarget() | RuledTarget():
-            return None
+    if isinstance(target, TierTarget):
+        return target.tier
+    return target.use if isinstance(target, RuledTarget) and isinstance(target.use, str) else None
 
 
 def serves(policy: EffectivePolicy, path: str, registry: RegistrySnapshot) -> bool:
@@ -133,29 +111,39 @@ def _not_served(facts: RequestFacts, policy: EffectivePolicy) -> InvalidRequest:
 
 
 def _tier_rungs(
-    facts: RequestFacts, policy: TenantPolicy, registry: RegistrySnapshot, named: str | None
+    facts: RequestFacts, policy: TenantPolicy, registry: RegistrySnapshot, named: str | None, ruled: str | None = None
 ) -> tuple[Rung, ...]:
+    """Return the tiers that the policy lists, and `named`; a rule asks for what it names, free of most guards."""
     granted: Iterator[str] = (tier for tier in registry.tiers if tier in policy.tiers or tier == named)
     if facts.endpoint == EMBEDDINGS and named is not None:
         granted = iter((named,))  # vectors of two models cannot be compared: nothing may stand in
-    members = ((tier, registry.tiers[tier]) for tier in granted)
-    rungs = (_rung(facts, policy, registry, tier, _joined(facts, policy, registry, names)) for tier, names in members)
-    serving = [rung for rung in rungs if rung.offers]
-    if serving:
+    serving: list[Rung] = []
+    for tier in granted:
+        names = _joined(facts, policy, registry, registry.tiers[tier])
+        rung = _rung(facts, policy, registry, tier, names, _outside if tier == ruled else guard_of)
+        if rung.offers:
+            serving.append(rung)
+    if serving and serving[-1].tier != ruled:
         serving[-1] = _unguarded(facts, serving[-1])
     return tuple(serving[:1] if facts.endpoint == EMBEDDINGS else serving)
 
 
 def _unguarded(facts: RequestFacts, dearest: Rung) -> Rung:
     """Return the dearest tier, which takes what no other was measured on, as long as its windows hold it."""
-    offers = (replace(offer, guard=_beyond(facts, offer.deployment)) for offer in dearest.offers)
+    if all(offer.guard is None for offer in dearest.offers):
+        return dearest
+    offers = (Offer(offer.step, offer.deployment, _beyond(facts, offer.deployment)) for offer in dearest.offers)
     return Rung(dearest.tier, tuple(offers))
 
 
-def _ruled(facts: RequestFacts, rung: Rung) -> Rung:
+def _ruled_rungs(
+    facts: RequestFacts, policy: TenantPolicy, registry: RegistrySnapshot, target: RuledTarget
+) -> tuple[Rung, ...]:
     """Return what a rule names, free of every guard but the window: what does not go into it nobody can answer."""
-    offers = (replace(offer, guard=_outside(facts, offer.deployment)) for offer in rung.offers)
-    return Rung(rung.tier, tuple(offers))
+    if isinstance(target.use, str):
+        return _tier_rungs(facts, policy, registry, named=None, ruled=target.use)
+    listed = [_rung(facts, policy, registry, registry.tier_of(name), (name,), _outside) for name in target.use]
+    return tuple(rung for rung in listed if rung.offers)
 
 
 def _deployment_rungs(
@@ -175,7 +163,8 @@ def _deployment_rungs(
     is_alone = facts.endpoint not in (CHAT, COMPLETIONS)
     names = (named,) if is_alone else _joined(facts, rules, registry, (named, *beside))
     own = _rung(facts, rules, registry, home, names)
-    own = Rung(home, (replace(own.offers[0], guard=None), *own.offers[1:]))  # whether it fits is the upstream's to say
+    first = own.offers[0]
+    own = Rung(home, (Offer(first.step, first.deployment), *own.offers[1:]))  # whether it fits is the upstream's to say
     if home not in registry.tiers or is_alone:
         return (own,)
     rungs = _tier_rungs(facts, rules, registry, named=home)
@@ -197,30 +186,6 @@ def _joined(
         return names
     remote = (name for name, one in registry.deployments.items() if name in policy.deployments and not one.local)
     return (*names, *(name for name in remote if name not in names and registry.tier_of(name) not in policy.tiers))
-
-
-def _rung(
-    facts: RequestFacts, policy: TenantPolicy, registry: RegistrySnapshot, tier: str, names: tuple[str, ...]
-) -> Rung:
-    present = (registry.deployments[name] for name in names if name in registry.deployments)
-    serving = (deployment for deployment in present if facts.endpoint in deployment.serves)
-    return Rung(tier, tuple(_offer(facts, policy, tier, deployment) for deployment in serving))
-
-
-def _offer(facts: RequestFacts, policy: TenantPolicy, tier: str, deployment: DeploymentSnapshot) -> Offer:
-    """Price one deployment: worst case = price of (estimated input, cap times the number of choices)."""
-    input_tokens = facts.input_tokens
-    cap = output_cap(facts, policy, deployment)
-    stated = facts.max_tokens is not None or policy.max_output_tokens is not None
-    step = PlannedStep(
-        deployment=deployment.name,
-        tier=tier,
-        max_tokens=cap,
-        sent_max_tokens=cap if stated and cap != facts.max_tokens else None,
-        worst_case_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, cap * facts.n)),
-        input_nano_usd=deployment.price.cost_nano_usd(Usage(input_tokens, 0)),
-    )
-    return Offer(step, deployment, guard_of(facts, deployment))
 
 
 def guard_of(facts: RequestFacts, deployment: DeploymentSnapshot) -> Reason | None:
@@ -251,3 +216,37 @@ def _outside(facts: RequestFacts, deployment: DeploymentSnapshot) -> Reason | No
     window = deployment.context_tokens
     is_outside = window is not None and facts.input_tokens + (facts.max_tokens or 0) > window
     return Reason.GUARD_CONTEXT if is_outside else None
+
+
+def _rung(
+    facts: RequestFacts,
+    policy: TenantPolicy,
+    registry: RegistrySnapshot,
+    tier: str,
+    names: tuple[str, ...],
+    guard: Callable[[RequestFacts, DeploymentSnapshot], Reason | None] = guard_of,
+) -> Rung:
+    offers = []
+    for name in names:
+        deployment = registry.deployments.get(name)
+        if deployment is not None and facts.endpoint in deployment.serves:
+            offers.append(_offer(facts, policy, tier, deployment, guard(facts, deployment)))
+    return Rung(tier, tuple(offers))
+
+
+def _offer(
+    facts: RequestFacts, policy: TenantPolicy, tier: str, deployment: DeploymentSnapshot, guard: Reason | None
+) -> Offer:
+    """Price one deployment: worst case = price of (estimated input, cap times the number of choices)."""
+    input_tokens, price = facts.input_tokens, deployment.price
+    cap = output_cap(facts, policy, deployment)
+    stated = facts.max_tokens is not None or policy.max_output_tokens is not None
+    step = PlannedStep(
+        deployment.name,
+        tier,
+        cap,
+        cap if stated and cap != facts.max_tokens else None,
+        price.tokens_nano_usd(input_tokens, cap * facts.n),
+        price.tokens_nano_usd(input_tokens, 0),
+    )
+    return Offer(step, deployment, guard)

@@ -98,7 +98,11 @@ def _weighed(
     options = options_of(facts, policy.tenant_policy, complexity, ladder, pin)
     if isinstance(policy.target, DeploymentTarget):
         return ladder, options
-    return tuple(Rung(one[0].offer.step.tier, tuple(option.offer for option in one)) for one in options), options
+    reordered = [
+        rung if len(one) == 1 else Rung(rung.tier, tuple([option.offer for option in one]))
+        for rung, one in zip(ladder, options, strict=True)
+    ]
+    return tuple(reordered), options
 
 
 def _scale(policy: TenantPolicy, complexity: Complexity | None, steering: Steering) -> Scale:
@@ -117,14 +121,15 @@ def _wanted(
     steering: Steering,
     pin: Pin | None,
 ) -> Wanted:
+    target = policy.target
     guard, guard_reason = _guarded(ladder)
-    if policy.target == AutoTarget(held_out=True):
-        return Wanted(len(ladder) - 1, guard, Reason.HOLDOUT, explicit=False)
-    if isinstance(policy.target, RuledTarget):
-        return _ruled(policy.target, ladder, guard)
-    if not isinstance(policy.target, AutoTarget):
-        rung = _named_rung(policy.target, ladder)
+    if isinstance(target, RuledTarget):
+        return _ruled(target, ladder, guard)
+    if not isinstance(target, AutoTarget):
+        rung = _named_rung(target, ladder)
         return Wanted(rung, min(rung, guard), Reason.REQUESTED, explicit=True)
+    if target.held_out:
+        return Wanted(len(ladder) - 1, guard, Reason.HOLDOUT, explicit=False)
     held = _held_rung(pin, ladder)
     if held is not None:
         reason = Reason.SESSION if guard_reason is None or held > guard else guard_reason
@@ -143,11 +148,12 @@ def _ruled(target: RuledTarget, ladder: tuple[Rung, ...], guard: int) -> Wanted:
     Where none does, the dearest tier or the first deployment of the list is asked: the estimate may be too high.
     """
     named = _named_rung(target, ladder)
+    if ladder[named].fits:
+        return Wanted(named, min(named, guard), Reason.RULE, explicit=True)
     last = len(ladder) - 1 if isinstance(target.use, str) else named
     rung = next((index for index in range(named, len(ladder)) if ladder[index].fits), last)
-    if rung == named:
-        return Wanted(rung, min(rung, guard), Reason.RULE, explicit=True)
-    return Wanted(rung, rung, Reason.GUARD_CONTEXT, explicit=True)
+    reason = Reason.RULE if rung == named else Reason.GUARD_CONTEXT
+    return Wanted(rung, min(rung, guard) if rung == named else rung, reason, explicit=True)
 
 
 def _binding(
@@ -172,14 +178,17 @@ def _weighing(
     def spared(option: Option) -> _Excluded:
         if (wanted.explicit or wanted.reason is Reason.HOLDOUT) and option.rung != wanted.rung:
             was_raised = wanted.reason is Reason.GUARD_CONTEXT and option.rung < wanted.rung
-            return "guard" if was_raised and not option.offer.fits else "not_asked"
+            return "guard" if was_raised and option.offer.guard is not None else "not_asked"
         if option.rung < wanted.lowest:
             return "guard"
         if wanted.reason is Reason.SESSION and option.rung != wanted.rung:
             return "session"
-        if option.offer.readiness is not Readiness.READY:
-            return _NOT_READY[option.offer.readiness]
-        return None if option.offer in affordable[option.rung] else ("budget" if option.offer.fits else "guard")
+        readiness = option.offer.deployment.readiness
+        if readiness is not Readiness.READY:
+            return _NOT_READY[readiness]
+        if option.offer in affordable[option.rung]:
+            return None
+        return "budget" if option.offer.guard is None else "guard"
 
     is_free = not wanted.explicit and wanted.reason not in (Reason.SESSION, Reason.HOLDOUT)
     weighed = [] if not is_free else [spokesman(one) for one in options[wanted.lowest :]]
@@ -189,20 +198,18 @@ def _weighing(
 
 def _named_rung(target: TierTarget | DeploymentTarget | RuledTarget, ladder: tuple[Rung, ...]) -> int:
     """Return the rung of an explicit target; building the ladder failed if there is none."""
-    match target:
-        case TierTarget(tier):
-            return next(index for index, rung in enumerate(ladder) if rung.tier == tier)
-        case DeploymentTarget(deployment):
-            return next(index for index, rung in enumerate(ladder) if rung.offers[0].step.deployment == deployment)
-        case RuledTarget(_, str() as tier):
-            return next(index for index, rung in enumerate(ladder) if rung.tier == tier)
-        case RuledTarget():
-            return 0
+    if isinstance(target, DeploymentTarget):
+        return next(index for index, rung in enumerate(ladder) if rung.offers[0].step.deployment == target.deployment)
+    tier = target.tier if isinstance(target, TierTarget) else target.use
+    if isinstance(tier, str):
+        return next(index for index, rung in enumerate(ladder) if rung.tier == tier)
+    return 0  # the first of a rule's list
 
 
 def _held_rung(pin: Pin | None, ladder: tuple[Rung, ...]) -> int | None:
-    held_tier = None if pin is None else pin.held_tier
-    return next((index for index, rung in enumerate(ladder) if rung.tier == held_tier), None)
+    if pin is None or pin.held_tier is None:
+        return None
+    return next((index for index, rung in enumerate(ladder) if rung.tier == pin.held_tier), None)
 
 
 def _guarded(ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:
@@ -210,6 +217,9 @@ def _guarded(ladder: tuple[Rung, ...]) -> tuple[int, Reason | None]:
 
     The dearest tier takes what no other may: nobody else is left to ask.
     """
-    top = len(ladder) - 1
-    lowest = next((index for index, rung in enumerate(ladder) if rung.fits), top)
+    lowest = len(ladder) - 1
+    for index, rung in enumerate(ladder):
+        if rung.fits:
+            lowest = index
+            break
     return lowest, ladder[lowest - 1].offers[0].guard if lowest else None

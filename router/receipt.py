@@ -372,7 +372,7 @@ def _without_strangers(facts: RequestFacts, routing: Routing) -> RequestFacts:
     """Leave the end user out unless some rule looks at users, which then decides on the name."""
     if facts.user is None or any(rule.when.users is not None for rule in routing.rules):
         return facts
-    return replace(facts, user=None)
+    return msgspec.structs.replace(facts, user=None)
 
 
 def _asked(target: Target) -> str:

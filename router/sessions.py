@@ -14,7 +14,6 @@ What a session means for the next turn is pure (`holding`, `after`):
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -31,8 +30,7 @@ HASHED_BYTES = 16 * 1024
 Hold = Literal["tool_loop", "follow_up", "easy_turns"]
 
 
-@dataclass(frozen=True, slots=True)
-class SessionState:
+class SessionState(msgspec.Struct, frozen=True, gc=False):
     """What a session's last turn left.
 
     Attributes:
@@ -48,8 +46,7 @@ class SessionState:
     easy_turns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True, gc=False):
     """A request's session: its id, which tells nothing of the conversation, and None as state on a first turn."""
 
     id: str

@@ -1,16 +1,16 @@
 """Who answers in the place of the wanted tier when money or readiness rules it out, and who follows if a try fails."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from core.errors import BudgetExhausted, Unavailable
-from core.plan import Plan, PlannedStep, Readiness, Reason, Standing
+from core.plan import PlannedStep, Readiness, Reason, Standing, worst_case_of
 from core.rules import TenantPolicy
 from router.ladder import Offer, Rung
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, gc=False):
     """The rung that is wanted before money and readiness, the lowest that may stand in, and why."""
 
     rung: int
@@ -24,18 +24,28 @@ def affordable_offers(rung: Rung, standing: Standing, *, fitting_only: bool = Fa
 
     With `fitting_only` they are left out even then: another rung has one that fits.
     """
-    fitting = tuple(offer for offer in rung.offers if offer.fits)
-    roomy = fitting if fitting_only else fitting or rung.offers
+    offers = rung.offers
+    fitting = tuple([offer for offer in offers if offer.guard is None])
+    if len(fitting) < len(offers):
+        offers = fitting if fitting_only else fitting or offers
     if standing.free_nano_usd is not None and standing.free_nano_usd <= 0 and standing.when_exhausted != "small_only":
         return ()
-    free = _free_nano_usd(standing, [rung.tier])
-    return roomy if free is None else tuple(o for o in roomy if o.step.worst_case_nano_usd <= max(0, free))
+    free = _free_nano_usd(standing, (rung.tier,))
+    if free is None:
+        return offers
+    most = max(0, free)
+    return tuple([offer for offer in offers if offer.step.worst_case_nano_usd <= most])
 
 
 def _free_nano_usd(standing: Standing, tiers: Iterable[str]) -> int | None:
     """Return what a plan over these tiers may cost at most: its hold draws on the budget of every tier it touches."""
-    limits = [standing.free_nano_usd, *(standing.free_by_tier.get(tier) for tier in tiers)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    least = standing.free_nano_usd
+    if standing.free_by_tier:
+        for tier in tiers:
+            free = standing.free_by_tier.get(tier)
+            if free is not None and (least is None or free < least):
+                least = free
+    return least
 
 
 def within_budget(wanted: Wanted, affordable: Sequence[tuple[Offer, ...]], standing: Standing) -> tuple[int, Reason]:
@@ -67,9 +77,11 @@ def ready(
         offers = affordable[index]
         if not offers:
             continue
+        if offers[0].deployment.readiness is Readiness.READY:
+            return index, offers[0], cause
         ready = _first(offers, Readiness.READY)
         if ready is not None:
-            return index, ready, _reason_within(offers, ready, cause)
+            return index, ready, _reason_within(offers)
         loading = _first(offers, Readiness.LOADING)
         if loading is not None and policy.when_loading == "wait":
             return index, loading, cause
@@ -89,7 +101,10 @@ def ready(
 
 
 def _first(offers: tuple[Offer, ...], readiness: Readiness) -> Offer | None:
-    return next((offer for offer in offers if offer.readiness is readiness), None)
+    for offer in offers:
+        if offer.deployment.readiness is readiness:
+            return offer
+    return None
 
 
 def _ready_below(wanted: Wanted, rung: int, affordable: Sequence[tuple[Offer, ...]]) -> tuple[int, Offer] | None:
@@ -101,15 +116,13 @@ def _ready_below(wanted: Wanted, rung: int, affordable: Sequence[tuple[Offer, ..
     return None
 
 
-def _reason_within(offers: tuple[Offer, ...], ready: Offer, cause: Reason) -> Reason:
-    """Say `loading` or `unhealthy` when a deployment that comes before `ready` in the same tier was passed over."""
-    if offers[0] is ready:
-        return cause
-    return Reason.LOADING if offers[0].readiness is Readiness.LOADING else Reason.UNHEALTHY
+def _reason_within(offers: tuple[Offer, ...]) -> Reason:
+    """Say `loading` or `unhealthy` when the first deployment of the tier was passed over for one behind it."""
+    return Reason.LOADING if offers[0].deployment.readiness is Readiness.LOADING else Reason.UNHEALTHY
 
 
 def _retry_after_s(offers: Sequence[Offer]) -> float:
-    return min((offer.retry_after_s for offer in offers), default=1.0)
+    return min((offer.deployment.retry_after_s for offer in offers), default=1.0)
 
 
 def with_fallbacks(
@@ -121,17 +134,23 @@ def with_fallbacks(
     policy: TenantPolicy,
 ) -> tuple[PlannedStep, ...]:
     """Add what is ready as long as the whole plan fits: the same tier, then above, then (for `auto`) below."""
-    others = [chosen]
-    if policy.fallback:
-        others += range(chosen + 1, len(affordable))
-        others += [] if wanted.explicit else range(chosen - 1, wanted.lowest - 1, -1)
-    plan = Plan((first.step,), wanted.reason, first.step.tier)
-    for index in others:
+    steps: tuple[PlannedStep, ...] = (first.step,)
+    for index in _order(wanted, chosen, len(affordable), policy):
         for offer in affordable[index]:
-            if offer.readiness is not Readiness.READY or any(offer.step.deployment == s.deployment for s in plan.steps):
+            if offer is first or offer.deployment.readiness is not Readiness.READY:
                 continue
-            longer = Plan((*plan.steps, offer.step), wanted.reason, first.step.tier)
-            free = _free_nano_usd(standing, {step.tier for step in longer.steps})
-            if free is None or longer.worst_case_nano_usd <= free:
-                plan = longer
-    return plan.steps
+            if any(offer.step.deployment == step.deployment for step in steps):
+                continue
+            longer = (*steps, offer.step)
+            free = _free_nano_usd(standing, {step.tier for step in longer})
+            if free is None or worst_case_of(longer) <= free:
+                steps = longer
+    return steps
+
+
+def _order(wanted: Wanted, chosen: int, rungs: int, policy: TenantPolicy) -> Sequence[int]:
+    """Return the rungs that stand in for the chosen one, itself first."""
+    if not policy.fallback or rungs == 1:
+        return (chosen,)
+    above = range(chosen, rungs)
+    return above if wanted.explicit else (*above, *range(chosen - 1, wanted.lowest - 1, -1))

@@ -118,7 +118,7 @@ def calibrated(complexity: Complexity, history: History | None, manifest: Manife
         return complexity
     p = complexity.p_small_suffices
     shifted = probability(np.array([line_of(history, manifest).at(float(log_odds(np.array([p]))[0]))]))
-    return replace(
+    return msgspec.structs.replace(
         complexity,
         p_small_suffices=float(shifted[0]),
         source=f"{complexity.source};calibration:{history.in_force}",

@@ -12,18 +12,18 @@ takes cheap tiers away, a higher shadow price only dear ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from core.facts import RequestFacts
-from core.money import NANO_PER_USD, Usage
+from core.money import NANO_PER_USD
 from core.plan import Complexity, Readiness
 from core.rules import NO_SLA, TenantPolicy, Wish
 from core.weighing import Candidate, Exclusion, Pin
 from router.ladder import Offer, Rung
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(msgspec.Struct, frozen=True, gc=False):
     """One offer with what is expected of it; `quality` is that of its tier, see `Candidate` for the others."""
 
     rung: int
@@ -38,8 +38,7 @@ class Option:
 Options = tuple[Option, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(msgspec.Struct, frozen=True, gc=False):
     """What options are held against."""
 
     floor: float
@@ -65,28 +64,35 @@ def options_of(
     last = len(ladder) - 1
     weighed = []
     for at, rung in enumerate(ladder):
-        quality = (
-            float(at == last) if complexity is None else predicted_quality(complexity.p_small_suffices, at, last + 1)
-        )
-        tokens = _predicted_tokens(complexity, at, last)
+        if complexity is None:
+            quality, tokens = (1.0 if at == last else 0.0), None
+        else:
+            quality = predicted_quality(complexity.p_small_suffices, at, last + 1)
+            tokens = _predicted_tokens(complexity, at, last)
         weighed.append([_option(facts, policy, offer, at, quality, tokens) for offer in rung.offers])
-    left_nano_usd = _cost_of_leaving(pin, weighed)
-    return tuple(tuple(_preferred(options, pin, left_nano_usd)) for options in weighed)
+    left_nano_usd = 0 if pin is None else _cost_of_leaving(pin, weighed)
+    return tuple([tuple(_preferred(options, pin, left_nano_usd)) for options in weighed])
 
 
 def spokesman(options: Options) -> Option:
     """Return the option that a tier is weighed by: its first ready one with room, else the first with room."""
-    roomy = [option for option in options if option.offer.fits] or options
-    return next((option for option in roomy if option.offer.readiness is Readiness.READY), roomy[0])
+    if len(options) == 1:
+        return options[0]
+    roomy = [option for option in options if option.offer.guard is None] or options
+    return next((option for option in roomy if option.offer.deployment.readiness is Readiness.READY), roomy[0])
 
 
 def choose(options: Sequence[Option], scale: Scale) -> Option:
     """Return the option that the head of this module describes."""
+    if len(options) == 1:
+        return options[0]
     excesses = _excesses(options, scale)
     order = [excesses[wish] for wish in reversed(scale.give_way)]
-    return min(
-        options, key=lambda option: (*(excess(option) for excess in order), option.expected_nano_usd, option.rung)
-    )
+
+    def breaks(option: Option) -> tuple[float, ...]:
+        return *[excess(option) for excess in order], option.expected_nano_usd, option.rung
+
+    return min(options, key=breaks)
 
 
 def described(
@@ -107,19 +113,24 @@ def described(
         weighed: those among which `choose` chose; empty when nothing was chosen.
     """
     excesses = _excesses(weighed, scale) if weighed else {}
-    return tuple(
-        _candidate(option, spared(option) or _outweighed(option, excesses), judged=judged)
-        for tier in options
-        for option in tier
-    )
+    candidates = []
+    for tier in options:
+        for option in tier:
+            excluded_by = spared(option)
+            if excluded_by is None and excesses:
+                excluded_by = _outweighed(option, excesses)
+            candidates.append(_candidate(option, excluded_by, judged=judged))
+    return tuple(candidates)
 
 
 def _option(
     facts: RequestFacts, policy: TenantPolicy, offer: Offer, rung: int, quality: float, predicted: int | None
 ) -> Option:
     deployment, input_tokens = offer.deployment, facts.input_tokens
-    tokens = min(deployment.expected_output_tokens if predicted is None else predicted, offer.step.max_tokens)
-    cost = deployment.price.cost_nano_usd(Usage(input_tokens, tokens * facts.n))
+    tokens = deployment.expected_output_tokens if predicted is None else predicted
+    if offer.step.max_tokens < tokens:
+        tokens = offer.step.max_tokens
+    cost = deployment.price.tokens_nano_usd(input_tokens, tokens * facts.n)
     forecast = deployment.forecast
     if forecast is None:
         return Option(rung, offer, quality, None, None, 0.0, cost)
@@ -130,33 +141,37 @@ def _option(
 def _late_ratio(facts: RequestFacts, policy: TenantPolicy, offer: Offer, ttft_ms: float, total_ms: float) -> float:
     """Return by how much the worse prediction passes its limit: the SLA's, or a nearer one that the caller has set."""
     sla = policy.sla.get(offer.step.tier, NO_SLA)
-    totals = (sla.total_ms, facts.deadline_ms, None if facts.stream else facts.read_timeout_ms)
-    late = max((total_ms / limit - 1.0 for limit in totals if limit), default=0.0)
-    if facts.stream and sla.ttft_ms:
+    late = 0.0
+    for limit_ms in (sla.total_ms, facts.deadline_ms, None if facts.stream else facts.read_timeout_ms):
+        if limit_ms and total_ms > limit_ms:
+            late = max(late, total_ms / limit_ms - 1.0)
+    if facts.stream and sla.ttft_ms and ttft_ms > sla.ttft_ms:
         late = max(late, ttft_ms / sla.ttft_ms - 1.0)
-    return max(0.0, late)
+    return late
 
 
-def _predicted_tokens(complexity: Complexity | None, rung: int, last: int) -> int | None:
+def _predicted_tokens(complexity: Complexity, rung: int, last: int) -> int | None:
     """Return the predicted output of a tier, between those of the cheapest and the dearest; None where unknown."""
-    if complexity is None or complexity.expected_output_tokens is None or not last:
+    if complexity.expected_output_tokens is None or not last:
         return None
     cheapest, dearest = complexity.expected_output_tokens
     return max(1, round(cheapest + (dearest - cheapest) * rung / last))
 
 
-def _cost_of_leaving(pin: Pin | None, weighed: Iterable[Iterable[Option]]) -> int:
+def _cost_of_leaving(pin: Pin, weighed: Iterable[Iterable[Option]]) -> int:
     """Return the price of the tokens that the session's deployment holds: any other one reads them anew."""
-    if pin is None or not pin.cached_tokens:
+    if not pin.cached_tokens:
         return 0
     for options in weighed:
         for option in options:
             if option.offer.deployment.name == pin.deployment:
-                return option.offer.deployment.price.cost_nano_usd(Usage(pin.cached_tokens, 0))
+                return option.offer.deployment.price.tokens_nano_usd(pin.cached_tokens, 0)
     return 0
 
 
 def _preferred(options: list[Option], pin: Pin | None, left_nano_usd: int) -> list[Option]:
+    if len(options) == 1 and not left_nano_usd:
+        return options
     pinned = None if pin is None else pin.deployment
     if left_nano_usd:
         options = [
@@ -200,14 +215,15 @@ def _outweighed(option: Option, excesses: Mapping[Wish, Callable[[Option], float
 
 
 def _candidate(option: Option, excluded_by: Exclusion | None, *, judged: bool) -> Candidate:
+    step = option.offer.step
     return Candidate(
-        option.offer.step.deployment,
-        option.offer.step.tier,
+        step.deployment,
+        step.tier,
         option.quality if judged else None,
         option.ttft_ms,
         option.total_ms,
         option.late_ratio,
         option.expected_nano_usd,
-        option.offer.step.worst_case_nano_usd,
+        step.worst_case_nano_usd,
         excluded_by,
     )

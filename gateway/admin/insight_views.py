@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 
+import msgspec
 from msgspec import Struct
 
 from backends.deployment import Deployment
@@ -170,7 +171,7 @@ def deployment_view(snapshot: RegistrySnapshot, deployment: Deployment) -> Deplo
         readiness=seen.readiness.value,
         retry_after_s=seen.retry_after_s,
         in_flight=deployment.latency.in_flight,
-        forecast=None if seen.forecast is None else ForecastView(**asdict(seen.forecast)),
+        forecast=None if seen.forecast is None else ForecastView(**msgspec.structs.asdict(seen.forecast)),
         faults_in_a_row=deployment.health.failures_in_a_row,
         ejections=deployment.health.ejections,
     )

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from backends.attempt import LiveAnswer
 from backends.dispatch import Dispatcher, broken_off
 from backends.protocol import AttemptError
@@ -149,7 +151,7 @@ class Asking:
         forecast = snapshot.deployments[plan.steps[0].deployment].forecast
         if forecast is not None and forecast.queue_ms >= LEAST_QUEUE_MS:
             return None
-        return replace(plan, steps=plan.steps[:1])
+        return msgspec.structs.replace(plan, steps=plan.steps[:1])
 
 
 def unaccompanied(request: ChatRequest) -> ChatRequest:

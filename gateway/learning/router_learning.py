@@ -11,8 +11,10 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from backends.attempt import Captured
 from core.cached import Vector
@@ -209,7 +211,7 @@ def learned(learners: Learners, rules: TenantPolicy, judged: Complexity, context
     if learner is None or learner.promoted is None or learner.tiers != rules.tiers:
         return judged
     p = learner.promoted.router.p_small_suffices(context.x)
-    return replace(judged, p_small_suffices=p, source=f"{judged.source};learned:{learner.in_force}")
+    return msgspec.structs.replace(judged, p_small_suffices=p, source=f"{judged.source};learned:{learner.in_force}")
 
 
 def learning_file(settings: Settings) -> Path:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+import msgspec
+
 from core.clock import ManualClock
 from core.errors import BudgetExhausted, HeadgateError
 from core.facts import RequestFacts
@@ -229,7 +231,7 @@ class Replay:
         rules, caller = inputs.policy.tenant_policy, Caller(past.tenant, past.key_id, user=inputs.facts.user)
         for is_last in (False, True):
             steering = self._control.steering(rules, inputs.standing)
-            plan = decide(replace(inputs, steering=steering)).plan
+            plan = decide(msgspec.structs.replace(inputs, steering=steering)).plan
             tiers = frozenset(step.tier for step in plan.steps)
             wanted = Hold(past.id, caller, rules, plan.worst_case_nano_usd, tiers)
             try:
@@ -238,7 +240,7 @@ class Replay:
             except BudgetExhausted:
                 if is_last:
                     raise
-                inputs = replace(inputs, standing=await self._ledger.standing(caller, rules))
+                inputs = msgspec.structs.replace(inputs, standing=await self._ledger.standing(caller, rules))
         raise AssertionError("the second refusal was raised")
 
     def _served(self, past: Past, inputs: Inputs, plan: Plan) -> tuple[Served, str]:
@@ -285,7 +287,7 @@ class Replay:
             inputs = self._draw.choice(lenders).inputs
             assert inputs is not None
             if past.input_tokens is not None:
-                inputs = replace(inputs, facts=replace(inputs.facts, input_tokens=past.input_tokens))
+                inputs = replace(inputs, facts=msgspec.structs.replace(inputs.facts, input_tokens=past.input_tokens))
             return inputs.facts, inputs.complexity or self._judgement(past), None, True
         if inputs.complexity is None:
             return inputs.facts, self._judgement(past), inputs.session, inputs.policy.asked == "auto"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,7 +224,9 @@ def test_a_higher_shadow_price_never_gives_a_dearer_choice(
         return plan.weighing.of(plan.steps[0].deployment, plan.tier).expected_nano_usd
 
     everything_ready = replace(rules, target=AutoTarget())
-    deployments = {name: replace(one, readiness=Readiness.READY) for name, one in snapshot.deployments.items()}
+    deployments = {
+        name: msgspec.structs.replace(one, readiness=Readiness.READY) for name, one in snapshot.deployments.items()
+    }
     ready = RegistrySnapshot(deployments, snapshot.tiers)
     cheap, dear = chosen(max(one, other)), chosen(min(one, other))
     if cheap is not None and dear is not None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +52,7 @@ def test_a_record_decided_again_is_the_same_to_the_byte(
         rules, tenant_policy=replace(tenant, routing=replace(tenant.routing, rules=routing_rules, cascade=CASCADE))
     )
     standing = Standing(free, mode)  # type: ignore[arg-type]
-    facts = replace(declared(request), user="eve")
+    facts = msgspec.structs.replace(declared(request), user="eve")
     inputs = Inputs(facts, policy, complexity, standing, snapshot, Steering(floor, "share", 3.0), state)
     try:
         decided: Decision | HeadgateError = decide(inputs)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from core.plan import Complexity, Readiness, Reason, Standing
@@ -17,7 +18,7 @@ ASKED = declared(chat("Which of these cities is further north, and by how many d
 
 def decided(state: SessionState | None, complexity: Complexity | None = EASY, **changes: object) -> Decision:
     inputs = Inputs(ASKED, policy(), complexity, Standing(), two_tiers(), session=state)
-    return decide(replace(inputs, **changes))  # type: ignore[arg-type]
+    return decide(msgspec.structs.replace(inputs, **changes))  # type: ignore[arg-type]
 
 
 def outcome(decision: Decision) -> tuple[str, Reason, str | None]:
@@ -28,7 +29,7 @@ def test_an_easy_turn_keeps_the_larger_tier_until_there_were_enough() -> None:
     held = decided(LARGE)
     assert outcome(held) == ("large", Reason.SESSION, "easy_turns")
     assert held.was_easy is True
-    free = decided(replace(LARGE, easy_turns=2))
+    free = decided(msgspec.structs.replace(LARGE, easy_turns=2))
     assert outcome(free) == ("small", Reason.SCORE, None)
 
 
@@ -37,15 +38,15 @@ def test_a_hard_turn_goes_up_at_once() -> None:
 
 
 def test_a_follow_up_keeps_the_tier_without_being_judged() -> None:
-    follow_up = replace(ASKED, turns=1, last_user_chars=4)
+    follow_up = msgspec.structs.replace(ASKED, turns=1, last_user_chars=4)
     for state, tier in ((LARGE, "large"), (SMALL, "small")):
         assert outcome(decided(state, None, facts=follow_up)) == (tier, Reason.SESSION, "follow_up")
 
 
 def test_an_agent_loop_stays_unless_a_guard_raises_it() -> None:
-    loop = replace(ASKED, ends_in="tool")
+    loop = msgspec.structs.replace(ASKED, ends_in="tool")
     assert outcome(decided(SMALL, None, facts=loop)) == ("small", Reason.SESSION, "tool_loop")
-    raised = decided(SMALL, None, facts=replace(loop, has_tools=True))
+    raised = decided(SMALL, None, facts=msgspec.structs.replace(loop, has_tools=True))
     assert outcome(raised) == ("large", Reason.GUARD_TOOLS, "tool_loop")
 
 

@@ -62,7 +62,7 @@ def test_every_written_condition_must_hold(when: RuleCondition, does_fit: bool) 
 
 
 def test_nobodys_request_fits_no_user() -> None:
-    assert not fits(RuleCondition(users=("*",)), replace(FACTS, user=None))
+    assert not fits(RuleCondition(users=("*",)), msgspec.structs.replace(FACTS, user=None))
 
 
 def test_the_first_rule_that_fits_decides() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from backends.tries import AttemptLog
@@ -132,7 +133,7 @@ def test_a_plain_answer_has_no_first_token_to_be_late() -> None:
 
 
 def test_the_record_is_bound_to_the_tier_of_its_plan() -> None:
-    made = draft(policy=under(Sla(total_ms=1)), plan=replace(PLAN, tier="large"))
+    made = draft(policy=under(Sla(total_ms=1)), plan=msgspec.structs.replace(PLAN, tier="large"))
     assert made.freeze(110.0).sla_violated is False
 
 
