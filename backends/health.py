@@ -61,8 +61,7 @@ class Health:
 
     def readiness(self, now_s: float) -> Readiness:
         """Return DOWN while the breaker is open or the deployment cools down."""
-        is_open = self.open_until_s is not None and now_s < self.open_until_s
-        return Readiness.DOWN if is_open or now_s < self.cool_until_s else Readiness.READY
+        return Readiness.DOWN if self.retry_after_s(now_s) > 0.0 else Readiness.READY
 
     def breaker(self, now_s: float) -> BreakerState:
         """Return the breaker's state: `trial` lets one request at a time through, `cooling` was asked for."""
@@ -71,8 +70,11 @@ class Health:
         return "cooling" if now_s < self.cool_until_s else "closed"
 
     def retry_after_s(self, now_s: float) -> float:
-        """Return the seconds until a request may be let through, 0 or less when it may now."""
-        return max((self.open_until_s or now_s) - now_s, self.cool_until_s - now_s)
+        """Return the seconds until a request may be let through, 0 when it may now."""
+        until_s = self.cool_until_s
+        if self.open_until_s is not None and self.open_until_s > until_s:
+            until_s = self.open_until_s
+        return until_s - now_s if until_s > now_s else 0.0
 
     def begin(self, now_s: float) -> bool:
         """Note that a request is sent; True says that it is the trial after an opening, the only one for a while."""

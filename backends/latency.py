@@ -21,6 +21,8 @@ import math
 from dataclasses import dataclass, field
 from itertools import islice
 
+import msgspec
+
 from backends.quantiles import DecayingQuantiles
 from core.plan import LatencyForecast
 
@@ -41,8 +43,7 @@ TOLD_S = 10.0
 """For how long an engine's word on its load holds; it is asked every two seconds."""
 
 
-@dataclass(eq=False, slots=True)
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """One request on its way at a deployment; `slow_ms` is when its first token is late, 0 when that is unknown."""
 
     started_s: float
@@ -211,12 +212,13 @@ class LatencyTracker:
         if not (knows_first or knows_pace):
             return None
         per_token, per_request = self._slopes if knows_first else (0.0, 0.0)
-        return LatencyForecast(
-            queue_ms=max(per_request * self.under_way(now_s) + self.wait_ms(now_s), self.engine_wait_ms(now_s)),
-            base_ms=self._base_ms.quantile(USUAL) if knows_first else 0.0,
-            ms_per_input_token=per_token,
-            ms_per_output_token=self._ms_per_token.quantile(USUAL) if knows_pace else 0.0,
-        )
+        queue_ms = self.wait_ms(now_s)
+        if per_request:
+            queue_ms += per_request * self.under_way(now_s)
+        if self._load is not None:
+            queue_ms = max(queue_ms, self.engine_wait_ms(now_s))
+        base_ms = self._base_ms.quantile(USUAL) if knows_first else 0.0
+        return LatencyForecast(queue_ms, base_ms, per_token, self._ms_per_token.quantile(USUAL) if knows_pace else 0.0)
 
     def usual_output_tokens(self, now_s: float) -> int:
         """Return the median length of recent answers, 1 while nothing is known."""
@@ -244,12 +246,13 @@ class LatencyTracker:
 
         When one is late again soon after a peak, it is as bad as it was: the peak counts in full.
         """
-        late_ms = self._lateness_ms(now_s)
+        late_ms = self._lateness_ms(now_s) if self._waiting else 0.0
         if not self._peak_ms:
             return late_ms
         age_s = now_s - self._peak_at_s
         kept = 1.0 if late_ms and age_s < HELD_S else math.exp(-age_s / PEAK_S)
-        return max(self._peak_ms * kept, late_ms)
+        peak_ms = self._peak_ms * kept
+        return peak_ms if peak_ms > late_ms else late_ms
 
     def _lateness_ms(self, now_s: float) -> float:
         """Return the lateness of the one that has waited longest, unless a later one was answered: then it is alone."""

@@ -5,6 +5,8 @@ one (forward decay; Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2
 """
 
 import math
+from bisect import bisect_left
+from itertools import accumulate
 
 GROWTH = 1.1
 SMALLEST = 0.01
@@ -16,12 +18,13 @@ _LOG_GROWTH = math.log(GROWTH)
 class DecayingQuantiles:
     """A sketch of non-negative values between 0.01 and 0.01 * 1.1^192 (about 900,000), newest weighing most."""
 
-    __slots__ = ("_cached", "_counts", "_half_life_s", "_origin_s", "_total")
+    __slots__ = ("_cached", "_counts", "_half_life_s", "_lowest", "_origin_s", "_total")
 
     def __init__(self, half_life_s: float) -> None:
         """Forget half of what was seen in `half_life_s` seconds."""
         self._half_life_s = half_life_s
         self._counts = [0.0] * BUCKETS
+        self._lowest = BUCKETS - 1
         self._total = 0.0
         self._origin_s = 0.0
         self._cached: dict[float, float] = {}
@@ -34,7 +37,11 @@ class DecayingQuantiles:
             exponent = 0.0
         weight = 2.0**exponent
         at = 0 if value <= SMALLEST else int(math.log(value / SMALLEST) / _LOG_GROWTH)
-        self._counts[min(at, BUCKETS - 1)] += weight
+        if at >= BUCKETS:
+            at = BUCKETS - 1
+        if at < self._lowest:
+            self._lowest = at
+        self._counts[at] += weight
         self._total += weight
         self._cached.clear()
 
@@ -42,8 +49,8 @@ class DecayingQuantiles:
         """Return how many values are remembered, an old one counting as the part that is left of it."""
         if self._total == 0.0:
             return 0.0
-        age = min(1_000.0, (now_s - self._origin_s) / self._half_life_s)
-        return self._total / math.pow(2.0, age)
+        age = (now_s - self._origin_s) / self._half_life_s
+        return self._total / math.pow(2.0, age if age < 1_000.0 else 1_000.0)
 
     def quantile(self, q: float) -> float:
         """Return the value that the share `q` of the weight lies at or below; 0 when nothing was added."""
@@ -53,14 +60,11 @@ class DecayingQuantiles:
         return known
 
     def _walk(self, q: float) -> float:
-        wanted, seen = q * self._total, 0.0
         if self._total == 0.0:
             return 0.0
-        for at, count in enumerate(self._counts):
-            seen += count
-            if count and seen >= wanted * (1 - 1e-9):
-                return float(SMALLEST * GROWTH ** (at + 0.5))
-        return float(SMALLEST * GROWTH ** (BUCKETS - 0.5))
+        sums = [*accumulate(self._counts[self._lowest :])]
+        at = self._lowest + bisect_left(sums, q * self._total * (1 - 1e-9))
+        return float(SMALLEST * GROWTH ** (min(at, BUCKETS - 1) + 0.5))
 
     def _move_origin(self, now_s: float, exponent: float) -> None:
         """Express all weights relative to now, before they outgrow a float."""

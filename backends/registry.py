@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from backends.deployment import Deployment
 from backends.latency import Flight
-from backends.selection import ordered
+from backends.selection import has_equals, ordered
 from core.clock import Clock
 from core.plan import DeploymentSnapshot, LatencyForecast, Readiness, RegistrySnapshot
 from core.trace import Attempt, AttemptKind, AttemptOutcome
@@ -30,7 +30,7 @@ class Registry:
         """Draw the choices among equal deployments from `rng`."""
         self._deployments = deployments
         self._tiers = tiers
-        self._snapshots: dict[str, DeploymentSnapshot] = {}
+        self._snapshots: dict[str, tuple[object, DeploymentSnapshot]] = {}
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -52,15 +52,12 @@ class Registry:
             affinity: what requests that should meet the same engine have in common, if anything.
         """
         now_s = self._clock.monotonic_s()
-        ready = {name: _readiness_at(deployment, now_s) for name, deployment in self._deployments.items()}
-        deployments = {
-            name: self._snapshot_of(deployment, ready[name], now_s) for name, deployment in self._deployments.items()
-        }
-        tiers = {
-            tier: ordered(names, self._deployments, ready, now_s, self._rng, affinity) if len(names) > 1 else names
-            for tier, names in self._tiers.items()
-        }
-        return RegistrySnapshot(deployments, tiers)
+        deployments = {name: self._snapshot_of(deployment, now_s) for name, deployment in self._deployments.items()}
+        drawn = {}
+        for tier, names in self._tiers.items():
+            if len(names) > 1 and has_equals(names, self._deployments):
+                drawn[tier] = ordered(names, self._deployments, deployments, now_s, self._rng, affinity)
+        return RegistrySnapshot(deployments, {**self._tiers, **drawn} if drawn else self._tiers)
 
     def readiness_of(self, name: str) -> Readiness:
         """Return a deployment's own readiness, or DOWN while its breaker is open or it cools down."""
@@ -181,26 +178,25 @@ class Registry:
             for other in names
         )
 
-    def _snapshot_of(self, deployment: Deployment, readiness: Readiness, now_s: float) -> DeploymentSnapshot:
+    def _snapshot_of(self, deployment: Deployment, now_s: float) -> DeploymentSnapshot:
         """Return the last snapshot as long as it tells the truth; most deployments change with few requests."""
-        expected_output_tokens = max(1, round(deployment.expected_output_tokens))
-        retry_after_s = max(deployment.retry_after_s(), deployment.health.retry_after_s(now_s))
+        readiness = deployment.readiness()
+        rest_s = deployment.health.retry_after_s(now_s)
+        if rest_s and readiness is Readiness.READY:
+            readiness = Readiness.DOWN
+        expected_output_tokens = round(deployment.expected_output_tokens) or 1
+        retry_after_s = deployment.retry_after_s()
+        if rest_s > retry_after_s:
+            retry_after_s = rest_s
         forecast = deployment.latency.forecast(now_s)
+        truth = (
+            readiness, forecast, expected_output_tokens, retry_after_s, deployment.context_tokens,
+            deployment.max_output_tokens, deployment.abilities, deployment.price, deployment.serves,
+        )  # fmt: skip
         known = self._snapshots.get(deployment.name)
-        if (
-            known is not None
-            and known.readiness is readiness
-            and known.forecast == forecast
-            and known.expected_output_tokens == expected_output_tokens
-            and known.retry_after_s == retry_after_s
-            and known.context_tokens == deployment.context_tokens
-            and known.max_output_tokens == deployment.max_output_tokens
-            and known.abilities is deployment.abilities
-            and known.price is deployment.price
-            and known.serves is deployment.serves
-        ):
-            return known
-        self._snapshots[deployment.name] = made = DeploymentSnapshot(
+        if known is not None and known[0] == truth:
+            return known[1]
+        made = DeploymentSnapshot(
             name=deployment.name,
             model=deployment.model,
             price=deployment.price,
@@ -214,6 +210,7 @@ class Registry:
             forecast=forecast,
             local=deployment.local,
         )
+        self._snapshots[deployment.name] = truth, made
         return made
 
 

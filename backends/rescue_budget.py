@@ -41,7 +41,8 @@ class ShareBudget:
 
     def request(self) -> None:
         """Count one request."""
-        self._tokens = min(self._burst, self._tokens + self._ratio)
+        if self._tokens < self._burst:
+            self._tokens = min(self._burst, self._tokens + self._ratio)
 
     @property
     def has_room(self) -> bool:

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from itertools import groupby
 
 from backends.deployment import Deployment
-from core.plan import Readiness
+from core.plan import DeploymentSnapshot, Readiness
 
 BUSIER_RATIO = 1.25
 UNKNOWN_MS = 1_000.0
@@ -27,7 +27,7 @@ UNKNOWN_MS = 1_000.0
 def ordered(
     names: Sequence[str],
     deployments: Mapping[str, Deployment],
-    ready: Mapping[str, Readiness],
+    seen: Mapping[str, DeploymentSnapshot],
     now_s: float,
     rng: random.Random,
     affinity: bytes | None = None,
@@ -37,7 +37,7 @@ def ordered(
     Args:
         names: the tier's list.
         deployments: all deployments by name.
-        ready: the readiness of each now.
+        seen: each of them as it is now.
         now_s: monotonic seconds.
         rng: draws the pairs.
         affinity: what requests that should meet the same engine have in common; None when it does not matter.
@@ -45,8 +45,19 @@ def ordered(
     order: list[str] = []
     for _, equals in groupby(names, key=lambda name: _kind(deployments[name])):
         group = list(equals)
-        order += group if len(group) == 1 else _among_equals(group, deployments, ready, now_s, rng, affinity)
+        order += group if len(group) == 1 else _among_equals(group, deployments, seen, now_s, rng, affinity)
     return tuple(order)
+
+
+def has_equals(names: Sequence[str], deployments: Mapping[str, Deployment]) -> bool:
+    """Tell whether deployments that stand side by side in a tier's list are equal; without any, its order stands."""
+    before = deployments[names[0]]
+    for name in names[1:]:
+        one = deployments[name]
+        if one.model == before.model and _kind(one) == _kind(before):
+            return True
+        before = one
+    return False
 
 
 def load(deployment: Deployment, now_s: float) -> float:
@@ -66,13 +77,13 @@ def _kind(deployment: Deployment) -> tuple[object, ...]:
 def _among_equals(
     group: list[str],
     deployments: Mapping[str, Deployment],
-    ready: Mapping[str, Readiness],
+    seen: Mapping[str, DeploymentSnapshot],
     now_s: float,
     rng: random.Random,
     affinity: bytes | None,
 ) -> list[str]:
-    able = [name for name in group if ready[name] is Readiness.READY]
-    rest = [name for name in group if ready[name] is not Readiness.READY]
+    able = [name for name in group if seen[name].readiness is Readiness.READY]
+    rest = [name for name in group if seen[name].readiness is not Readiness.READY]
     loads = {name: load(deployments[name], now_s) for name in able}
     by_load = sorted(able, key=loads.__getitem__)
     if len(able) < 2:

@@ -138,8 +138,13 @@ class WaitingLines:
 
     def let_in(self, claim: Claim, names: Sequence[str], now_s: float) -> None:
         """Count a request that is served or waits for any of the deployments; the first of them is as good as all."""
-        intake = self._intakes.setdefault(names[0], {})
-        intake.setdefault((not claim.is_batch, claim.weight), _Intake()).add(now_s)
+        kind = (not claim.is_batch, claim.weight)
+        intakes = self._intakes.get(names[0])
+        if intakes is None:
+            intakes = self._intakes[names[0]] = {}
+        if kind not in intakes:
+            intakes[kind] = _Intake()
+        intakes[kind].add(now_s)
 
     def join(self, claim: Claim, names: frozenset[str], start_by_s: float) -> Waiter:
         """Put a request into its line."""

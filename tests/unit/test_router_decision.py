@@ -18,7 +18,7 @@ ASKED = declared(chat("Which of these cities is further north, and by how many d
 
 def decided(state: SessionState | None, complexity: Complexity | None = EASY, **changes: object) -> Decision:
     inputs = Inputs(ASKED, policy(), complexity, Standing(), two_tiers(), session=state)
-    return decide(msgspec.structs.replace(inputs, **changes))  # type: ignore[arg-type]
+    return decide(msgspec.structs.replace(inputs, **changes))
 
 
 def outcome(decision: Decision) -> tuple[str, Reason, str | None]:
