@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from core.facts import ResponseFormat, Script
 
 WindowKind = Literal["minute", "hour", "day", "week", "month"]
@@ -230,29 +232,25 @@ class TenantPolicy:
     record_content: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AutoTarget:
+class AutoTarget(msgspec.Struct, frozen=True, gc=False):
     """The router decides; a request that is `held_out` for comparison takes the baseline path instead."""
 
     held_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TierTarget:
+class TierTarget(msgspec.Struct, frozen=True, gc=False):
     """The caller named a tier."""
 
     tier: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentTarget:
+class DeploymentTarget(msgspec.Struct, frozen=True, gc=False):
     """The caller named a deployment that the policy grants."""
 
     deployment: str
 
 
-@dataclass(frozen=True, slots=True)
-class RuledTarget:
+class RuledTarget(msgspec.Struct, frozen=True, gc=False):
     """The caller left the choice to the router, and a rule of the policy made it."""
 
     rule: str

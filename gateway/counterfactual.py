@@ -14,8 +14,10 @@ def baseline_price(policy: EffectivePolicy, registry: Registry) -> Price | None:
         case TierTarget(tier):
             names = registry.tiers.get(tier, ())
         case AutoTarget():
-            allowed = [names for tier, names in registry.tiers.items() if tier in policy.tenant_policy.tiers]
-            names = allowed[-1] if allowed else ()
+            names = ()
+            for tier, members in registry.tiers.items():
+                if tier in policy.tenant_policy.tiers:
+                    names = members
     return registry[names[0]].price if names else None
 
 

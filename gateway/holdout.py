@@ -29,7 +29,10 @@ class Holdout:
 
     def drawn(self, policy: EffectivePolicy, draft: TraceDraft) -> EffectivePolicy:
         """Note the request's part in the comparison, and return the policy that it goes by."""
-        per_10k = round(policy.tenant_policy.routing.holdout_ratio * PARTS)
+        ratio = policy.tenant_policy.routing.holdout_ratio
+        if not ratio:
+            return policy
+        per_10k = round(ratio * PARTS)
         if not per_10k or not _is_eligible(policy, draft):
             return policy
         draft.trial = Trial(self.draws(draft.request.request_id, per_10k), per_10k)

@@ -161,8 +161,9 @@ class Pipeline:
         found: NearHit | Miss | Bypass,
     ) -> Complexity | None:
         """Judge complexity only where the score decides: not after an explicit choice, a rule, or in a held session."""
-        is_held = is_holding(state_of(session), facts, policy.tenant_policy.routing.sessions) is not None
-        if is_held or not isinstance(policy.target, AutoTarget):
+        if not isinstance(policy.target, AutoTarget):
+            return None
+        if is_holding(state_of(session), facts, policy.tenant_policy.routing.sessions) is not None:
             return None
         judged = await self.classifier.classify(request, found.vector)
         return self.calibrated(policy.tenant_policy.tenant, judged)

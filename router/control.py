@@ -30,8 +30,7 @@ CHOSEN = KEPT_DOWN | {Reason.SCORE, Reason.PRIOR, Reason.SHARE, Reason.COST}
 OPEN = frozenset({None, "quality", "latency", "cost"})
 
 
-@dataclass(slots=True)
-class Watched:
+class Watched(msgspec.Struct, frozen=True, eq=False):
     """A planned request that is not settled: what was assumed of it, and where."""
 
     planned: Planned
@@ -84,8 +83,11 @@ class Control:
         slider = None if target is None else self._sliders.get((policy.tenant, knob))
         if not standing.spending and target is None:
             return UNSTEERED
-        paces = (self._paces.get(spending.account) for spending in standing.spending)
-        price_per_usd = max((pace.price_per_usd for pace in paces if pace is not None), default=0.0)
+        price_per_usd = 0.0
+        for spending in standing.spending:
+            pace = self._paces.get(spending.account)
+            if pace is not None and pace.price:
+                price_per_usd = max(price_per_usd, pace.price_per_usd)
         floor = None if slider is None or target is None else slider.floor(target)
         return Steering(floor, knob, price_per_usd)
 
@@ -99,7 +101,8 @@ class Control:
         expected = plan.weighing.of(plan.steps[0].deployment, plan.tier).expected_nano_usd
         costs = [one.expected_nano_usd for one in plan.weighing.candidates if one.excluded_by in OPEN] or [expected]
         cheapest = policy.tiers[0] if policy.tiers else ""
-        used, base, extra = expected, min(costs), max(costs) - min(costs)
+        base = min(costs)
+        used, extra = expected, max(costs) - base
         assumed = Planned(expected, plan.worst_case_nano_usd, extra)
         if knob == "share":
             used, base, extra = int(plan.tier != cheapest), 0, 1
@@ -115,8 +118,8 @@ class Control:
     def ended(self, watched: Watched | None, tried: Tried) -> None:
         """Take into account what came of a plan by `tried`; None is what nothing was noted of."""
         if watched is not None:
-            answered = (one.tier for one in tried.attempts if one.outcome is AttemptOutcome.COMPLETE)
-            self.settled(watched, tried.cost_nano_usd, next(answered, None))
+            answered = [one.tier for one in tried.attempts if one.outcome is AttemptOutcome.COMPLETE]
+            self.settled(watched, tried.cost_nano_usd, answered[0] if answered else None)
 
     def settled(self, watched: Watched, cost_nano_usd: int, tier: str | None) -> None:
         """Replace what was assumed by what came of it.
@@ -167,8 +170,10 @@ class Control:
             return ()
         now_s = self.clock.now().timestamp()
         paces = []
-        tightest = {one.account: one for one in sorted(spending, key=lambda one: -one.limit_nano_usd)}
-        for one in tightest.values():
+        if len(spending) > 1:
+            tightest = {one.account: one for one in sorted(spending, key=lambda one: -one.limit_nano_usd)}
+            spending = tuple(tightest.values())
+        for one in spending:
             pace = _kept(self._paces, one.account, Pace, MAX_PACES)
             pace.note(one, planned, now_s, self.replicas)
             paces.append(pace)

@@ -97,10 +97,10 @@ def decide(inputs: Inputs) -> Decision:
     if hold is not None:
         return Decision(planned(state.tier), hold=hold)
     free = planned()
-    rank = list(inputs.registry.tiers).index
-    if free.reason not in JUDGED:
+    ranks = list(inputs.registry.tiers)
+    if free.reason not in JUDGED or state.tier not in ranks:
         return Decision(free)
-    was_easy = rank(free.tier) < rank(state.tier)
+    was_easy = ranks.index(free.tier) < ranks.index(state.tier)
     if was_easy and not may_go_down(state, sessions):
         return Decision(planned(state.tier), hold="easy_turns", was_easy=True)
     return Decision(cascaded(inputs, policy, free), was_easy=was_easy)

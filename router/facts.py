@@ -31,13 +31,18 @@ def facts_of(request: ChatRequest, path: str, user: str | None = None) -> Reques
         path: the route that it came on.
         user: the end user that the caller speaks for, where that is known better than by the body.
     """
-    script, non_latin_ratio = script_of(request.last_user_text or "")
+    text = request.last_user_text or ""
+    script, non_latin_ratio = script_of(text)
+    turns = 0
+    for message in request.messages:
+        if message.role == "assistant":
+            turns += 1
     return RequestFacts(
         model=request.model,
         path=path,
         endpoint=request.path,
         user=request.user if user is None else user,
-        tags=tuple(sorted({*request.demands.tags, *_metadata_tags(request)})),
+        tags=_tags(request),
         stream=request.stream,
         has_tools=request.has_tools,
         has_media=request.has_media,
@@ -46,10 +51,10 @@ def facts_of(request: ChatRequest, path: str, user: str | None = None) -> Reques
         max_tokens=request.max_tokens,
         n=request.n,
         script=script,
-        non_latin_ratio=round(non_latin_ratio, 4),
+        non_latin_ratio=round(non_latin_ratio, 4) if non_latin_ratio else 0.0,
         ends_in=ENDINGS.get(request.messages[-1].role, "other") if request.messages else "other",
-        turns=sum(message.role == "assistant" for message in request.messages),
-        last_user_chars=len(request.last_user_text or ""),
+        turns=turns,
+        last_user_chars=len(text),
         deadline_ms=request.demands.deadline_ms,
         read_timeout_ms=request.demands.read_timeout_ms,
     )
@@ -61,6 +66,13 @@ def _response_format(request: ChatRequest) -> ResponseFormat:
         return "text"
     written = _format_decoder.decode(request.fields["response_format"])
     return "json_object" if written is not None and written.type == "json_object" else "json_schema"
+
+
+def _tags(request: ChatRequest) -> tuple[str, ...]:
+    """Return the tags of header and body, sorted."""
+    if not request.demands.tags and "metadata" not in request.fields:
+        return ()
+    return tuple(sorted({*request.demands.tags, *_metadata_tags(request)}))
 
 
 def _metadata_tags(request: ChatRequest) -> list[str]:

@@ -13,6 +13,7 @@ Each of several replicas paces an equal part of what is left by its own requests
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ LEAST_KNOWN_RATIO = 0.1
 EXTRA_RATE = 0.01
 ROLLING_GAIN = 4.0
 HORIZONS_S = tuple(4.0**power for power in range(1, 12))
+_DECAYS_PER_S = tuple(-1.0 / horizon_s for horizon_s in HORIZONS_S)
 
 
 class Planned(NamedTuple):
@@ -53,15 +55,20 @@ class Arrivals:
         """Count one request."""
         if not self.seen:
             self.since_s = self.last_s = now_s
-        passed_s = max(0.0, now_s - self.last_s)
-        for at, horizon_s in enumerate(HORIZONS_S):
-            self.counts[at] = self.counts[at] * math.exp(-passed_s / horizon_s) + 1.0
-        self.last_s = max(self.last_s, now_s)
+        passed_s = now_s - self.last_s
+        if passed_s > 0.0:
+            exp = math.exp
+            self.counts = [
+                count * exp(passed_s * rate) + 1.0 for count, rate in zip(self.counts, _DECAYS_PER_S, strict=True)
+            ]
+            self.last_s = now_s
+        else:
+            self.counts = [count + 1.0 for count in self.counts]
         self.seen += 1
 
     def expected(self, ahead_s: float) -> float:
         """Return how many requests the next `ahead_s` seconds will bring, at least 1."""
-        at = next((at for at, horizon_s in enumerate(HORIZONS_S) if horizon_s >= ahead_s / 2), len(HORIZONS_S) - 1)
+        at = min(bisect_left(HORIZONS_S, ahead_s / 2), len(HORIZONS_S) - 1)
         horizon_s = HORIZONS_S[at]
         known_ratio = max(LEAST_KNOWN_RATIO, -math.expm1(-(self.last_s - self.since_s) / horizon_s))
         return max(1.0, ahead_s * self.counts[at] / (horizon_s * known_ratio))
@@ -89,7 +96,7 @@ class Pace:
             rate = EXTRA_RATE if self.extra_nano_usd else 1.0
             self.extra_nano_usd += rate * (planned.extra_nano_usd - self.extra_nano_usd)
         self.held_nano_usd += planned.worst_case_nano_usd
-        if self.arrivals.seen > LEAST_SEEN:
+        if self.extra_nano_usd and self.arrivals.seen > LEAST_SEEN:
             self._ascend(planned.expected_nano_usd - self.allowed_nano_usd(spending, now_s, replicas))
         self.in_flight_nano_usd += planned.expected_nano_usd
 
@@ -97,7 +104,7 @@ class Pace:
         """Put what was expected right."""
         self.in_flight_nano_usd = max(0, self.in_flight_nano_usd - planned.expected_nano_usd)
         self.held_nano_usd = max(0, self.held_nano_usd - planned.worst_case_nano_usd)
-        if self.arrivals.seen > LEAST_SEEN:
+        if self.extra_nano_usd and self.arrivals.seen > LEAST_SEEN:
             self._ascend(cost_nano_usd - planned.expected_nano_usd)
 
     def allowed_nano_usd(self, spending: Spending, now_s: float, replicas: int) -> float:
@@ -116,6 +123,6 @@ class Pace:
         return max(0.0, left) / (self.arrivals.expected(left_s) * replicas)
 
     def _ascend(self, over_nano_usd: float) -> None:
-        if self.extra_nano_usd:
-            excess = min(MAX_EXCESS, max(-MAX_EXCESS, over_nano_usd / self.extra_nano_usd))
-            self.price = min(MAX_PRICE, max(0.0, self.price + STEP * excess))
+        """Move the price; while no request could have been sent up, there is none to move."""
+        excess = min(MAX_EXCESS, max(-MAX_EXCESS, over_nano_usd / self.extra_nano_usd))
+        self.price = min(MAX_PRICE, max(0.0, self.price + STEP * excess))

@@ -25,26 +25,31 @@ def ruled(policy: EffectivePolicy, facts: RequestFacts) -> EffectivePolicy:
 
 def deciding_rule(rules: Sequence[RoutingRule], facts: RequestFacts) -> RoutingRule | None:
     """Return the first rule whose condition holds for `facts`, or None."""
-    return next((rule for rule in rules if fits(rule.when, facts)), None)
+    for rule in rules:
+        if fits(rule.when, facts):
+            return rule
+    return None
 
 
 def fits(when: RuleCondition, facts: RequestFacts) -> bool:
     """Tell whether everything that `when` states holds for `facts`."""
     return (
-        when.tools in (None, facts.has_tools)
-        and when.media in (None, facts.has_media)
-        and when.stream in (None, facts.stream)
+        (when.models is None or _is_named(facts.model, when.models))
+        and (when.tools is None or when.tools == facts.has_tools)
+        and (when.media is None or when.media == facts.has_media)
+        and (when.stream is None or when.stream == facts.stream)
         and (when.response_format is None or facts.response_format in when.response_format)
         and (when.min_context_tokens is None or facts.input_tokens >= when.min_context_tokens)
         and (when.max_context_tokens is None or facts.input_tokens <= when.max_context_tokens)
         and (when.script is None or facts.script in when.script)
         and (when.min_non_latin_ratio is None or facts.non_latin_ratio >= when.min_non_latin_ratio)
         and (when.tags is None or not set(when.tags).isdisjoint(facts.tags))
-        and (when.models is None or _is_named(facts.model, when.models))
         and (when.users is None or (facts.user is not None and _is_named(facts.user, when.users)))
         and (when.paths is None or _is_named(facts.path, when.paths))
     )
 
 
 def _is_named(name: str, patterns: Sequence[str]) -> bool:
-    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
+    if name in patterns:
+        return True
+    return any(pattern.endswith("*") and name.startswith(pattern[:-1]) for pattern in patterns)

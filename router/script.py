@@ -38,6 +38,8 @@ def non_latin_ratio(text: str) -> float:
 
 def script_of(text: str) -> tuple[Script, float]:
     """Return the script that decides for `text`, and the share of its letters outside the Latin one."""
+    if text.isascii():
+        return "latin", 0.0
     ratio = non_latin_ratio(text)
     if ratio <= MAX_NON_LATIN_RATIO:
         return "latin", ratio

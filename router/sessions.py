@@ -98,7 +98,8 @@ class SessionBook:
     """The sessions of all tenants: bounded, forgotten after their time, and never shared between tenants."""
 
     def __init__(self, secret: bytes, clock: Clock, most: int = MOST_SESSIONS) -> None:
-        self._secret = hashlib.blake2b(secret, digest_size=32, person=b"headgate-session").digest()
+        own = hashlib.blake2b(secret, digest_size=32, person=b"headgate-session").digest()
+        self._keyed = hashlib.blake2b(key=own, digest_size=12)
         self._clock = clock
         self._most = most
         self._by_tenant: dict[str, OrderedDict[str, tuple[float, SessionState]]] = {}
@@ -126,7 +127,9 @@ class SessionBook:
     def note(self, tenant: str, session: Session) -> None:
         """Remember a turn; the tenant's longest unused session goes when there are too many."""
         assert session.state is not None, "a turn leaves a state"
-        sessions = self._by_tenant.setdefault(tenant, OrderedDict())
+        sessions = self._by_tenant.get(tenant)
+        if sessions is None:
+            sessions = self._by_tenant[tenant] = OrderedDict()
         sessions[session.id] = self._clock.monotonic_s(), session.state
         sessions.move_to_end(session.id)
         if len(sessions) > self._most:
@@ -134,12 +137,12 @@ class SessionBook:
 
     def _id(self, caller: Caller, named: str | None, request: ChatRequest) -> str:
         user = (caller.user or request.user or "").encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(caller.tenant.encode(), key=self._secret, digest_size=12)
-        digest.update(b"\0" + user + b"\0")
+        whose = caller.tenant.encode() + b"\0" + user + b"\0"
+        digest = self._keyed.copy()
         if named is None:
-            digest.update(caller.key_id.encode() + b"\0found\0" + _beginning(request))
+            digest.update(whose + caller.key_id.encode() + b"\0found\0" + _beginning(request))
         else:
-            digest.update(b"named\0" + named.encode("utf-8", "surrogatepass"))
+            digest.update(whose + b"named\0" + named.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
