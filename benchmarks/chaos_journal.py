@@ -93,6 +93,10 @@ class SkewedClock:
         """Return the wrong time."""
         return datetime.now(UTC) + self._skew
 
+    def unix_s(self) -> float:
+        """Return the wrong time in seconds since the Unix epoch."""
+        return self.now().timestamp()
+
 
 class Journal:
     """Appends a record per request with one write each; a kill loses nothing that was written."""

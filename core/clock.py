@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """Where the time comes from; `unix_s` is `now` as a number, for what only compares."""
 
     def monotonic_s(self) -> float:
         """Return seconds from an arbitrary origin, never going back."""
@@ -16,10 +16,15 @@ class Clock(Protocol):
         """Return the present moment, aware and in UTC."""
         ...
 
+    def unix_s(self) -> float:
+        """Return the present moment in seconds since the Unix epoch."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
 
+    unix_s = staticmethod(time.time)
     monotonic_s = staticmethod(time.monotonic)
     """The event loop's clock too; read some thirty times a request, so nothing stands between."""
 
@@ -42,6 +47,10 @@ class ManualClock:
     def now(self) -> datetime:
         """Return the start plus the seconds advanced so far."""
         return self._now
+
+    def unix_s(self) -> float:
+        """Return `now` in seconds since the Unix epoch."""
+        return self._now.timestamp()
 
     def advance(self, seconds: float) -> None:
         """Move both clocks forward."""

@@ -1,7 +1,7 @@
 """The values that decisions are made of: complexity, standing, the registry's snapshot, and the plan."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -36,8 +36,7 @@ class Complexity(msgspec.Struct, frozen=True, gc=False):
         return 1.0 - self.p_small_suffices
 
 
-@dataclass(frozen=True, slots=True)
-class Spending:
+class Spending(msgspec.Struct, frozen=True, gc=False):
     """One hard budget of all tiers in its present window, for those who pace it.
 
     Attributes:
@@ -54,8 +53,7 @@ class Spending:
     rolling: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """What the ledger says of a caller at admission; `free_nano_usd` is None without any budget.
 
     `free_by_tier` holds what budgets of one tier alone leave for that tier; `spending` each hard budget of all tiers.
@@ -64,7 +62,7 @@ class Standing:
     free_nano_usd: int | None = None
     when_exhausted: WhenExhausted = "reject"
     resets_at: datetime | None = None
-    free_by_tier: Mapping[str, int] = field(default_factory=dict)
+    free_by_tier: Mapping[str, int] = {}
     spending: tuple[Spending, ...] = ()
 
 

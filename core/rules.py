@@ -52,6 +52,11 @@ class Limits:
     tokens_per_minute: int | None = None
     concurrency: int | None = None
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Tell whether nothing is limited."""
+        return self.requests_per_minute is None and self.tokens_per_minute is None and self.concurrency is None
+
 
 @dataclass(frozen=True, slots=True)
 class Sla:

@@ -100,31 +100,30 @@ class Pipeline:
             policy = draft.policy = self.holdout.drawn(policy, draft)
             tokens = expected_tokens(request, policy)
             rules = policy.tenant_policy
-            slot = self.admission.admit(caller, rules, tokens, rules.key_limits)
-            async with slot as standing:
+            async with self.admission.admit(caller, rules, tokens, rules.key_limits) as admitted:
                 found = draft.found = await self._lookup(caller, request, policy)
                 if isinstance(found, ExactHit | SemanticHit):
-                    standing.used.tokens = 0
-                    yield self._replayed(found, policy, standing, draft)
+                    admitted.used_tokens = 0
+                    yield self._replayed(found, policy, admitted, draft)
                     return
                 if request.demands.cache.only_if_cached:
                     raise NotCached("No cached answer may be served for this request.")
                 async with self.flights.join(self.cache.flight_key(caller, request, policy)) as place:
                     if isinstance(place, Follower):
-                        yield await self._followed(place, standing, draft)
+                        yield await self._followed(place, admitted, draft)
                         return
                     session = draft.session = self.sessions.open(caller, request, facts, rules)
                     judged = await self._classify(request, facts, policy, session, found)
                     complexity = draft.complexity = self.learning.judged(draft, judged, found.vector)
                     snapshot = self.dispatcher.registry.snapshot(affinity_of(caller, request))
-                    inputs = Inputs(facts, policy, complexity, standing, snapshot, session=state_of(session))
+                    inputs = Inputs(facts, policy, complexity, admitted.standing, snapshot, session=state_of(session))
                     async with FurtherHolds(self.ledger, caller, rules, request.request_id) as further:
                         plan, granted, watched = await self._granted(caller, inputs, draft)
                         async with granted as reservation:
                             try:
                                 errand = errand_of(plan, policy, draft, further.afford, self.dispatcher.registry)
                                 async with self.dispatcher.open(errand) as live:
-                                    source = Source(caller, policy, plan, standing, live, place, slot.leave)
+                                    source = Source(caller, policy, plan, admitted, live, place)
                                     async with Relay(source, draft, self.cache, self.learning, self.clock) as relay:
                                         yield self._relayed(source, relay, draft)
                             finally:
@@ -213,11 +212,11 @@ class Pipeline:
         return decision.plan
 
     def _replayed(
-        self, hit: ExactHit | SemanticHit, policy: EffectivePolicy, standing: Admitted, draft: TraceDraft
+        self, hit: ExactHit | SemanticHit, policy: EffectivePolicy, admitted: Admitted, draft: TraceDraft
     ) -> Answer:
         request, answer = draft.request, hit.entry.answer
         headers = self._headers(draft, answer.tier, answer.deployment, "cache", upstream_s=0.0)
-        headers += (("x-headgate-cost-usd", "0"), ("age", str(int(hit.age_s))), *standing.limit_headers.items())
+        headers += (("x-headgate-cost-usd", "0"), ("age", str(int(hit.age_s))), *admitted.limit_headers.items())
         if policy.tenant_policy.cache.expose_details:
             score = hit.score if isinstance(hit, SemanticHit) else 1.0
             headers += (
@@ -228,7 +227,7 @@ class Pipeline:
         chunks = replay(answer, request, int(draft.received_at.timestamp()))
         return Answer(request.stream, headers, _timed(chunks, draft, self.clock))
 
-    async def _followed(self, place: Follower[Published], standing: Admitted, draft: TraceDraft) -> Answer:
+    async def _followed(self, place: Follower[Published], admitted: Admitted, draft: TraceDraft) -> Answer:
         """Follow an identical request that is under way: its bytes as they come, at no cost."""
         items = place.items()
         try:
@@ -236,10 +235,10 @@ class Pipeline:
         except LeaderFailed as failure:
             raise UpstreamFailed("The identical request that was under way failed.") from failure
         assert isinstance(head, AnswerHead), "a leader publishes its head first"
-        standing.used.tokens = 0
+        admitted.used_tokens = 0
         draft.joined = head
         headers = self._headers(draft, head.tier, head.deployment, "cache", upstream_s=0.0)
-        headers += (("x-headgate-cost-usd", "0"), *standing.limit_headers.items())
+        headers += (("x-headgate-cost-usd", "0"), *admitted.limit_headers.items())
         return Answer(draft.request.stream, headers, _timed(_following(items, draft), draft, self.clock))
 
     def _relayed(self, source: Source, relay: Relay, draft: TraceDraft) -> Answer:
@@ -250,7 +249,7 @@ class Pipeline:
         now_ms = (self.clock.monotonic_s() - draft.received_s) * 1000
         waited_s = draft.attempts.waited_ms(now_ms - live.elapsed_s * 1000, now_ms) / 1000
         headers = self._headers(draft, live.step.tier, live.step.deployment, plan.reason.value, waited_s)
-        headers += (*source.standing.limit_headers.items(), *live.headers)
+        headers += (*source.admitted.limit_headers.items(), *live.headers)
         degraded_from = draft.degraded_from = self._degraded_from(source)
         if degraded_from is not None:
             headers += (("x-headgate-degraded-from", degraded_from),)

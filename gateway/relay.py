@@ -5,7 +5,6 @@ stored: it must not be served when the planned one is back. A stream of thousand
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -34,15 +33,14 @@ logger = logging.getLogger("headgate.relay")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a relayed answer comes from; `leave` gives the concurrency slot back and may be called twice."""
+    """Where a relayed answer comes from."""
 
     caller: Caller
     policy: EffectivePolicy
     plan: Plan
-    standing: Admitted
+    admitted: Admitted
     live: LiveAnswer
     place: Leader[Published] | Alone
-    leave: Callable[[], None]
 
 
 class Relay:
@@ -136,9 +134,9 @@ class Relay:
         if is_meant and not source.plan.has_given_way:
             await self._store()
         usage = live.usage
-        source.standing.used.tokens = None if usage is None else usage.input_tokens + usage.output_tokens
+        source.admitted.used_tokens = None if usage is None else usage.input_tokens + usage.output_tokens
         self._learning.answered(self._draft, live.captured)
-        source.leave()
+        source.admitted.leave()
 
     async def _store(self) -> None:
         """Offer a complete answer to the cache; only plain text from one choice has a canonical replay."""

@@ -4,34 +4,18 @@ What is counted where is the store's business (`rates_memory`, `rates_redis`); t
 Failure rule: while a shared store is away, `rates_redis` counts in this process.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 from core.clock import Clock
 from core.identity import Caller
 from core.plan import Standing
 from core.rules import Limits, TenantPolicy
 from policies.ledger import BudgetLedger
-from policies.rates import Entry, LimitStore, Scope, limit_headers
+from policies.rates import Entry, Level, LimitStore, Scope, limit_headers
 from policies.rates_memory import MemoryRates
 
 UNLIMITED = Limits()
-
-
-@dataclass(slots=True)
-class Used:
-    """What a request really used, told when it is known; unknown tokens leave the estimate standing."""
-
-    tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted(Standing):
-    """The caller's standing, with the `x-ratelimit-*` headers as of now and a place to tell what was used."""
-
-    limit_headers: Mapping[str, str] = field(default_factory=dict)
-    used: Used = field(default_factory=Used)
 
 
 class Admission:
@@ -43,54 +27,61 @@ class Admission:
 
     def admit(
         self, caller: Caller, policy: TenantPolicy, estimated_tokens: int, key_limits: Limits = UNLIMITED
-    ) -> "Admitting":
+    ) -> "Admitted":
         """Take one request, its tokens and a concurrency slot, which is given back when the body ends, however it ends.
 
         Args:
             caller: whose key it is.
             policy: the tenant's policy with the tenant's limits.
-            estimated_tokens: input and output that the request is expected to use; `Admitted.used` corrects it.
+            estimated_tokens: input and output that the request is expected to use; `used_tokens` corrects it.
             key_limits: what each key of the tenant may use.
 
         Raises:
             RateLimited: a limit is used up; says truthfully how long to wait. Nothing was taken.
         """
-        scopes = tuple(
-            scope for scope in (Scope("", policy.limits), Scope(caller.key_id, key_limits)) if scope.limits != UNLIMITED
-        )
-        return Admitting(self._store, Entry(caller, policy, estimated_tokens, scopes))
+        scopes: tuple[Scope, ...] = () if policy.limits.is_unlimited else (Scope("", policy.limits),)
+        if not key_limits.is_unlimited:
+            scopes += (Scope(caller.key_id, key_limits),)
+        return Admitted(self._store, Entry(caller, policy, estimated_tokens, scopes))
 
 
-class Admitting:
-    """What `admit` returns: a slot for as long as the context lasts, or until `leave`."""
+class Admitted:
+    """A request's slot for as long as the context lasts, or until `leave`; known once it was entered.
+
+    Attributes:
+        standing: the caller's, as of now.
+        used_tokens: what the request really used, told when it is known; None leaves the estimate standing.
+    """
+
+    __slots__ = ("_entry", "_is_inside", "_levels", "_store", "standing", "used_tokens")
 
     def __init__(self, store: LimitStore, entry: Entry) -> None:
         self._store = store
         self._entry = entry
-        self._used = Used()
         self._is_inside = False
+        self._levels: tuple[Level, ...] = ()
+        self.standing = Standing()
+        self.used_tokens: int | None = None
 
-    async def __aenter__(self) -> Admitted:
+    async def __aenter__(self) -> Self:
         entered = await self._store.enter(self._entry)
         self._is_inside = True
-        standing = entered.standing
-        return Admitted(
-            standing.free_nano_usd,
-            standing.when_exhausted,
-            standing.resets_at,
-            standing.free_by_tier,
-            standing.spending,
-            limit_headers(entered.levels),
-            self._used,
-        )
+        self._levels = entered.levels
+        self.standing = entered.standing
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.leave()
 
+    @property
+    def limit_headers(self) -> dict[str, str]:
+        """Return the `x-ratelimit-*` headers as of admission."""
+        return limit_headers(self._levels)
+
     def leave(self) -> None:
         """Give the slot back, and say what was used; only the first call does."""
         if self._is_inside:
             self._is_inside = False
-            self._store.leave(self._entry, self._used.tokens)
+            self._store.leave(self._entry, self.used_tokens)

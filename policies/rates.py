@@ -8,8 +8,9 @@ a debt. When a request ends, its tokens are corrected to what it really used.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
+
+import msgspec
 
 from core.errors import RateLimited
 from core.identity import Caller
@@ -24,9 +25,12 @@ ROUNDING_S = 1e-6
 
 RateKind = Literal["requests", "tokens"]
 KINDS: tuple[RateKind, RateKind] = ("requests", "tokens")
+_HEADERS = tuple(
+    (kind, f"x-ratelimit-limit-{kind}", f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}") for kind in KINDS
+)
 
 
-class Scope(NamedTuple):
+class Scope(msgspec.Struct, frozen=True, gc=False):
     """Whose limits: the tenant's (an empty `key_id`), or each key's."""
 
     key_id: str
@@ -42,9 +46,8 @@ class Scope(NamedTuple):
         return "key" if self.key_id else "tenant"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Entry:
-    """One request at the gate; `tokens` is what it is expected to use."""
+class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One request at the gate; `tokens` is what it is expected to use. It equals itself alone."""
 
     caller: Caller
     policy: TenantPolicy
@@ -52,8 +55,7 @@ class Entry:
     scopes: tuple[Scope, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(msgspec.Struct, frozen=True, gc=False):
     """The state of one rate: in `behind_s` its allowance is whole again."""
 
     kind: RateKind
@@ -63,15 +65,15 @@ class Level:
     @property
     def remaining(self) -> int:
         """Return what is left of the allowance."""
-        return max(0, int((PERIOD_S - self.behind_s) * self.limit / PERIOD_S + 1e-6))
+        left = int((PERIOD_S - self.behind_s) * self.limit / PERIOD_S + 1e-6)
+        return left if left > 0 else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Entered:
+class Entered(msgspec.Struct, frozen=True, gc=False):
     """What a store says of a request that may go on."""
 
     standing: Standing
-    levels: tuple[Level, ...] = field(default=())
+    levels: tuple[Level, ...] = ()
 
 
 class LimitStore(Protocol):
@@ -105,12 +107,17 @@ def refused_by_rate(scope: Scope, kind: RateKind, wait_s: float, levels: Sequenc
 def limit_headers(levels: Sequence[Level]) -> dict[str, str]:
     """Describe the limits as OpenAI does (size, what is left, when it is whole again), the tightest scope of each."""
     headers: dict[str, str] = {}
-    for kind in KINDS:
-        level = min((one for one in levels if one.kind == kind), key=lambda one: one.remaining, default=None)
-        if level is not None:
-            headers[f"x-ratelimit-limit-{kind}"] = str(level.limit)
-            headers[f"x-ratelimit-remaining-{kind}"] = str(level.remaining)
-            headers[f"x-ratelimit-reset-{kind}"] = duration_text(level.behind_s)
+    for kind, limit, remaining, reset in _HEADERS:
+        tightest, least = None, 0
+        for level in levels:
+            if level.kind == kind:
+                left = level.remaining
+                if tightest is None or left < least:
+                    tightest, least = level, left
+        if tightest is not None:
+            headers[limit] = str(tightest.limit)
+            headers[remaining] = str(least)
+            headers[reset] = duration_text(tightest.behind_s)
     return headers
 
 

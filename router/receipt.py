@@ -298,7 +298,7 @@ def _recorded(
         facts=_without_strangers(inputs.facts, rules.routing),
         policy=in_force(inputs.policy, tuple(sorted(rules.deployments & names)) if rules.deployments else ()),
         complexity=inputs.complexity,
-        standing=_plain(inputs.standing),
+        standing=inputs.standing,
         tiers=tuple(tiers),
         deployments=tuple([one for name, one in registry.deployments.items() if name in names]),
         steering=inputs.steering,
@@ -354,17 +354,6 @@ def _inputs(recorded: RecordedInputs) -> Inputs:
         steering=recorded.steering,
         session=recorded.session,
         draw=recorded.draw,
-    )
-
-
-def _plain(standing: Standing) -> Standing:
-    """Return the standing without what admission keeps beside it."""
-    return Standing(
-        standing.free_nano_usd,
-        standing.when_exhausted,
-        standing.resets_at,
-        standing.free_by_tier,
-        standing.spending,
     )
 
 

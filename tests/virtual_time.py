@@ -22,6 +22,9 @@ class VirtualClock:
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
 
+    def unix_s(self) -> float:
+        return self.now().timestamp()
+
 
 class _Selector(selectors.DefaultSelector):
     clock: VirtualClock

@@ -188,7 +188,7 @@ class Replay:
             opened = _Open(slot, admitted)
             if past.is_hit and _still_hits(past, rules) and self._survives(past.tenant):
                 return await self._hit(n, past, opened)
-            inputs = Inputs(facts, policy, complexity, admitted, self._seen(past), session=session)
+            inputs = Inputs(facts, policy, complexity, admitted.standing, self._seen(past), session=session)
             return await self._answer(n, past, opened, inputs, imputed=imputed)
         except HeadgateError as error:
             if opened is not None:
@@ -314,7 +314,7 @@ class Replay:
         heapq.heappush(self._ending, (at_s, n, opened))
 
     async def _settle(self, opened: _Open) -> None:
-        opened.admitted.used.tokens = opened.tokens
+        opened.admitted.used_tokens = opened.tokens
         if opened.hold is not None:
             await self._ledger.settle(opened.hold, opened.cost)
         if opened.watched is not None:

@@ -50,7 +50,7 @@ async def test_an_admitted_request_carries_its_headers_and_what_it_used_counts()
             "x-ratelimit-remaining-tokens": "400",
             "x-ratelimit-reset-tokens": "36s",
         }
-        admitted.used.tokens = 100
+        admitted.used_tokens = 100
     async with admission.admit(CALLER, policy, 1) as admitted:
         assert admitted.limit_headers["x-ratelimit-remaining-tokens"] == "899"
 
@@ -71,8 +71,8 @@ async def test_limits_of_keys_hold_beside_those_of_the_tenant() -> None:
 
 async def test_an_exhausted_budget_is_a_standing_and_not_a_refusal() -> None:
     admission, _ = gate()
-    async with admission.admit(CALLER, budget_policy("0", more=", when_exhausted: cache_only"), 1) as standing:
-        assert (standing.free_nano_usd, standing.when_exhausted) == (0, "cache_only")
+    async with admission.admit(CALLER, budget_policy("0", more=", when_exhausted: cache_only"), 1) as admitted:
+        assert (admitted.standing.free_nano_usd, admitted.standing.when_exhausted) == (0, "cache_only")
 
 
 async def test_without_limits_there_are_no_headers_and_no_refusals() -> None:
