@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from core.clock import ManualClock
@@ -155,7 +156,7 @@ def test_of_two_limits_on_one_account_the_lower_is_paced_once() -> None:
     clock, rules = ManualClock(), steered(Routing(quality=0.9))
     one, both = Control(clock), Control(clock)
     (low,) = spent(clock, 100_000, 50_000).spending
-    high = replace(low, limit_nano_usd=10**9)
+    high = msgspec.structs.replace(low, limit_nano_usd=10**9)
     for _ in range(60):
         clock.advance(1)
         ask(one, rules, 0.5, Standing(10**9, spending=(low,)))
