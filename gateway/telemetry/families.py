@@ -27,6 +27,10 @@ class Family:
         """Return the name as queries use it."""
         return f"{PREFIX}{self.name}" + ("_total" if self.kind == "counter" else "")
 
+    def bounds_with(self, limits_s: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the bounds in seconds, in order; the limits are among them where the family asks for them."""
+        return tuple(sorted({float(one) for one in (*self.bounds_s, *(limits_s if self.has_sla_limits else ()))}))
+
     def gauge(self) -> GaugeMetricFamily:
         """Return an empty family of gauges, for a collector to fill."""
         return GaugeMetricFamily(PREFIX + self.name, self.text, labels=self.labels)

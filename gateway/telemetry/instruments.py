@@ -9,11 +9,11 @@ from gateway.telemetry.families import PREFIX, Family
 
 
 class Instruments:
-    """The instruments of a registry; `limits_s` join the bounds of the histograms that ask for them."""
+    """The instruments of a registry."""
 
-    def __init__(self, registry: CollectorRegistry, families: Iterable[Family], limits_s: tuple[float, ...]) -> None:
+    def __init__(self, registry: CollectorRegistry, families: Iterable[Family]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each child, which nobody reads
-        self._made = {family: _made(family, registry, limits_s) for family in families}
+        self._made = {family: _made(family, registry) for family in families}
         self._children: dict[tuple[Family, tuple[str, ...]], Any] = {}
 
     def counter(self, family: Family, *labels: str) -> Counter:
@@ -37,7 +37,7 @@ class Instruments:
         return child
 
 
-def _made(family: Family, registry: CollectorRegistry, limits_s: tuple[float, ...]) -> Counter | Gauge | Histogram:
+def _made(family: Family, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
     name = PREFIX + family.name
     match family.kind:
         case "counter":
@@ -45,5 +45,5 @@ def _made(family: Family, registry: CollectorRegistry, limits_s: tuple[float, ..
         case "gauge":
             return Gauge(name, family.text, family.labels, registry=registry)
         case "histogram":
-            bounds_s = {float(bound) for bound in (*family.bounds_s, *(limits_s if family.has_sla_limits else ()))}
-            return Histogram(name, family.text, family.labels, registry=registry, buckets=sorted(bounds_s))
+            buckets = family.bounds_with(())
+            return Histogram(name, family.text, family.labels, registry=registry, buckets=buckets)
