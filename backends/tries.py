@@ -45,7 +45,10 @@ class AttemptLog:
     @property
     def cost_nano_usd(self) -> int:
         """Return the sum over all attempts."""
-        return sum(attempt.cost_nano_usd for attempt in self.attempts)
+        cost_nano_usd = 0
+        for attempt in self.attempts:
+            cost_nano_usd += attempt.cost_nano_usd
+        return cost_nano_usd
 
     @property
     def cost_by_tier(self) -> dict[str, int]:
@@ -62,6 +65,8 @@ class AttemptLog:
             open_since_ms: when an attempt began that is not in the log yet, since the request was received.
             now_ms: the present, which counts only with such an attempt.
         """
+        if open_since_ms is None and len(self.attempts) == 1:
+            return self.queued_s * 1000 + (self.attempts[0].ended_ms - self.attempts[0].started_ms)
         begins = [attempt.started_ms for attempt in self.attempts]
         ends = [attempt.ended_ms for attempt in self.attempts]
         if open_since_ms is not None:

@@ -5,6 +5,7 @@ at once, and the loop's thread then waits for its core or for the interpreter (a
 on a busy core). While items come, the reader therefore looks after them by itself, once in each gathering time.
 """
 
+import sys
 import threading
 import time
 from collections import deque
@@ -18,12 +19,13 @@ class HandOver(Generic[T]):
     """A queue with any number of writers, none of which ever waits, and one reader.
 
     `gather_s` is how long a group gathers, in seconds; `most` is how many items it may have; the reader falls asleep,
-    to be woken by the next item, when nothing came for `awake_s`.
+    to be woken by the next item, when nothing came for `awake_s`. At most `limit` items wait.
     """
 
-    def __init__(self, gather_s: float, most: int, awake_s: float = AWAKE_S) -> None:
+    def __init__(self, gather_s: float, most: int, awake_s: float = AWAKE_S, limit: int = sys.maxsize) -> None:
         self._gather_s = gather_s
         self._most = most
+        self._limit = limit
         self._awake_s = awake_s if gather_s > 0 else 0.0
         self._took_s = -awake_s
         self._items: deque[T] = deque()
@@ -36,12 +38,15 @@ class HandOver(Generic[T]):
         """Return how many items wait."""
         return len(self._items)
 
-    def put(self, item: T) -> None:
-        """Hand over one item."""
+    def put(self, item: T) -> bool:
+        """Hand over one item; False when too many wait already, and it was not taken."""
+        if len(self._items) >= self._limit:
+            return False
         self._items.append(item)
         if self._is_asleep:
             self._is_asleep = False
             self._arrived.set()
+        return True
 
     def put_now(self, item: T) -> None:
         """Hand over one item that shall be taken at once."""

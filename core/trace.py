@@ -1,6 +1,5 @@
 """The frozen record of one request, from which every log line, metric, span and request-log row is made."""
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -41,8 +40,7 @@ class AttemptKind(StrEnum):
     ESCALATION = "escalation"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One try on one deployment; times are milliseconds since the request was received.
 
     `other_model` is the model that answered, where it is another than `model`, which was asked.
@@ -65,20 +63,22 @@ class Attempt:
     other_model: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True, gc=False):
     """What was said, where the tenant's policy lets it be recorded: the raw JSON of the messages, and the answer.
 
     Both are as they came; whoever shows them redacts and bounds them. `answer` is None where it is not plain text.
     """
 
-    messages: bytes = field(repr=False)
-    answer: str | None = field(repr=False)
+    messages: bytes
+    answer: str | None
     finish_reason: str | None
 
+    def __repr__(self) -> str:
+        """Show no text."""
+        return f"Content(finish_reason={self.finish_reason!r})"
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+
+class Trial(msgspec.Struct, frozen=True, gc=False):
     """A request's part in the comparison with the baseline path.
 
     Attributes:

@@ -3,8 +3,9 @@
 Stages never read it; it exists so that a refusal at any stage leaves as complete a trace as a success.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from backends.attempt import LiveAnswer
 from backends.tries import AttemptLog
@@ -28,8 +29,7 @@ MAX_CONTENT_BYTES = 32 * 1024
 """Longer conversations are not recorded, and longer answers are cut."""
 
 
-@dataclass(slots=True)
-class TraceDraft:
+class TraceDraft(msgspec.Struct):
     """The values of one request so far; `received_s` and `first_sent_s` are monotonic seconds."""
 
     caller: Caller
@@ -47,7 +47,7 @@ class TraceDraft:
     complexity: Complexity | None = None
     context: Context | None = None
     plan: Plan | None = None
-    attempts: AttemptLog = field(default_factory=AttemptLog)
+    attempts: AttemptLog = msgspec.field(default_factory=AttemptLog)
     first_sent_s: float | None = None
     degraded_from: str | None = None
     joined: AnswerHead | None = None
@@ -71,13 +71,15 @@ class TraceDraft:
         """Return the finished record."""
         total_ms = (now_s - self.received_s) * 1000
         ttft_ms = None if self.first_sent_s is None else (self.first_sent_s - self.received_s) * 1000
-        found, plan, error, rules = self.found, self.plan, self.error, self.policy
+        found, plan, error, inputs = self.found, self.plan, self.error, self.inputs
+        rules = None if self.policy is None else self.policy.tenant_policy
+        attempts = tuple(self.attempts.attempts)
         hit = found if isinstance(found, ExactHit | SemanticHit) else None
-        last = self.attempts.attempts[-1] if self.attempts.attempts else None
-        by = self.joined or (hit.entry.answer if hit else last)
+        last = attempts[-1] if attempts else None
+        by = self.joined or (last if hit is None else hit.entry.answer)
         weighing = None if plan is None else plan.weighing
-        limits_ms = self._limits_ms()
-        usage = self._usage(last)
+        limit_ttft_ms, limit_total_ms = self._limits_ms()
+        usage, saved_nano_usd = self._given(last)
         return RequestTrace(
             request_id=self.request.request_id,
             received_at=self.received_at,
@@ -89,56 +91,54 @@ class TraceDraft:
             status=OK if error is None else error.http_status,
             error_code=None if error is None else error.code,
             cache=self.cache,
-            cache_detail=cache_detail(found),
+            cache_detail="" if hit else cache_detail(found),
             similarity=found.similarity if isinstance(found, SemanticHit | NearHit) else None,
             tier=None if by is None else by.tier,
             deployment=None if by is None else by.deployment,
-            reason="cache" if hit or self.joined else (None if plan is None else plan.reason.value),
+            reason="cache" if hit or self.joined else (None if plan is None else str(plan.reason)),
             degraded_from=self.degraded_from or (None if plan is None else plan.degraded_from),
             p_small_suffices=None if self.complexity is None else self.complexity.p_small_suffices,
             complexity_source=None if self.complexity is None else self.complexity.source,
-            policy_version=None if rules is None else rules.tenant_policy.version,
-            attempts=tuple(self.attempts.attempts),
+            policy_version=None if rules is None else rules.version,
+            attempts=attempts,
             usage=usage,
             cost_nano_usd=self.attempts.cost_nano_usd,
-            saved_nano_usd=self._saved(),
+            saved_nano_usd=saved_nano_usd,
             reserved_nano_usd=0 if plan is None else plan.worst_case_nano_usd,
             ttft_ms=ttft_ms,
             total_ms=total_ms,
             overhead_ms=max(0.0, total_ms - self.attempts.waited_ms()),
-            sla_violated=self._violated(ttft_ms, total_ms, *limits_ms),
-            sla_ttft_ms=limits_ms[0],
-            sla_total_ms=limits_ms[1],
+            sla_violated=plan is not None and _violated(ttft_ms, total_ms, limit_ttft_ms, limit_total_ms, last),
+            sla_ttft_ms=limit_ttft_ms,
+            sla_total_ms=limit_total_ms,
             traceparent=self.traceparent,
             queued_ms=self.attempts.queued_s * 1000,
-            baseline_nano_usd=self._baseline(usage),
+            baseline_nano_usd=(
+                None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage)
+            ),
             shadow_price_per_usd=None if weighing is None else weighing.shadow_price_per_usd,
-            candidates=() if weighing is None else tuple(one.deployment for one in weighing.candidates),
-            free_nano_usd=None if self.inputs is None else self.inputs.standing.free_nano_usd,
+            candidates=() if weighing is None else tuple([one.deployment for one in weighing.candidates]),
+            free_nano_usd=None if inputs is None else inputs.standing.free_nano_usd,
             session_id=None if self.session is None else self.session.id,
             cache_age_s=None if hit is None else hit.age_s,
             max_tokens=self.request.max_tokens,
-            content=self._content(),
-            lost_prefix_nano_usd=lost_prefix_nano_usd(self.inputs, None if last is None else last.deployment),
+            content=self._content() if rules is not None and rules.record_content else None,
+            lost_prefix_nano_usd=(
+                0
+                if last is None or inputs is None or inputs.session is None
+                else lost_prefix_nano_usd(inputs, last.deployment)
+            ),
             trial=self.trial,
         )
 
-    def _usage(self, last: Attempt | None) -> Usage | None:
-        """Return the tokens of the answer that was given, whoever paid for it."""
+    def _given(self, last: Attempt | None) -> tuple[Usage | None, int]:
+        """Return the tokens of the answer that was given, whoever paid for it, and what it had cost if given again."""
         if isinstance(self.found, ExactHit | SemanticHit):
-            return self.found.entry.answer.usage
+            answer = self.found.entry.answer
+            return answer.usage, answer.cost_nano_usd
         if self.joined_tail is not None:
-            return self.joined_tail.usage
-        return None if last is None else last.usage
-
-    def _saved(self) -> int:
-        """Return what the answer had cost that was given again."""
-        if isinstance(self.found, ExactHit | SemanticHit):
-            return self.found.entry.answer.cost_nano_usd
-        return 0 if self.joined_tail is None else self.joined_tail.cost_nano_usd
-
-    def _baseline(self, usage: Usage | None) -> int | None:
-        return None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage)
+            return self.joined_tail.usage, self.joined_tail.cost_nano_usd
+        return None if last is None else last.usage, 0
 
     def _limits_ms(self) -> tuple[float | None, float | None]:
         """Return the SLA that the plan was held to: the first token of streams that somebody awaits, and the whole."""
@@ -148,18 +148,9 @@ class TraceDraft:
         is_awaited = self.request.stream and self.policy.tenant_policy.service_class != "batch"
         return sla.ttft_ms if is_awaited else None, sla.total_ms
 
-    def _violated(
-        self, ttft_ms: float | None, total_ms: float, limit_ttft_ms: float | None, limit_total_ms: float | None
-    ) -> bool:
-        if self.plan is None:
-            return False
-        late_start = limit_ttft_ms is not None and (total_ms if ttft_ms is None else ttft_ms) > limit_ttft_ms
-        was_cut = any(attempt.outcome is AttemptOutcome.TIMED_OUT for attempt in self.attempts.attempts[-1:])
-        return late_start or was_cut or (limit_total_ms is not None and total_ms > limit_total_ms)
-
     def _content(self) -> Content | None:
-        """Return what was said, where the tenant's policy lets it be recorded."""
-        if self.policy is None or not self.policy.tenant_policy.record_content or "messages" not in self.request.fields:
+        """Return what was said; only where the tenant's policy lets it be recorded."""
+        if "messages" not in self.request.fields:
             return None
         messages = bytes(self.request.fields["messages"])
         messages = messages if len(messages) <= MAX_CONTENT_BYTES else b""
@@ -170,6 +161,20 @@ class TraceDraft:
         if captured is None or not captured.plain:
             return Content(messages, None, None)
         return Content(messages, captured.content[:MAX_CONTENT_BYTES], captured.finish_reason)
+
+
+def _violated(
+    ttft_ms: float | None,
+    total_ms: float,
+    limit_ttft_ms: float | None,
+    limit_total_ms: float | None,
+    last: Attempt | None,
+) -> bool:
+    if limit_total_ms is not None and total_ms > limit_total_ms:
+        return True
+    if limit_ttft_ms is not None and (total_ms if ttft_ms is None else ttft_ms) > limit_ttft_ms:
+        return True
+    return last is not None and last.outcome is AttemptOutcome.TIMED_OUT  # it was cut
 
 
 def cache_outcome(found: Found | None) -> CacheOutcome:

@@ -7,7 +7,7 @@ no text of the request; end users are named only where a rule of the policy name
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import cast
@@ -40,8 +40,7 @@ SCHEMA = 1
 MAX_REMEMBERED = 256
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyInForce:
+class PolicyInForce(msgspec.Struct, frozen=True):
     """The part of a tenant's policy that a decision depends on.
 
     `asked` is `auto`, `holdout`, `tier:NAME` or `deployment:NAME`.
@@ -60,8 +59,7 @@ class PolicyInForce:
     fallback: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedInputs:
+class RecordedInputs(msgspec.Struct, frozen=True):
     """`router.decision.Inputs` with nothing in it that has no order; `tiers` are cheapest first."""
 
     facts: RequestFacts
@@ -75,8 +73,7 @@ class RecordedInputs:
     draw: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What was decided; of a refusal the error's code alone, and no steps.
 
     Attributes:
@@ -104,8 +101,7 @@ class Outcome:
     greedy_tier: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Versions:
+class Versions(msgspec.Struct, frozen=True):
     """By what it was decided: digests of the policy, the router's weights and the prices, and the program's version."""
 
     policy: str
@@ -114,8 +110,7 @@ class Versions:
     program: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """One decision; `id` is the request's, `prompt_hash` a keyed hash of its last user text."""
 
     id: str
@@ -127,8 +122,7 @@ class Receipt:
     schema: int = SCHEMA
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True):
     """What happened, as the request leaves it behind: a receipt is made of it off the event loop."""
 
     id: str
@@ -208,7 +202,7 @@ def recomputed(receipt: Receipt) -> Receipt:
         decided: Decision | HeadgateError = decide(_inputs(receipt.inputs))
     except HeadgateError as refusal:
         decided = refusal
-    return replace(receipt, outcome=_outcome(decided))
+    return msgspec.structs.replace(receipt, outcome=_outcome(decided))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +232,7 @@ def examine(content: bytes, now: Versions | None) -> Examination:
     changed: tuple[str, ...] = ()
     if now is not None:
         changed = tuple(
-            one.name for one in fields(Versions) if getattr(now, one.name) != getattr(receipt.versions, one.name)
+            name for name in Versions.__struct_fields__ if getattr(now, name) != getattr(receipt.versions, name)
         )
     return Examination(again == content, differs, changed)
 
@@ -269,7 +263,7 @@ def _outcome(decided: Decision | HeadgateError) -> Outcome:
         return Outcome(reason="refused", refusal=decided.code)
     plan = decided.plan
     return Outcome(
-        reason=plan.reason.value,
+        reason=str(plan.reason),
         tier=plan.tier,
         degraded_from=plan.degraded_from,
         rule=decided.rule,

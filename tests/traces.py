@@ -1,6 +1,5 @@
 """Builders for finished traces with sensible defaults."""
 
-import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,7 +80,7 @@ _REFUSAL = replace(
 
 
 def an_attempt(**changes: Any) -> Attempt:
-    return dataclasses.replace(_ATTEMPT, **changes)
+    return replace(_ATTEMPT, **changes)
 
 
 def a_trace(**changes: Any) -> RequestTrace:

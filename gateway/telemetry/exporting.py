@@ -27,7 +27,7 @@ class Spans:
         self._exporter = exporter
         self._keeping = keeping or Keeping()
         self._resource = of or resource()
-        self._queue: HandOver[RequestTrace] = HandOver(GROUP_WAIT_S, GROUP_TRACES)
+        self._queue: HandOver[RequestTrace] = HandOver(GROUP_WAIT_S, GROUP_TRACES, limit=MAX_QUEUED)
         self._is_failing = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
@@ -40,12 +40,8 @@ class Spans:
 
     def record(self, trace: RequestTrace) -> None:
         """Queue a trace that is kept, or count it as dropped."""
-        if not self._keeping.keeps(trace):
-            return
-        if len(self._queue) >= MAX_QUEUED:
+        if self._keeping.keeps(trace) and not self._queue.put(trace):
             self.dropped += 1
-            return
-        self._queue.put(trace)
 
     def close(self) -> None:
         """Send what is queued, for a bounded time, and stop; a thread that a collector holds up is left behind."""

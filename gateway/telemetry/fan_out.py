@@ -13,14 +13,14 @@ class FanOut:
     """A sink made of sinks."""
 
     def __init__(self, sinks: Sequence[TraceSink]) -> None:
-        self._sinks = sinks
+        self._sinks = [(sink, sink.record) for sink in sinks]
         self._reported: set[tuple[str, str]] = set()
 
     def record(self, trace: RequestTrace) -> None:
         """Pass `trace` on; see the module's rule for failures."""
-        for sink in self._sinks:
+        for sink, record in self._sinks:
             try:
-                sink.record(trace)
+                record(trace)
             except Exception as problem:
                 self._report(sink, problem)
 

@@ -67,7 +67,7 @@ class BackgroundHandler(logging.Handler):
         super().__init__()
         self._descriptor = descriptor
         self.dropped = 0
-        self._queue: HandOver[logging.LogRecord] = HandOver(GATHER_S, MAX_GROUP)
+        self._queue: HandOver[logging.LogRecord] = HandOver(GATHER_S, MAX_GROUP, limit=MAX_QUEUED)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -77,10 +77,8 @@ class BackgroundHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record, or count it as dropped."""
-        if len(self._queue) >= MAX_QUEUED:
+        if not self._queue.put(record):
             self.dropped += 1
-            return
-        self._queue.put(record)
 
     def close(self) -> None:
         """Write what is queued, for a bounded time."""

@@ -53,7 +53,7 @@ class RequestLog:
         self._path = path
         self._connection = open_database(path, "request_log", MIGRATIONS)
         self._rollup = Rollup(self._connection)
-        self._queue: HandOver[RequestTrace] = HandOver(GROUP_WAIT_S, GROUP_ROWS)
+        self._queue: HandOver[RequestTrace] = HandOver(GROUP_WAIT_S, GROUP_ROWS, limit=MAX_QUEUED)
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="request-log", daemon=True)
         self._thread.start()
@@ -65,10 +65,9 @@ class RequestLog:
 
     def record(self, trace: RequestTrace) -> None:
         """Queue one row, or count it as dropped."""
-        if self.waiting >= MAX_QUEUED:
+        kept = trace if trace.content is None else replace(trace, content=None)  # texts never wait for a disk
+        if not self._queue.put(kept):
             self.dropped += 1
-            return
-        self._queue.put(trace if trace.content is None else replace(trace, content=None))  # texts never wait for a disk
 
     def close(self) -> None:
         """Write what is queued and close the file."""

@@ -287,7 +287,8 @@ class Replay:
             inputs = self._draw.choice(lenders).inputs
             assert inputs is not None
             if past.input_tokens is not None:
-                inputs = replace(inputs, facts=msgspec.structs.replace(inputs.facts, input_tokens=past.input_tokens))
+                facts = msgspec.structs.replace(inputs.facts, input_tokens=past.input_tokens)
+                inputs = msgspec.structs.replace(inputs, facts=facts)
             return inputs.facts, inputs.complexity or self._judgement(past), None, True
         if inputs.complexity is None:
             return inputs.facts, self._judgement(past), inputs.session, inputs.policy.asked == "auto"
