@@ -130,6 +130,7 @@ class LatencyTracker:
     _waiting: dict[Flight, None] = field(default_factory=dict)
     _answered_s: float = -math.inf
     _load: _Told | None = None
+    _has_learned: bool = False
     in_flight: int = 0
 
     def begin(self, input_tokens: int, *, streamed: bool, now_s: float) -> Flight:
@@ -154,6 +155,7 @@ class LatencyTracker:
         self._fit.add(flight.input_tokens, flight.others, took_ms, now_s)
         self._slopes = self._fit.slopes()
         per_token, per_request = self._slopes
+        self._has_learned = True
         self._base_ms.add(took_ms - per_token * flight.input_tokens - per_request * flight.others, now_s)
         if flight.slow_ms:
             self._learn_excess(took_ms - flight.slow_ms, now_s)
@@ -162,6 +164,7 @@ class LatencyTracker:
         """Learn the pace of a complete answer."""
         if output_tokens <= 0:
             return
+        self._has_learned = True
         self._output_tokens.add(output_tokens, now_s)
         if flight.streamed and flight.first_byte_s is not None:
             took_ms, gaps = (now_s - flight.first_byte_s) * 1000, output_tokens - 1
@@ -207,6 +210,8 @@ class LatencyTracker:
 
     def forecast(self, now_s: float) -> LatencyForecast | None:
         """Return what to expect, or None when too little was seen lately."""
+        if not self._has_learned:
+            return None
         knows_first = self._base_ms.weight(now_s) >= LEAST_WEIGHT
         knows_pace = self._ms_per_token.weight(now_s) >= LEAST_WEIGHT
         if not (knows_first or knows_pace):

@@ -5,29 +5,38 @@ one (forward decay; Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2
 """
 
 import math
-from bisect import bisect_left
-from itertools import accumulate
 
 GROWTH = 1.1
 SMALLEST = 0.01
 BUCKETS = 192
 MAX_EXPONENT = 50.0
 _LOG_GROWTH = math.log(GROWTH)
+_VALUES: tuple[float, ...] = tuple(SMALLEST * GROWTH ** (at + 0.5) for at in range(BUCKETS))
+"""What the values of each bucket are taken to be."""
+
+
+class _Mark:
+    """The bucket that a quantile lies in, and the weight of those below it; both follow what is added."""
+
+    __slots__ = ("at", "below")
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.below = 0.0
 
 
 class DecayingQuantiles:
     """A sketch of non-negative values between 0.01 and 0.01 * 1.1^192 (about 900,000), newest weighing most."""
 
-    __slots__ = ("_cached", "_counts", "_half_life_s", "_lowest", "_origin_s", "_total")
+    __slots__ = ("_counts", "_half_life_s", "_marks", "_origin_s", "_total")
 
     def __init__(self, half_life_s: float) -> None:
         """Forget half of what was seen in `half_life_s` seconds."""
         self._half_life_s = half_life_s
         self._counts = [0.0] * BUCKETS
-        self._lowest = BUCKETS - 1
         self._total = 0.0
         self._origin_s = 0.0
-        self._cached: dict[float, float] = {}
+        self._marks: dict[float, _Mark] = {}
 
     def add(self, value: float, now_s: float) -> None:
         """Take one value, seen at the monotonic moment `now_s`."""
@@ -39,11 +48,11 @@ class DecayingQuantiles:
         at = 0 if value <= SMALLEST else int(math.log(value / SMALLEST) / _LOG_GROWTH)
         if at >= BUCKETS:
             at = BUCKETS - 1
-        if at < self._lowest:
-            self._lowest = at
         self._counts[at] += weight
         self._total += weight
-        self._cached.clear()
+        for mark in self._marks.values():
+            if at < mark.at:
+                mark.below += weight
 
     def weight(self, now_s: float) -> float:
         """Return how many values are remembered, an old one counting as the part that is left of it."""
@@ -53,18 +62,25 @@ class DecayingQuantiles:
         return self._total / math.pow(2.0, age if age < 1_000.0 else 1_000.0)
 
     def quantile(self, q: float) -> float:
-        """Return the value that the share `q` of the weight lies at or below; 0 when nothing was added."""
-        known = self._cached.get(q)
-        if known is None:
-            known = self._cached[q] = self._walk(q)
-        return known
+        """Return the value that the share `q` in (0, 1] of the weight lies at or below; 0 when nothing was added.
 
-    def _walk(self, q: float) -> float:
+        It is sought from where it was found last: one more value moves it by a bucket or two.
+        """
         if self._total == 0.0:
             return 0.0
-        sums = [*accumulate(self._counts[self._lowest :])]
-        at = self._lowest + bisect_left(sums, q * self._total * (1 - 1e-9))
-        return float(SMALLEST * GROWTH ** (min(at, BUCKETS - 1) + 0.5))
+        mark = self._marks.get(q)
+        if mark is None:
+            mark = self._marks[q] = _Mark()
+        counts, at, below = self._counts, mark.at, mark.below
+        wanted = q * self._total * (1 - 1e-9)
+        while at and below >= wanted:
+            at -= 1
+            below -= counts[at]
+        while at < BUCKETS - 1 and below + counts[at] < wanted:
+            below += counts[at]
+            at += 1
+        mark.at, mark.below = at, below if at else 0.0
+        return _VALUES[at]
 
     def _move_origin(self, now_s: float, exponent: float) -> None:
         """Express all weights relative to now, before they outgrow a float."""
@@ -72,3 +88,4 @@ class DecayingQuantiles:
         self._counts = [count * scale for count in self._counts]
         self._total *= scale
         self._origin_s = now_s
+        self._marks.clear()

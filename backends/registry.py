@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Iterator, Mapping
 
-from backends.deployment import Deployment
+from backends.deployment import Deployment, nobody_sleeps
 from backends.latency import Flight
 from backends.selection import has_equals, ordered
 from core.clock import Clock
@@ -74,7 +74,9 @@ class Registry:
     def want(self, tier: str | None = None) -> None:
         """Wake what sleeps in a tier, or everywhere when a request found nothing that may answer."""
         for name in self._deployments if tier is None else self._tiers.get(tier, ()):
-            self._deployments[name].wanted()
+            wake = self._deployments[name].wanted
+            if wake is not nobody_sleeps:
+                wake()
 
     async def wait_ready(self, name: str, timeout_s: float) -> bool:
         """Wait until a loading deployment is ready; False when it is not in time."""

@@ -248,6 +248,8 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
 def worst_case_of(steps: Sequence[PlannedStep]) -> int:
     """Return what steps tried one after the other can cost: the dearest in full, and the input of every other one."""
+    if len(steps) == 1:
+        return steps[0].worst_case_nano_usd
     input_nano_usd = most_above_nano_usd = 0
     for step in steps:
         input_nano_usd += step.input_nano_usd

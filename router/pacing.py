@@ -31,6 +31,8 @@ LEAST_KNOWN_RATIO = 0.1
 EXTRA_RATE = 0.01
 ROLLING_GAIN = 4.0
 HORIZONS_S = tuple(4.0**power for power in range(1, 12))
+TICK_S = 0.01
+"""Requests of one tick count as simultaneous, which is 0.25 % of the shortest length of time."""
 _DECAYS_PER_S = tuple(-1.0 / horizon_s for horizon_s in HORIZONS_S)
 
 
@@ -44,26 +46,29 @@ class Planned(NamedTuple):
 
 @dataclass(slots=True)
 class Arrivals:
-    """How many requests came per second, over several lengths of time at once; times are seconds since the epoch."""
+    """How many requests came per second, over several lengths of time at once; times are seconds since the epoch.
+
+    `counts` are as of `last_s`; `fresh` came since then, less than a tick ago, and count in full.
+    """
 
     since_s: float = 0.0
     last_s: float = 0.0
     seen: int = 0
     counts: list[float] = field(default_factory=lambda: [0.0] * len(HORIZONS_S))
+    fresh: int = 0
 
     def note(self, now_s: float) -> None:
         """Count one request."""
         if not self.seen:
             self.since_s = self.last_s = now_s
         passed_s = now_s - self.last_s
-        if passed_s > 0.0:
-            exp = math.exp
+        if passed_s >= TICK_S:
+            exp, fresh = math.exp, self.fresh
             self.counts = [
-                count * exp(passed_s * rate) + 1.0 for count, rate in zip(self.counts, _DECAYS_PER_S, strict=True)
+                (count + fresh) * exp(passed_s * rate) for count, rate in zip(self.counts, _DECAYS_PER_S, strict=True)
             ]
-            self.last_s = now_s
-        else:
-            self.counts = [count + 1.0 for count in self.counts]
+            self.last_s, self.fresh = now_s, 0
+        self.fresh += 1
         self.seen += 1
 
     def expected(self, ahead_s: float) -> float:
@@ -71,7 +76,7 @@ class Arrivals:
         at = min(bisect_left(HORIZONS_S, ahead_s / 2), len(HORIZONS_S) - 1)
         horizon_s = HORIZONS_S[at]
         known_ratio = max(LEAST_KNOWN_RATIO, -math.expm1(-(self.last_s - self.since_s) / horizon_s))
-        return max(1.0, ahead_s * self.counts[at] / (horizon_s * known_ratio))
+        return max(1.0, ahead_s * (self.counts[at] + self.fresh) / (horizon_s * known_ratio))
 
 
 @dataclass(slots=True)

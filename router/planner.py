@@ -96,7 +96,7 @@ def _weighed(
 ) -> tuple[tuple[Rung, ...], tuple[Options, ...]]:
     """Return the tiers with their offers in the order of their options; a named deployment stays first."""
     options = options_of(facts, policy.tenant_policy, complexity, ladder, pin)
-    if isinstance(policy.target, DeploymentTarget):
+    if isinstance(policy.target, DeploymentTarget) or (len(options) == 1 and len(options[0]) == 1):
         return ladder, options
     reordered = [
         rung if len(one) == 1 else Rung(rung.tier, tuple([option.offer for option in one]))

@@ -135,6 +135,8 @@ def with_fallbacks(
 ) -> tuple[PlannedStep, ...]:
     """Add what is ready as long as the whole plan fits: the same tier, then above, then (for `auto`) below."""
     steps: tuple[PlannedStep, ...] = (first.step,)
+    if len(affordable) == 1 and len(affordable[0]) == 1:
+        return steps
     for index in _order(wanted, chosen, len(affordable), policy):
         for offer in affordable[index]:
             if offer is first or offer.deployment.readiness is not Readiness.READY:

@@ -53,3 +53,17 @@ def test_values_outside_the_range_count_as_its_ends(value: float) -> None:
 
 def test_an_empty_sketch_has_no_weight() -> None:
     assert (DecayingQuantiles(1.0).quantile(0.5), DecayingQuantiles(1.0).weight(5.0)) == (0.0, 0.0)
+
+
+def test_a_quantile_that_followed_every_value_is_that_of_a_fresh_look() -> None:
+    rng = random.Random(11)
+    for _ in range(50):
+        followed, fresh = DecayingQuantiles(10.0), DecayingQuantiles(10.0)
+        now_s, spread = 0.0, rng.choice([0.2, 2.0, 6.0])
+        for _ in range(rng.randint(1, 400)):
+            now_s += rng.choice([0.0, 0.1, 5.0, 900.0])
+            value = rng.lognormvariate(rng.choice([0.0, 5.0]), spread)
+            followed.add(value, now_s)
+            fresh.add(value, now_s)
+            followed.quantile(rng.choice([0.5, 0.95]))
+        assert [followed.quantile(q) for q in (0.5, 0.95)] == [fresh.quantile(q) for q in (0.5, 0.95)]
