@@ -1,15 +1,16 @@
 """The arithmetic of a ledger in one process: accounts, open holds and closed ones; no I/O and no waiting.
 
 Every change is atomic because nothing here awaits; the caller runs it on one thread. A `Change` describes what must be
-written down to survive, for ledgers that do. A rolling window is the sum of its parts, each a line of its own: a hold
-and its charge lie in the part in which the hold was made, and count as long as that part does.
+written down to survive, for ledgers that do. A hold in a rolling window and its charge lie in the part in which the
+hold was made, and count as long as that part does.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from core.errors import BudgetExhausted, InvalidRequest
 from core.identity import Caller
@@ -17,8 +18,9 @@ from core.money import usd_text
 from core.plan import Standing
 from core.rules import Budget, TenantPolicy
 from policies.alerts import Bell
-from policies.budgets import MAX_USERS, OTHER_USERS, Account, account_of, limits_for
+from policies.budgets import MAX_USERS, Account
 from policies.ledger import Balance, Cost, Hold, OnAlert, check_account, check_grant, standing_of
+from policies.lines import Line, LineKey, Lines, Place
 from policies.windows import PARTS, Calendar, Window, part_s
 
 Closed = TypeVar("Closed")
@@ -28,30 +30,7 @@ REMEMBERED_IDS = 100_000
 KEEP_ENDED_S = 2 * 86_400.0
 
 
-class LineKey(NamedTuple):
-    """One account in one window, or in one part of a rolling one."""
-
-    account: Account
-    window_id: str
-
-
-@dataclass(slots=True)
-class Line:
-    """The sums of one account in one window, in nano-USD; `unconfirmed` is part of `spent`.
-
-    `restored` is what was spent when the line was read from a file: alerts up to there were raised before.
-    """
-
-    key: LineKey
-    ends_at_s: float
-    reserved: int = 0
-    spent: int = 0
-    unconfirmed: int = 0
-    granted: int = 0
-    restored: int = 0
-
-
-class LineState(NamedTuple):
+class LineState(msgspec.Struct, frozen=True, gc=False):
     """What of a line must survive; `reserved` follows from the open holds."""
 
     key: LineKey
@@ -61,26 +40,7 @@ class LineState(NamedTuple):
     granted: int
 
 
-class Sums(NamedTuple):
-    """What counts in one account at present: one line, or the parts of a rolling window."""
-
-    reserved: int = 0
-    spent: int = 0
-    unconfirmed: int = 0
-    granted: int = 0
-    restored: int = 0
-
-
-class Draw(NamedTuple):
-    """One budget that a hold draws on, with the account and window it counts in now."""
-
-    account: Account
-    budget: Budget
-    window: Window
-
-
-@dataclass(frozen=True, slots=True)
-class OpenHold:
+class OpenHold(msgspec.Struct, frozen=True, gc=False):
     """A granted hold that is not settled; it keeps its lines, whatever becomes of their window."""
 
     reservation_id: str
@@ -89,7 +49,7 @@ class OpenHold:
     lines: tuple[Line, ...]
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One atomic step: a hold that was opened or closed, and the lines that it changed."""
 
     opened: OpenHold | None
@@ -110,11 +70,8 @@ class Books:
         self._calendar = calendar
         self._journal = journal
         self._on_alert = on_alert
-        self._max_users = max_users
         self._bell = Bell()
-        self._lines: dict[LineKey, Line] = {}
-        self._parts: dict[Account, dict[int, Line]] = {}
-        self._users: Counter[LineKey] = Counter()
+        self._lines = Lines(calendar, max_users)
         self._open: dict[str, OpenHold] = {}
         self._settled: OrderedDict[str, None] = OrderedDict()
         self._reaped: OrderedDict[str, OpenHold] = OrderedDict()
@@ -123,7 +80,7 @@ class Books:
         """Take over what was written down; the holds must point to these lines."""
         for line in lines:
             line.restored = line.spent
-            self._put(line)
+            self._lines.put(line)
         for hold in holds:
             self._open[hold.reservation_id] = hold
             for line in hold.lines:
@@ -137,20 +94,21 @@ class Books:
         """
         if not hold.policy.budgets or self._is_known(hold.reservation_id):
             return
-        now = self._calendar.now()
-        draws = list(self._draws_of(hold, now))
+        now_s, amount = self._calendar.unix_s(), hold.amount_nano_usd
+        places = self._touched(hold, now_s)
         refusing: list[tuple[Budget, int, int, datetime]] = []
-        for account, budget, window in draws:
-            if budget.soft or not hold.amount_nano_usd:
+        for place in places:
+            budget = place.budget
+            if budget.soft or not amount:
                 continue
-            sums = self._sums(account, window)
+            sums = self._lines.sums(place)
             limit = budget.limit_nano_usd + sums.granted
             free = limit - sums.reserved - sums.spent
-            if hold.amount_nano_usd > free:
-                refusing.append((budget, limit, free, window.ends_at))
+            if amount > free:
+                refusing.append((budget, limit, free, place.window.ends_at))
         if refusing:
             raise exhausted(hold, refusing)
-        self._open_hold(hold, self._lines_of(draws), now.timestamp())
+        self._open_hold(hold, self._lines_of(places), now_s)
 
     def settle(self, hold: Hold, cost: Cost) -> None:
         """Charge `cost` once, whether the hold is open, reaped or lost."""
@@ -168,7 +126,7 @@ class Books:
 
     def reap(self) -> int:
         """Charge expired holds in full, and drop the lines of windows that ended long ago."""
-        now_s = self._calendar.now().timestamp()
+        now_s = self._calendar.unix_s()
         expired = [hold for hold in self._open.values() if hold.lease_until_s <= now_s]
         for hold in expired:
             del self._open[hold.reservation_id]
@@ -179,7 +137,7 @@ class Books:
             self._reaped[hold.reservation_id] = hold
             self._write(None, hold.reservation_id, hold.lines)
         _keep_newest(self._reaped)
-        self._drop_old_lines(now_s - KEEP_ENDED_S)
+        self._lines.drop_old(now_s - KEEP_ENDED_S)
         return len(expired)
 
     def grant(self, policy: TenantPolicy, account: Account, nano_usd: int, grant_id: str) -> None:
@@ -200,105 +158,45 @@ class Books:
 
     def standing(self, policy: TenantPolicy, caller: Caller) -> Standing:
         """Return what the caller may still spend."""
-        now = self._calendar.now()
-        return standing_of(
-            self._balance(self._placed(account, window), budget, window)
-            for account, budget in limits_for(policy, caller)
-            for window in (self._window(budget, now),)
-        )
+        places = self._lines.places(policy, caller, self._calendar.unix_s())
+        return standing_of([self._balance(place) for place in places])
 
     def balances(self, policy: TenantPolicy) -> list[Balance]:
         """Return the tenant's budgets, those per key and per user once for every account that was used."""
-        now = self._calendar.now()
+        now_s = self._calendar.unix_s()
         return [
-            self._balance(account, budget, window)
+            self._balance(place)
             for budget in policy.budgets
-            for window in (self._window(budget, now),)
-            for account in self._accounts(budget, policy.tenant, window)
+            for place in self._lines.used(budget, policy.tenant, now_s)
         ]
 
-    def _balance(self, account: Account, budget: Budget, window: Window) -> Balance:
-        sums = self._sums(account, window)
+    def _balance(self, place: Place) -> Balance:
+        sums, window = self._lines.sums(place), place.window
         return Balance(
-            account, budget, window.window_id, window.starts_at, window.ends_at,
+            place.account, place.budget, window.window_id, window.starts_at, window.ends_at,
             sums.reserved, sums.spent, sums.unconfirmed, sums.granted,
         )  # fmt: skip
 
-    def _accounts(self, budget: Budget, tenant: str, window: Window) -> list[Account]:
-        account = account_of(budget, tenant, "")
-        if budget.per == "tenant":
-            return [account]
-        candidates = self._parts if budget.rolling else (
-            key.account for key in self._lines if key.window_id == window.window_id
-        )  # fmt: skip
-        return sorted(
-            found for found in candidates
-            if found._replace(key_id="", user=account.user) == account
-            and bool(found.key_id) == (budget.per == "key") and bool(found.user) == (budget.per == "user")
-        )  # fmt: skip
-
-    def _draws_of(self, hold: Hold, now: datetime) -> Iterator[Draw]:
-        for account, budget in limits_for(hold.policy, hold.caller):
-            if hold.touches(account):
-                window = self._window(budget, now)
-                yield Draw(self._placed(account, window), budget, window)
-
-    def _window(self, budget: Budget, now: datetime) -> Window:
-        if budget.rolling:
-            return self._calendar.part(budget.window, now)
-        return self._calendar.window(budget.window, budget.zone, now)
-
-    def _placed(self, account: Account, window: Window) -> Account:
-        """Return the account itself, or the one of all further users where the user is new and there are too many."""
-        if not account.user or LineKey(account, window.window_id) in self._lines:
-            return account
-        others = account._replace(user=OTHER_USERS)
-        return others if self._users[LineKey(others, window.window_id)] >= self._max_users else account
-
-    def _sums(self, account: Account, window: Window) -> Sums:
-        if account.rolling_kind is None:
-            line = self._lines.get(LineKey(account, window.window_id))
-            if line is None:
-                return Sums()
-            return Sums(line.reserved, line.spent, line.unconfirmed, line.granted, line.restored)
-        parts = self._parts.get(account)
-        if parts is None:
-            return Sums()
-        first = int(window.window_id) - PARTS
-        counted = [line for part, line in parts.items() if part >= first]
-        return Sums(
-            sum(line.reserved for line in counted),
-            sum(line.spent for line in counted),
-            sum(line.unconfirmed for line in counted),
-            sum(line.granted for line in counted),
-            sum(line.restored for line in counted),
-        )
+    def _touched(self, hold: Hold, now_s: float) -> Sequence[Place]:
+        """Return where the hold counts: everywhere, but for budgets of tiers that it does not use."""
+        places = self._lines.places(hold.policy, hold.caller, now_s)
+        for place in places:
+            if not hold.touches(place.account):
+                return [one for one in places if hold.touches(one.account)]
+        return places
 
     def _is_known(self, reservation_id: str) -> bool:
         return reservation_id in self._open or reservation_id in self._settled or reservation_id in self._reaped
 
-    def _lines_of(self, draws: Iterable[Draw]) -> tuple[Line, ...]:
-        lines = (self._line(account, window) for account, _, window in draws)
-        return tuple({line.key: line for line in lines}.values())
+    def _lines_of(self, places: Sequence[Place]) -> tuple[Line, ...]:
+        """Return the lines of the places, each once."""
+        if len(places) == 1:
+            return (self._lines.line(places[0]),)
+        return tuple({place.key: self._lines.line(place) for place in places}.values())
 
-    def _line(self, account: Account, window: Window) -> Line:
-        key = LineKey(account, window.window_id)
-        line = self._lines.get(key)
-        return self._put(Line(key, window.ends_at.timestamp())) if line is None else line
-
-    def _put(self, line: Line) -> Line:
-        account, window_id = line.key
-        self._lines[line.key] = line
-        if account.rolling_kind is not None:
-            self._parts.setdefault(account, {})[int(window_id)] = line
-        if account.user:
-            self._users[LineKey(account._replace(user=OTHER_USERS), window_id)] += 1
-        return line
-
-    def _line_and_sums(self, policy: TenantPolicy, account: Account) -> tuple[Line, Sums]:
-        budget = check_account(policy, account)
-        window = self._window(budget, self._calendar.now())
-        return self._line(account, window), self._sums(account, window)
+    def _line_and_sums(self, policy: TenantPolicy, account: Account) -> tuple[Line, Line]:
+        place = self._lines.place(account, check_account(policy, account), self._calendar.unix_s())
+        return self._lines.line(place), self._lines.sums(place)
 
     def _grant(self, line: Line, nano_usd: int, grant_id: str) -> None:
         line.granted += nano_usd
@@ -320,54 +218,46 @@ class Books:
     def _charge(self, hold: OpenHold, cost: Cost) -> None:
         for line in hold.lines:
             line.reserved -= hold.amount_nano_usd
-            line.spent += cost.of(line.key.account)
+            line.spent += cost.in_tier(line.key.account.tier)
         self._write(None, hold.reservation_id, hold.lines)
 
     def _correct(self, hold: OpenHold, cost: Cost) -> None:
         for line in hold.lines:
-            line.spent += cost.of(line.key.account) - hold.amount_nano_usd
+            line.spent += cost.in_tier(line.key.account.tier) - hold.amount_nano_usd
             line.unconfirmed -= hold.amount_nano_usd
         self._write(None, None, hold.lines)
 
     def _charge_lost(self, hold: Hold, cost: Cost) -> OpenHold:
-        lines = self._lines_of(self._draws_of(hold, self._calendar.now()))
+        lines = self._lines_of(self._touched(hold, self._calendar.unix_s()))
         for line in lines:
-            line.spent += cost.of(line.key.account)
+            line.spent += cost.in_tier(line.key.account.tier)
         self._write(None, None, lines)
         return OpenHold(hold.reservation_id, 0, 0.0, lines)
 
     def _alert(self, hold: Hold) -> None:
         """Raise the alerts that the present sums call for and that were not raised in this window."""
-        if self._on_alert is None or not any(budget.alerts_percent for budget in hold.policy.budgets):
+        if self._on_alert is None:
+            return
+        for budget in hold.policy.budgets:
+            if budget.alerts_percent:
+                break
+        else:
             return
         now = self._calendar.now()
-        for account, budget, window in self._draws_of(hold, now):
+        for place in self._touched(hold, now.timestamp()):
+            budget, sums = place.budget, self._lines.sums(place)
             if not budget.alerts_percent:
                 continue
-            sums = self._sums(account, window)
             limit = budget.limit_nano_usd + sums.granted
-            window_id, until = alert_window(budget, window, now)
-            for alert in self._bell.due(account, budget, window_id, until, sums.spent, limit, now):
+            window_id, until = alert_window(budget, place.window, now)
+            for alert in self._bell.due(place.account, budget, window_id, until, sums.spent, limit, now):
                 if sums.restored * 100 < alert.percent * limit or not sums.restored:
                     self._on_alert(alert)
 
     def _write(self, opened: OpenHold | None, closed_id: str | None, lines: tuple[Line, ...]) -> None:
         if self._journal is not None:
-            states = tuple(
-                LineState(line.key, line.ends_at_s, line.spent, line.unconfirmed, line.granted) for line in lines
-            )
-            self._journal(Change(opened, closed_id, states))
-
-    def _drop_old_lines(self, ended_before_s: float) -> None:
-        ended = [key for key, line in self._lines.items() if line.ends_at_s < ended_before_s and not line.reserved]
-        for key in ended:
-            del self._lines[key]
-            self._users.pop(LineKey(key.account._replace(user=OTHER_USERS), key.window_id), None)
-            parts = self._parts.get(key.account)
-            if parts is not None:
-                parts.pop(int(key.window_id), None)
-                if not parts:
-                    del self._parts[key.account]
+            states = [LineState(line.key, line.ends_at_s, line.spent, line.unconfirmed, line.granted) for line in lines]
+            self._journal(Change(opened, closed_id, tuple(states)))
 
 
 def alert_window(budget: Budget, window: Window, now: datetime) -> tuple[str, datetime]:

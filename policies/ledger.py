@@ -30,9 +30,11 @@ of the ledger.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from core.errors import InvalidRequest
 from core.identity import Caller
@@ -49,8 +51,7 @@ MAX_COST_NANO_USD = 1_000_000 * NANO_PER_USD
 """No request costs more; a larger figure comes from an upstream that miscounts, and may not fit a store's integers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """A request to hold money: the worst case of a plan, drawn on every budget of the caller that it can touch.
 
     Attributes:
@@ -76,22 +77,20 @@ class Hold:
         return not account.tier or account.tier in self.tiers
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """What a request has cost in nano-USD, and how much of it in each tier (nothing said: all of it in every tier)."""
 
     total_nano_usd: int
-    by_tier: Mapping[str, int] = field(default_factory=dict)
+    by_tier: Mapping[str, int] = {}
 
     def __post_init__(self) -> None:
-        if self.total_nano_usd < 0 or any(part < 0 for part in self.by_tier.values()):
+        least = most = self.total_nano_usd
+        for part in self.by_tier.values():
+            least, most = min(least, part), max(most, part)
+        if least < 0:
             raise ValueError("a cost cannot be negative")
-        if self.total_nano_usd > MAX_COST_NANO_USD or any(part > MAX_COST_NANO_USD for part in self.by_tier.values()):
+        if most > MAX_COST_NANO_USD:
             raise ValueError("no request costs that much")
-
-    def of(self, account: Account) -> int:
-        """Return the part that counts in `account`."""
-        return self.in_tier(account.tier)
 
     def in_tier(self, tier: str) -> int:
         """Return the part that counts for a tier, or all of it for the empty name."""
@@ -103,8 +102,7 @@ class Cost:
 NOTHING = Cost(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(msgspec.Struct, frozen=True, gc=False):
     """One budget in its present window.
 
     Attributes:
@@ -264,25 +262,31 @@ def standing_of(balances: Iterable[Balance], *, count_leased: bool = True) -> St
     Soft budgets never bind. Budgets of one tier bind that tier alone, each by what it leaves. What replicas hold for
     requests to come counts as free, unless `count_leased` says otherwise.
     """
-    everywhere: list[tuple[int, Balance]] = []
+    free, binding = 0, None
     spending: list[Spending] = []
     by_tier: dict[str, int] = {}
     for balance in balances:
-        free = balance.free_nano_usd + (balance.leased_nano_usd if count_leased else 0)
-        if balance.budget.soft:
+        budget, tier = balance.budget, balance.account.tier
+        if budget.soft:
             continue
-        if balance.account.tier:
-            by_tier[balance.account.tier] = min(free, by_tier.get(balance.account.tier, free))
-        else:
-            everywhere.append((free, balance))
-            spending.append(_spending_of(balance))
-    if not everywhere:
+        left = balance.free_nano_usd + (balance.leased_nano_usd if count_leased else 0)
+        if tier:
+            by_tier[tier] = min(left, by_tier.get(tier, left))
+            continue
+        spending.append(_spending_of(balance))
+        if binding is None or _binds_more(left, balance, free, binding):
+            free, binding = left, balance
+    if binding is None:
         return Standing(free_by_tier=by_tier)
-    free, binding = min(everywhere, key=lambda entry: entry[0])
-    used_up = [entry for entry in everywhere if entry[0] <= 0]
-    if used_up:
-        free, binding = max(used_up, key=lambda entry: (_STRICTNESS[entry[1].budget.when_exhausted], entry[1].ends_at))
     return Standing(free, binding.budget.when_exhausted, binding.ends_at, by_tier, tuple(spending))
+
+
+def _binds_more(free: int, balance: Balance, other_free: int, other: Balance) -> bool:
+    """Tell whether one balance binds more than another that came before it."""
+    if free > 0 or other_free > 0:
+        return free < other_free
+    strictness, others = _STRICTNESS[balance.budget.when_exhausted], _STRICTNESS[other.budget.when_exhausted]
+    return (strictness, balance.ends_at) > (others, other.ends_at)
 
 
 def _spending_of(balance: Balance) -> Spending:

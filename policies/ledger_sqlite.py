@@ -28,10 +28,11 @@ from core.errors import ConfigurationError, Unavailable
 from core.identity import Caller
 from core.plan import Standing
 from core.rules import TenantPolicy
-from policies.books import KEEP_ENDED_S, Books, Change, Line, LineKey, LineState, OpenHold
+from policies.books import KEEP_ENDED_S, Books, Change, LineState, OpenHold
 from policies.budgets import MAX_USERS, Account
 from policies.group_writer import GroupWriter
 from policies.ledger import Balance, Cost, Hold, OnAlert, never_waits
+from policies.lines import Line, LineKey
 from policies.sqlite_schema import open_database
 from policies.windows import Calendar
 
@@ -170,7 +171,10 @@ class _Group:
         connection.executemany("DELETE FROM ledger_holds WHERE reservation_id = ?", [(id_,) for id_ in self._closed])
         connection.executemany(
             "INSERT OR REPLACE INTO ledger_lines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(*state.key.account, state.key.window_id, *state[1:]) for state in self._lines.values()],
+            [
+                (*one.key.account, one.key.window_id, one.ends_at_s, one.spent, one.unconfirmed, one.granted)
+                for one in self._lines.values()
+            ],
         )
 
 

@@ -7,8 +7,9 @@ wait, not the settlement. A settlement that fails is logged; the lease then char
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from types import TracebackType
+from typing import Self
 
 from core.identity import Caller
 from core.rules import TenantPolicy
@@ -21,11 +22,15 @@ _running: set[asyncio.Task[None]] = set()
 """The event loop keeps weak references only; a task that no one awaits any more must be held here."""
 
 
-class Reservation:
-    """What a request holds; `charge` says what it has cost so far."""
+class Holding:
+    """What `hold` returns: a reservation for as long as the context lasts; `charge` says what it has cost so far."""
 
-    def __init__(self, hold: Hold) -> None:
-        self.hold = hold
+    __slots__ = ("_is_granted", "_ledger", "_wanted", "cost")
+
+    def __init__(self, ledger: BudgetLedger, wanted: Hold) -> None:
+        self._ledger = ledger
+        self._is_granted = False
+        self._wanted = wanted
         self.cost = NOTHING
 
     def charge(self, cost_nano_usd: int, by_tier: Mapping[str, int] | None = None) -> None:
@@ -35,19 +40,14 @@ class Reservation:
             cost_nano_usd: what all attempts together have cost, at least 0.
             by_tier: how much of it each tier cost, for budgets of one tier.
         """
+        parts = dict(by_tier) if by_tier else {}
+        for tier, part in parts.items():
+            if part > MAX_COST_NANO_USD:
+                parts[tier] = MAX_COST_NANO_USD
         if cost_nano_usd > MAX_COST_NANO_USD:
-            _logger.error("a cost beyond reason was cut", extra={"reservation": self.hold.reservation_id})
-        parts = {tier: min(part, MAX_COST_NANO_USD) for tier, part in (by_tier or {}).items()}
-        self.cost = Cost(min(cost_nano_usd, MAX_COST_NANO_USD), parts)
-
-
-class Holding:
-    """What `hold` returns: a reservation for as long as the context lasts."""
-
-    def __init__(self, ledger: BudgetLedger, wanted: Hold) -> None:
-        self._ledger = ledger
-        self._reservation = Reservation(wanted)
-        self._is_granted = False
+            _logger.error("a cost beyond reason was cut", extra={"reservation": self._wanted.reservation_id})
+            cost_nano_usd = MAX_COST_NANO_USD
+        self.cost = Cost(cost_nano_usd, parts)
 
     async def grant(self) -> None:
         """Reserve before the context is entered, which must follow at once; without this call, entering does it.
@@ -56,33 +56,26 @@ class Holding:
             BudgetExhausted, Unavailable: as `hold` says.
         """
         try:
-            await self._ledger.reserve(self._reservation.hold)
+            await self._ledger.reserve(self._wanted)
         except asyncio.CancelledError:
             # The grant may have happened although its answer never arrived.
             await self._finish(NOTHING)
             raise
         self._is_granted = True
 
-    async def __aenter__(self) -> Reservation:
+    async def __aenter__(self) -> Self:
         if not self._is_granted:
             await self.grant()
-        return self._reservation
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._finish(self._reservation.cost)
+        await self._finish(self.cost)
 
-    async def _finish(self, cost: Cost) -> None:
-        wanted = self._reservation.hold
-        settling = _logged(self._ledger.settle(wanted, cost), wanted.reservation_id)
-        if settles_at_once(self._ledger):
-            await settling
-            return
-        task = asyncio.create_task(settling)
-        _running.add(task)
-        task.add_done_callback(_running.discard)
-        await asyncio.wait({task}, timeout=WAIT_S)
+    def _finish(self, cost: Cost) -> Awaitable[None]:
+        settling = _logged(self._ledger.settle(self._wanted, cost), self._wanted.reservation_id)
+        return settling if settles_at_once(self._ledger) else _shielded(settling)
 
 
 def hold(
@@ -109,12 +102,8 @@ def hold(
         BudgetExhausted: some budget has less free; nothing is held.
         Unavailable: the store is away and the policy says `closed`.
     """
-    return Holding(ledger, Hold(reservation_id, caller, policy, amount_nano_usd, _tiers_of(policy, tiers), lease_s))
-
-
-def _tiers_of(policy: TenantPolicy, tiers: frozenset[str] | None) -> frozenset[str]:
-    """Return the tiers that a hold draws on: those of the plan, or all that the tenant may use."""
-    return frozenset(policy.tiers) if tiers is None else tiers
+    drawn = frozenset(policy.tiers) if tiers is None else tiers
+    return Holding(ledger, Hold(reservation_id, caller, policy, amount_nano_usd, drawn, lease_s))
 
 
 async def drain(timeout_s: float) -> int:
@@ -130,3 +119,11 @@ async def _logged(settlement: Coroutine[object, object, None], reservation_id: s
         await settlement
     except Exception:
         _logger.exception("settlement failed; the lease will charge the hold", extra={"reservation": reservation_id})
+
+
+async def _shielded(settling: Coroutine[object, object, None]) -> None:
+    """Settle in a task of its own, and wait for it for a while."""
+    task = asyncio.create_task(settling)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    await asyncio.wait({task}, timeout=WAIT_S)

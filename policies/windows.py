@@ -129,6 +129,10 @@ class Calendar:
         """Return the clock's present moment."""
         return self._clock.now()
 
+    def unix_s(self) -> float:
+        """Return the clock's present moment in seconds since the Unix epoch."""
+        return self._clock.unix_s()
+
     def window(self, kind: WindowKind, zone: ZoneInfo, moment: datetime) -> Window:
         """Return the calendar window that holds `moment`."""
         key = (kind, zone.key)

@@ -127,9 +127,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.runner.run(self.ledger.settle(known.hold, cost))
         if known.state in ("open", "reaped"):
             known.state = "settled"
-            known.charged = {line: cost.of(line[0]) for line in known.lines}
+            known.charged = {line: cost.in_tier(line[0].tier) for line in known.lines}
             for line in known.lines:
-                self.excess[line] += max(0, cost.of(line[0]) - known.hold.amount_nano_usd)
+                self.excess[line] += max(0, cost.in_tier(line[0].tier) - known.hold.amount_nano_usd)
 
     @rule(id_=consumes(ids))
     def settle_for_nothing(self, id_: str) -> None:
@@ -187,6 +187,18 @@ class LedgerMachine(RuleBasedStateMachine):
         lines = self.counted(budget, account, line[1])
         missing = sum(self.spent(one) for one in lines) - sum(self.granted[one] for one in lines)
         self.granted[line] += max(0, missing)
+
+    @rule(caller=st.sampled_from(CALLERS))
+    def read_standing(self, caller: Caller) -> None:
+        """A standing tells the least that is free among the hard budgets of all tiers, unless one is used up."""
+        hold = Hold("", caller, POLICY, 0)
+        free = [self.free(budget, line) for budget, line in self.drawn_on(hold) if not budget.soft and not line[0].tier]
+        told = self.runner.run(self.ledger.standing(caller, POLICY))
+        assert told.free_nano_usd is not None
+        if min(free) > 0 and not self.unused():
+            assert told.free_nano_usd == min(free)
+        elif not self.unused():
+            assert told.free_nano_usd <= 0
 
     def unused(self) -> int:
         """Return what replicas hold for requests to come."""
