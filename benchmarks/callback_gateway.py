@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from asyncio.events import Handle
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,26 @@ from typing import Any
 import uvloop
 
 SHOWN = 12
+
+
+@dataclass(slots=True)
+class Collections:
+    """How many collections of garbage there were, what they took, and what they found."""
+
+    count: int = 0
+    took_s: float = 0.0
+    freed: int = 0
+
+    def note(self, took_s: float, freed: int) -> None:
+        """Count one."""
+        self.count += 1
+        self.took_s += took_s
+        self.freed += freed
+
+    def told(self, thread_s: float) -> dict[str, float]:
+        """Return the figures, with the share of the CPU time that the loop's thread used meanwhile."""
+        share = self.took_s / thread_s
+        return {"count": self.count, "cpu_ms": round(1e3 * self.took_s, 2), "share": round(share, 4), "freed": self.freed}
 
 
 class Watch:
@@ -30,7 +51,8 @@ class Watch:
         self._longest: dict[str, float] = {}
         self._count = 0
         self._is_on = False
-        self._collection_s = 0.0
+        self._began_s = self._collection_s = 0.0
+        self._collections = Collections()
 
     def install(self) -> None:
         """Have every callback, and every collection of garbage within one, timed from now on."""
@@ -48,20 +70,28 @@ class Watch:
         """Forget, or write; runs in the main thread, as signal handlers do."""
         if self._is_on:
             longest = sorted(self._longest.items(), key=lambda item: -item[1])[:SHOWN]
-            told = {"callbacks": self._count, "longest_ms": {name: round(1e3 * took, 3) for name, took in longest}}
+            told = {
+                "callbacks": self._count,
+                "longest_ms": {name: round(1e3 * took, 3) for name, took in longest},
+                "collections": self._collections.told(time.thread_time() - self._began_s),
+            }
             part = self._file.with_suffix(".part")
             part.write_text(json.dumps(told))
             part.replace(self._file)
         self._is_on = True
         self._count = 0
         self._longest.clear()
+        self._collections = Collections()
+        self._began_s = time.thread_time()
 
     def _collect(self, phase: str, told: dict[str, int]) -> None:
         if phase == "start":
             self._collection_s = time.thread_time()
         else:
+            took_s = time.thread_time() - self._collection_s
             name = f"collection of generation {told['generation']}"
-            self._longest[name] = max(self._longest.get(name, 0.0), time.thread_time() - self._collection_s)
+            self._longest[name] = max(self._longest.get(name, 0.0), took_s)
+            self._collections.note(took_s, told["collected"])
 
     def _note(self, handle: Handle, took_s: float) -> None:
         self._count += 1
