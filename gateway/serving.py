@@ -20,7 +20,7 @@ from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.compose import build
-from gateway.heap import collect_rarely, keep_loaded
+from gateway.heap import Heap, collect_rarely
 from gateway.running import Gateway
 from gateway.settings.listening import BACKLOG, Address, TlsFiles
 from gateway.settings.operator import Settings, as_worker
@@ -166,7 +166,7 @@ async def _serve(gateway: Gateway, sockets: Sockets, on_listening: Callable[[], 
         certificates = renew_certificates([server for server, _ in listeners])
         beside: list[asyncio.Task[object]] = [
             asyncio.create_task(certificates),
-            asyncio.create_task(keep_loaded(gateway.caching.embedder.is_ready)),
+            asyncio.create_task(Heap(gateway.api.running.is_idle).run(gateway.caching.embedder.is_ready)),
         ]
         if sockets.admin is not None:
             beside.append(asyncio.create_task(gateway.admin.app.built()))

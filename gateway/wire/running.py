@@ -111,6 +111,10 @@ class RunningRequests:
         self._idle.set()
         self.is_draining = False
 
+    def is_idle(self) -> bool:
+        """Tell whether no request is under way."""
+        return not self._requests
+
     def entered(self) -> "_Entered":
         """Count the current task among the running while the context lasts."""
         return _Entered(self)
