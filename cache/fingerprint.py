@@ -10,7 +10,6 @@ kept apart, which can cost a hit and never makes a false one. A field left out d
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -31,8 +30,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
-@dataclass(frozen=True, slots=True)
-class CacheKeys:
+class CacheKeys(msgspec.Struct, frozen=True, gc=False):
     """Keyed hashes in hex, 128 bits each; `exact` and `normalised` include the scope.
 
     `is_fuzzy` is false when nothing but the whole request may match: the last turn is not one plain user text.
@@ -58,7 +56,7 @@ class Fingerprinter:
         parts = {
             "schema": SCHEMA,
             "tenant": caller.tenant,
-            "user": request.user if needs_user_scope(request, policy) else None,
+            "user": request.user if request.user is not None and needs_user_scope(request, policy) else None,
             "alias": policy.alias,
             "target": _target_name(policy.target),
             "policy": policy.tenant_policy.version,

@@ -7,8 +7,9 @@ read again, or came later, outlives what is not. Among equals the oldest goes. T
 
 import heapq
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import msgspec
 
 from core.cached import Entry
 
@@ -28,8 +29,7 @@ class StoreLimits:
         return label.size_bytes <= min(self.max_entry_bytes, self.max_bytes_per_tenant)
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(msgspec.Struct, frozen=True, gc=False):
     """What the bookkeeping knows of an entry without its contents."""
 
     entry_id: str
@@ -101,20 +101,29 @@ class Shelf:
 
     def put(self, label: Label, now_s: float) -> list[Label]:
         """Add `label`; return what goes: entries with the same keys, expired ones, and those of least worth."""
-        same = {old.entry_id: old for key in label.keys if (old := self._by_key.get(key)) is not None}
-        shelf = self._tenants.setdefault(label.tenant, _TenantShelf())
-        gone = [*same.values(), *(old for old in self._expired(shelf, now_s) if old.entry_id not in same)]
+        shelf = self._tenants.get(label.tenant)
+        if shelf is None:
+            shelf = self._tenants[label.tenant] = _TenantShelf()
+        keys, gone = label.keys, list[Label]()
+        for key in keys:
+            old = self._by_key.get(key)
+            if old is not None and old not in gone:
+                gone.append(old)
+        for old in self._expired(shelf, now_s):
+            if old not in gone:
+                gone.append(old)
         for old in gone:
             self.remove(old)
         while shelf.labels and self._is_over(shelf, label):
             gone.append(self._evict(shelf))
+        number = next(self._count)
         shelf.labels[label.entry_id] = label
         shelf.size_bytes += label.size_bytes
-        number = next(self._count)
         self._rank(shelf, label, number)
         heapq.heappush(shelf.ends, (label.expires_at_s, number, label.entry_id))
-        for key in label.keys:
-            self._by_key[key] = label
+        by_key = self._by_key
+        for key in keys:
+            by_key[key] = label
         return gone
 
     def remove(self, label: Label) -> bool:
@@ -153,24 +162,29 @@ class Shelf:
             shelf.ranks = [(rank, number, entry_id) for entry_id, (rank, number) in shelf.rank_of.items()]
             heapq.heapify(shelf.ranks)
 
-    def _expired(self, shelf: _TenantShelf, now_s: float) -> Iterator[Label]:
-        while shelf.ends and (shelf.ends[0][0] <= now_s or len(shelf.ends) > 2 * len(shelf.labels) + 64):
-            ends_at_s, _, entry_id = heapq.heappop(shelf.ends)
+    def _expired(self, shelf: _TenantShelf, now_s: float) -> list[Label]:
+        ends, expired = shelf.ends, list[Label]()
+        while ends and (ends[0][0] <= now_s or len(ends) > 2 * len(shelf.labels) + 64):
+            ends_at_s, _, entry_id = heapq.heappop(ends)
             label = shelf.labels.get(entry_id)
             if label is not None and label.expires_at_s == ends_at_s <= now_s:
-                yield label
+                expired.append(label)
+        return expired
 
 
 def label_of(entry: Entry) -> Label:
     """Make the bookkeeping's view of `entry`, with its size as kept: texts, a float16 vector and keys."""
     vector_bytes = 0 if entry.vector is None else 2 * entry.vector.size
-    texts = sum(len(text.encode("utf-8", "surrogatepass")) for text in (entry.prompt, entry.answer.content))
     return Label(
         entry_id=entry.entry_id,
         tenant=entry.tenant,
         exact_key=entry.exact_key,
         normalised_key=entry.normalised_key,
-        size_bytes=texts + vector_bytes + _OVERHEAD_BYTES,
+        size_bytes=_utf8_bytes(entry.prompt) + _utf8_bytes(entry.answer.content) + vector_bytes + _OVERHEAD_BYTES,
         expires_at_s=entry.expires_at_s,
         cost_nano_usd=entry.answer.cost_nano_usd,
     )
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

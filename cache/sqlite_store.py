@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -41,6 +41,7 @@ _MIGRATIONS = (
         WHERE json_valid(CAST(answer AS TEXT));
     """,
     "ALTER TABLE cache_entries ADD COLUMN tags TEXT NOT NULL DEFAULT '';",
+    "",  # rows have shorter checksums from here on, which older versions take for damage
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 _BATCH = 256
@@ -98,13 +99,18 @@ class SqliteEntryStore:
         label = label_of(entry)
         if not self._shelf.admits(label) or len(self._queue) >= _MAX_WAITING:
             return (entry.entry_id,)
-        gone = [old.entry_id for old in self._shelf.put(label, self._now_s())]
+        replaced = self._shelf.put(label, self._now_s())
         with self._lock:
             self._pending[entry.entry_id] = entry
-            for entry_id in gone:
-                self._pending.pop(entry_id, None)
-        self._enqueue([entry, *gone])
-        return tuple(gone)
+            for old in replaced:
+                self._pending.pop(old.entry_id, None)
+        self._queue.put(entry)
+        if not replaced:
+            return ()
+        gone = tuple([old.entry_id for old in replaced])
+        for entry_id in gone:
+            self._queue.put(entry_id)
+        return gone
 
     async def delete(self, tenant: str, entry_ids: Sequence[str]) -> int:
         """Remove entries; see `EntryStore.delete`."""
@@ -149,12 +155,8 @@ class SqliteEntryStore:
     def _drop(self, label: Label) -> bool:
         with self._lock:
             self._pending.pop(label.entry_id, None)
-        self._enqueue([label.entry_id])
+        self._queue.put(label.entry_id)
         return self._shelf.remove(label)
-
-    def _enqueue(self, changes: Iterable[Entry | str]) -> None:
-        for change in changes:
-            self._queue.put(change)
 
     def _load_labels(self) -> None:
         rows = self._reader.execute(
@@ -174,27 +176,30 @@ class SqliteEntryStore:
                 self._commit(database, batch)
 
     def _commit(self, database: sqlite3.Connection, batch: Sequence[Entry | str]) -> None:
+        kept = [change for change in batch if isinstance(change, Entry)]
+        gone = [(change,) for change in batch if not isinstance(change, Entry)]
         try:
             with database:
-                gone = [(change,) for change in batch if not isinstance(change, Entry)]
-                rows = (self._row(change) for change in batch if isinstance(change, Entry))
-                database.executemany(INSERT, (row for row in rows if row is not None))
-                database.executemany("DELETE FROM cache_entries WHERE entry_id = ?", gone)
+                database.executemany(INSERT, self._rows(kept))
+                if gone:
+                    database.executemany("DELETE FROM cache_entries WHERE entry_id = ?", gone)
         except (sqlite3.Error, UnicodeError, OSError) as problem:
             log.warning("cache entries were not written", extra={"error": str(problem), "entries": len(batch)})
         with self._lock:
-            for change in batch:
-                if isinstance(change, Entry):
-                    self._pending.pop(change.entry_id, None)
+            for entry in kept:
+                self._pending.pop(entry.entry_id, None)
 
-    def _row(self, entry: Entry) -> tuple[object, ...] | None:
-        """Return the row of an entry, sealed; None when it was removed meanwhile.
+    def _rows(self, entries: Sequence[Entry]) -> Iterator[tuple[object, ...]]:
+        """Yield the rows of entries, sealed, without those that were removed meanwhile.
 
-        Under the lock, so that once a tenant's entries are removed nothing is sealed for it any more: a key that is
-        destroyed after that does not come back.
+        Each under the lock, so that once a tenant's entries are removed nothing is sealed for it any more: a key that
+        is destroyed after that does not come back.
         """
-        with self._lock:
-            return self._codec.row(entry) if entry.entry_id in self._pending else None
+        for entry in entries:
+            with self._lock:
+                row = self._codec.row(entry) if entry.entry_id in self._pending else None
+            if row is not None:
+                yield row
 
     def _now_s(self) -> float:
         return self._clock.now().timestamp()

@@ -1,7 +1,6 @@
 """What the cache keeps and what a look-up can find."""
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,8 +9,7 @@ from core.money import Usage
 Vector = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class CachedAnswer:
+class CachedAnswer(msgspec.Struct, frozen=True, gc=False):
     """A complete answer as it may be replayed; `cost_nano_usd` is what it cost and what a hit saves."""
 
     content: str
@@ -23,8 +21,7 @@ class CachedAnswer:
     cost_nano_usd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One stored answer with its scope, repeated so that it can be checked again on a hit.
 
     Attributes:
@@ -54,16 +51,14 @@ class Entry:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ExactHit:
+class ExactHit(msgspec.Struct, frozen=True, gc=False):
     """The same request was answered before (raw or normalised)."""
 
     entry: Entry
     age_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class SemanticHit:
+class SemanticHit(msgspec.Struct, frozen=True, gc=False):
     """A request with the same meaning was answered before; `score` is the guard's P(may be served) in [0, 1]."""
 
     entry: Entry
@@ -72,8 +67,7 @@ class SemanticHit:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class NearHit:
+class NearHit(msgspec.Struct, frozen=True, gc=False):
     """Something similar was found and not served; `veto` names the first rule that forbade it."""
 
     entry_id: str
@@ -82,15 +76,13 @@ class NearHit:
     vector: Vector | None
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(msgspec.Struct, frozen=True, gc=False):
     """Nothing may be served; `vector` is the embedding for the router, when one was made."""
 
     vector: Vector | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bypass:
+class Bypass(msgspec.Struct, frozen=True, gc=False):
     """The cache was not asked; `why` is a documented token such as `caller`, `policy` or `tools`."""
 
     why: str

@@ -1,5 +1,6 @@
 """The SQLite store outlives the process, refuses newer files, and treats damage as a miss."""
 
+import hashlib
 import logging
 import sqlite3
 from contextlib import closing
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cache.sealing import Sealer, TenantKeys
+from cache.sqlite_rows import SELECT
 from cache.sqlite_store import SCHEMA_VERSION, SqliteEntryStore
 from core.clock import ManualClock
 from core.errors import ConfigurationError
@@ -52,7 +54,15 @@ async def test_a_deletion_outlives_the_process(tmp_path: Path) -> None:
     await reopened.close()
 
 
-@pytest.mark.parametrize("column", ["answer = x'00'", "tenant = 'acme', prompt = 'x'", "vector = x'00'", "scope = 's'"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "answer = x'00'", "answer = 'text'", "answer = 7", "tenant = 'acme', prompt = 'x'", "prompt = x'00'",
+        "vector = x'00'", "scope = 's'", "tags = 'x'", "is_sealed = 'x'", "is_sealed = 1",
+        "expires_at_s = expires_at_s + 1", "created_at_s = 1", "checksum = 'x'",
+        "checksum = x'00000000'",
+    ],
+)  # fmt: skip
 async def test_a_damaged_row_is_a_miss_and_a_warning(
     tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -65,6 +75,27 @@ async def test_a_damaged_row_is_a_miss_and_a_warning(
     assert "corrupt" in caplog.text
     assert {one.entry_id async for batch in store.live() for one in batch} == {"id-b"}
     await store.close()
+
+
+@pytest.mark.parametrize("tags", [(), ("news",)])
+async def test_a_row_with_the_checksum_of_an_older_version_is_read(tmp_path: Path, tags: tuple[str, ...]) -> None:
+    path = tmp_path / "cache.db"
+    store = SqliteEntryStore(path, ManualClock())
+    await store.put(entry("a", tags=tags))
+    await store.put(entry("b", tags=tags))
+    await store.close()
+    with closing(sqlite3.connect(path)) as database, database:
+        for *columns, _ in database.execute(SELECT).fetchall():
+            summed = tuple(columns if tags else columns[:11])
+            old = hashlib.blake2b(repr(summed).encode(), digest_size=16).digest()
+            database.execute("UPDATE cache_entries SET checksum = ? WHERE entry_id = ?", (old, columns[0]))
+    execute(path, "UPDATE cache_entries SET prompt = 'x' WHERE entry_id = 'id-b'")
+    reopened = SqliteEntryStore(path, ManualClock())
+    found = await reopened.read("acme", "exact-a")
+    assert found is not None
+    assert (found.prompt, found.answer, found.tags) == ("prompt a", answer(), tags)
+    assert await reopened.read("acme", "exact-b") is None
+    await reopened.close()
 
 
 async def test_a_table_that_vanished_is_a_miss(tmp_path: Path) -> None:

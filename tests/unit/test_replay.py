@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backends.sse import FrameSplitter, data_of, is_done, parse_completion
 from core.cached import CachedAnswer
