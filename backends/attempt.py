@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 
 import msgspec
@@ -77,6 +77,8 @@ class LiveAnswer:
         self._parsed: Parsed | None = None
         self.content_type = "application/json"
         self.headers: tuple[tuple[str, str], ...] = ()
+        self._costed: Usage | None = None
+        self._cost_nano_usd = 0
         self._other_model: str | None = None
         self._partial = bytearray()
         self.was_left = False
@@ -133,12 +135,17 @@ class LiveAnswer:
         chunk = ready.popleft()
         return chunk if chunk is not self._frames.usage_frame else self._with_cost(chunk)
 
+    @property
+    def may_have_more(self) -> bool:
+        """Tell whether it is a complete stream, whose response may not have been read to its end."""
+        return self.complete and self._request.stream
+
     async def finish(self) -> None:
         """Read a complete stream to the end of its response, so that its connection can be used again.
 
         The end mostly lies behind `[DONE]` already; an upstream that takes longer, or sends on, loses the connection.
         """
-        if self._upstream is None or not self.complete or not self._request.stream:
+        if self._upstream is None or not self.may_have_more:
             return
         with suppress(AttemptError, TimeoutError):
             for _ in range(LAST_READS):
@@ -200,14 +207,15 @@ class LiveAnswer:
     def record(self) -> Attempt:
         """Freeze what happened."""
         usage, source = self._priced_usage()
+        received_s, first_byte_s = self._received_s, self._first_byte_s
         return Attempt(
             n=self.n,
             deployment=self._deployment.name,
             tier=self.step.tier,
             model=self._deployment.model,
-            started_ms=self._ms(self._started_s),
-            first_byte_ms=None if self._first_byte_s is None else self._ms(self._first_byte_s),
-            ended_ms=self._ms(self._clock.monotonic_s()),
+            started_ms=(self._started_s - received_s) * 1000,
+            first_byte_ms=None if first_byte_s is None else (first_byte_s - received_s) * 1000,
+            ended_ms=(self._clock.monotonic_s() - received_s) * 1000,
             outcome=self._outcome(),
             http_status=self._http_status(),
             usage=usage,
@@ -224,7 +232,12 @@ class LiveAnswer:
         return None if self.rejected is None else f"rejected: {self.rejected}"
 
     def _cost_of(self, usage: Usage | None) -> int:
-        return 0 if usage is None else self._deployment.price.cost_nano_usd(usage)
+        """Return the price of a usage; it is asked for several times once the answer is complete."""
+        if usage is None:
+            return 0
+        if usage is not self._costed:
+            self._costed, self._cost_nano_usd = usage, self._deployment.price.cost_nano_usd(usage)
+        return self._cost_nano_usd
 
     def _outcome(self) -> AttemptOutcome:
         if self.complete and not self.was_left:
@@ -235,9 +248,6 @@ class LiveAnswer:
         if self._failure is not None and self._failure.http_status is not None:
             return self._failure.http_status
         return None if self._upstream is None else 200
-
-    def _ms(self, moment_s: float) -> float:
-        return (moment_s - self._received_s) * 1000
 
     async def _begin_stream(self, upstream: LimitedReading, content_type: str) -> None:
         if content_type != "text/event-stream":
@@ -259,7 +269,9 @@ class LiveAnswer:
 
     async def _read_body(self, upstream: LimitedReading) -> None:
         body = self._partial
-        while (chunk := await upstream.next()) is not None:
+        while (chunk := upstream.arrived()) is not None:
+            if not chunk and (chunk := await upstream.next()) is None:
+                break
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise AttemptError(AttemptOutcome.FAILED, f"the answer is larger than {MAX_BODY_BYTES} bytes")
@@ -288,6 +300,11 @@ class LiveAnswer:
     def is_worth_draining(self) -> bool:
         """Tell whether the client left an answer that its provider goes on producing, and bills."""
         return self._deployment.drain_s > 0 and self._upstream is not None and not self.complete and not self._failure
+
+    @property
+    def is_reading(self) -> bool:
+        """Tell whether a read is still under way."""
+        return self._upstream is not None and self._upstream.is_under_way
 
     async def stop_reading(self) -> None:
         """End a read that is still under way, so that its connection can be closed."""
@@ -337,9 +354,9 @@ class LiveAnswer:
         that never arrived from its duration and the deployment's pace. A report inside a stream that did not end holds
         up to where it stood, so more is billed where more has arrived.
         """
-        if self._frames.reported is not None:
-            return self._reported_so_far(self._frames.reported)
-        failure = self._failure
+        reported, failure = self._frames.reported, self._failure
+        if reported is not None:
+            return (reported, "reported") if self.complete else self._reported_so_far(reported)
         if failure is not None and failure.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.FAILED):
             return None, "none"
         if not self._sent:
@@ -347,12 +364,12 @@ class LiveAnswer:
         return Usage(self._request.estimated_input_tokens(), self._estimated_output_tokens()), "estimated"
 
     def _reported_so_far(self, reported: Usage) -> tuple[Usage, UsageSource]:
-        if self.complete or self._frames.is_report_last:
+        if self._frames.is_report_last:
             return reported, "reported"
         arrived_tokens = self._estimated_output_tokens()
         if arrived_tokens <= reported.output_tokens:
             return reported, "reported"
-        return replace(reported, output_tokens=arrived_tokens), "estimated"
+        return msgspec.structs.replace(reported, output_tokens=arrived_tokens), "estimated"
 
     def _estimated_output_tokens(self) -> int:
         """Estimate the tokens of what arrived, or of a plain answer that never did from its duration."""
@@ -395,13 +412,14 @@ class Opened:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and self._answer.may_have_more:
                 await self._answer.finish()
         finally:
             await self._left()
 
     async def _left(self) -> None:
-        await self._answer.stop_reading()
+        if self._answer.is_reading:
+            await self._answer.stop_reading()
         await self._manager.__aexit__(None, None, None)
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
+
 NANO_PER_USD = 1_000_000_000
 PICO_PER_NANO = 1_000
 MAX_EXPONENT = 30
 """No amount from configuration is larger; spelling out `1E+999999999` would take all memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts of one call; `input_tokens` includes `cached_input_tokens`, `output_tokens` includes reasoning."""
 
     input_tokens: int
