@@ -8,7 +8,7 @@ from backends.deployment import Deployment, nobody_sleeps
 from backends.latency import Flight
 from backends.selection import has_equals, ordered
 from core.clock import Clock
-from core.plan import DeploymentSnapshot, LatencyForecast, Readiness, RegistrySnapshot
+from core.plan import DeploymentSnapshot, Readiness, RegistrySnapshot
 from core.trace import Attempt, AttemptKind, AttemptOutcome
 
 POLL_S = 0.05
@@ -62,10 +62,6 @@ class Registry:
     def readiness_of(self, name: str) -> Readiness:
         """Return a deployment's own readiness, or DOWN while its breaker is open or it cools down."""
         return _readiness_at(self._deployments[name], self._clock.monotonic_s())
-
-    def forecast_of(self, name: str) -> LatencyForecast | None:
-        """Return what one more request may expect of a deployment now, None when too little was seen lately."""
-        return self._deployments[name].latency.forecast(self._clock.monotonic_s())
 
     def usual_output_tokens(self, name: str) -> int:
         """Return how long a deployment's answers usually are, in tokens; 1 while nothing is known."""

@@ -121,7 +121,8 @@ class Pipeline:
                         plan, granted, watched = await self._granted(caller, inputs, draft)
                         async with granted as reservation:
                             try:
-                                errand = errand_of(plan, policy, draft, further.afford, self.dispatcher.registry)
+                                registry = self.dispatcher.registry
+                                errand = errand_of(plan, policy, draft, further.afford, snapshot, registry)
                                 async with self.dispatcher.open(errand) as live:
                                     source = Source(caller, policy, plan, admitted, live, place)
                                     async with Relay(source, draft, self.cache, self.learning, self.clock) as relay:

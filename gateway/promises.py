@@ -12,7 +12,7 @@ from backends.waiting_lines import Claim
 from core.chat import ChatRequest
 from core.deadline import Deadline
 from core.identity import Caller
-from core.plan import LatencyForecast, Plan
+from core.plan import LatencyForecast, Plan, RegistrySnapshot
 from core.rules import NO_SLA, EffectivePolicy, Priority, TenantPolicy
 from gateway.trace_draft import TraceDraft
 from router.cascade import refused
@@ -22,7 +22,14 @@ LONG_PREFIX_BYTES = 1_024
 WEIGHTS: dict[Priority, float] = {"high": 64.0, "normal": 8.0, "low": 1.0}
 
 
-def errand_of(plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Afford, registry: Registry) -> Errand:
+def errand_of(
+    plan: Plan,
+    policy: EffectivePolicy,
+    draft: TraceDraft,
+    afford: Afford,
+    snapshot: RegistrySnapshot,
+    registry: Registry,
+) -> Errand:
     """Return what dispatch is asked to do for one request; batch is never hedged.
 
     Args:
@@ -30,7 +37,8 @@ def errand_of(plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Af
         policy: whose SLA holds.
         draft: the request and when it arrived.
         afford: holds the cost of one more attempt.
-        registry: forecasts what the plan's first deployment needs.
+        snapshot: what the plan was made from; it forecasts what the first deployment needs.
+        registry: knows how long answers usually are.
     """
     deadline = promised(plan, policy, draft.request, draft.received_s)
     return Errand(
@@ -44,21 +52,28 @@ def errand_of(plan: Plan, policy: EffectivePolicy, draft: TraceDraft, afford: Af
         afford=afford,
         verify=verification(draft.request, policy.tenant_policy) if plan.escalates_to is not None else None,
         may_hedge=policy.tenant_policy.service_class != "batch",
-        claim=claim_of(deadline, plan, policy.tenant_policy, draft, registry),
+        claim=claim_of(deadline, plan, policy.tenant_policy, draft, snapshot, registry),
     )
 
 
-def claim_of(deadline: Deadline, plan: Plan, rules: TenantPolicy, draft: TraceDraft, registry: Registry) -> Claim:
+def claim_of(
+    deadline: Deadline,
+    plan: Plan,
+    rules: TenantPolicy,
+    draft: TraceDraft,
+    snapshot: RegistrySnapshot,
+    registry: Registry,
+) -> Claim:
     """Return the request's place among others; it must start early enough to be done in time as forecast."""
     request, step = draft.request, plan.steps[0]
-    tokens, forecast = request.estimated_input_tokens(), registry.forecast_of(step.deployment)
+    tokens, forecast = request.estimated_input_tokens(), snapshot.deployments[step.deployment].forecast
     limit_s, needed_ms = deadline.end_at_s, 0.0
-    if forecast is not None and limit_s is not None:
-        output_tokens = min(step.max_tokens, registry.usual_output_tokens(step.deployment))
-        needed_ms = forecast.total_ms(tokens, output_tokens) - forecast.queue_ms
     if request.stream and deadline.first_token_at_s is not None:
         limit_s = deadline.first_token_at_s
         needed_ms = 0.0 if forecast is None else forecast.ttft_ms(tokens) - forecast.queue_ms
+    elif forecast is not None and limit_s is not None:
+        output_tokens = min(step.max_tokens, registry.usual_output_tokens(step.deployment))
+        needed_ms = forecast.total_ms(tokens, output_tokens) - forecast.queue_ms
     return Claim(
         tenant=draft.caller.tenant,
         weight=WEIGHTS[rules.priority],
@@ -103,16 +118,16 @@ def promised(plan: Plan, policy: EffectivePolicy, request: ChatRequest, received
     last_tier = plan.tier if plan.escalates_to is None else plan.steps[plan.escalates_to].tier
     sla = rules.sla.get(last_tier, NO_SLA)
     is_awaited = request.stream and rules.service_class != "batch"
-    base = Deadline.after(received_s, sla.ttft_ms if is_awaited else None, sla.total_ms)
     deadline = Deadline(
-        base.first_token_at_s,
-        base.end_at_s,
+        received_s + sla.ttft_ms / 1000 if is_awaited and sla.ttft_ms is not None else None,
+        None if sla.total_ms is None else received_s + sla.total_ms / 1000,
         idle_s=sla.idle_ms / 1000 if request.stream and sla.idle_ms is not None else None,
         min_output_tokens_per_s=sla.min_output_tokens_per_s if request.stream else None,
     )
-    wishes_ms = (request.demands.deadline_ms, None if request.stream else request.demands.read_timeout_ms)
-    wish_ms = min((wish for wish in wishes_ms if wish is not None), default=None)
-    return deadline.tightened_by_caller(None if wish_ms is None else received_s + wish_ms / 1000)
+    wish_ms, read_ms = request.demands.deadline_ms, None if request.stream else request.demands.read_timeout_ms
+    if read_ms is not None and (wish_ms is None or read_ms < wish_ms):
+        wish_ms = read_ms
+    return deadline if wish_ms is None else deadline.tightened_by_caller(received_s + wish_ms / 1000)
 
 
 def due_s(
@@ -127,9 +142,11 @@ def due_s(
         input_tokens: the estimated prompt.
         received_s: when the request arrived, on the monotonic clock.
     """
-    moments = [moment for moment in (deadline.first_token_at_s, deadline.end_at_s) if moment is not None]
-    if moments:
-        return min(moments)
+    first_at_s, end_at_s = deadline.first_token_at_s, deadline.end_at_s
+    if first_at_s is not None and (end_at_s is None or first_at_s < end_at_s):
+        return first_at_s
+    if end_at_s is not None:
+        return end_at_s
     if rules.service_class == "batch":
         return None
     can = forecast is None or forecast.base_ms + forecast.ms_per_input_token * input_tokens <= INTERACTIVE_GOAL_MS
