@@ -131,6 +131,8 @@ class _Race:
         """Wait for a slot and return the step it is for: the planned tier's, or another's where the policy moves."""
         errand, clock = self._errand, self._dispatcher.clock
         steps = errand.plan.steps
+        if self._dispatcher.queue.enter_at_once(errand.claim, steps[0].deployment):
+            return steps[0]
         own = [step.deployment for step in steps if step.tier == steps[0].tier]
         others = [step.deployment for step in steps if step.tier != steps[0].tier]
         began_s = clock.monotonic_s()
@@ -165,8 +167,8 @@ class _Race:
         """End and record whatever is still under way."""
         if self._running:
             await uninterrupted(self._cancel_running(None))
-        for attempt in tuple(self._open):
-            await self._close(attempt)
+        while self._open:
+            await self._close(self._open[0])
 
     async def _attempt(self, step: PlannedStep, kind: AttemptKind) -> Try | AttemptError:
         """Try one step, with a hedge beside it where one is planned."""

@@ -31,9 +31,10 @@ class Gate:
         """Return how many slots there are, None for any number."""
         if self._learned is not None and now_s - self._signal_s > FORGET_S:
             self._learned = None
-        learned = None if self._learned is None else max(1, int(self._learned))
-        limits = [limit for limit in (self.max_concurrency, learned) if limit is not None]
-        return min(limits, default=None)
+        if self._learned is None:
+            return self.max_concurrency
+        learned = max(1, int(self._learned))
+        return learned if self.max_concurrency is None else min(self.max_concurrency, learned)
 
     def has_room(self, now_s: float, *, is_batch: bool) -> bool:
         """Tell whether a slot is free; a tenth of them is kept from batch."""

@@ -32,8 +32,12 @@ class LimitedReading:
         )
         self._reading: asyncio.Future[bytes | None] | None = None
 
+    def arrived(self) -> bytes | None:
+        """Return what has arrived without waiting, empty when nothing has, None at the end."""
+        return self.pieces.arrived() if self._reading is None else b""
+
     async def next(self) -> bytes | None:
-        """Return the next bytes, or None at the end.
+        """Return the next bytes, and wait while there are none; None at the end.
 
         Raises:
             AttemptError: it broke off, or nothing came in time.
@@ -52,6 +56,11 @@ class LimitedReading:
                 raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
             what = "the total time" if has_begun else "the time to the first token"
             raise timed_out(self.deadline, self._clock, f"{what} passed its limit") from timeout
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether a read goes on although its reader was cancelled."""
+        return self._reading is not None
 
     async def stop(self) -> None:
         """End a read that is still under way."""

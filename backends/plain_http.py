@@ -18,6 +18,8 @@ from typing import Any
 
 import httptools
 
+from core.time_limit import TimeLimit
+
 MAX_CONNECTIONS = 1_000
 KEEPALIVE_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
@@ -25,7 +27,9 @@ MAX_HEAD_BYTES = 64 * 1024
 MOST_UNREAD_BYTES = 256 * 1024
 LARGE_BYTES = 64 * 1024
 LATE_S = 0.005
-"""A limit may be kept so much later, so that one timer serves all reads of a stream."""
+"""A limit may be kept so much later, so that one timer serves all waits on a connection."""
+EARLY_S = 0.001
+"""Timers are as fine as this."""
 Origin = tuple[str, int]
 
 
@@ -69,11 +73,12 @@ class Exchange(asyncio.Protocol):
         """Tell whether a connection was made and not lost again."""
         return self._transport is not None and not self.is_closed
 
-    async def ask(self, head: bytes, body: bytes) -> None:
+    async def ask(self, head: bytes, body: bytes, limit_s: float | None) -> None:
         """Send a request and wait for the head of its answer.
 
         Raises:
             OSError: the connection was lost, or what came is no HTTP; `has_received` tells whether anything came.
+            TimeoutError: the head was not there within `limit_s` seconds.
         """
         assert self._transport is not None
         self.status, self.headers, self._head_bytes = 0, [], 0
@@ -85,24 +90,30 @@ class Exchange(asyncio.Protocol):
             self._transport.write(head + body)
         try:
             while not self._has_head:
-                await self._something(None)
+                await self._something(limit_s)
+                limit_s = _left_s(self._limit_at_s)
         except BaseException:
             self.abort()
             raise
 
     async def next(self, limit_s: float | None) -> bytes | None:
-        """Return what has arrived of the body, None at its end.
+        """Return what has arrived of the body, and wait while nothing has; None at its end.
 
         Raises:
             OSError: it broke off; everything before was returned.
             TimeoutError: nothing came within `limit_s` seconds.
         """
-        while not self._pieces:
-            if self._is_complete:
-                return None
+        while (data := self.arrived()) == b"":
             await self._something(limit_s)
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+        return data
+
+    def arrived(self) -> bytes | None:
+        """Return what has arrived of the body, empty when nothing has, None at its end."""
+        pieces = self._pieces
+        if not pieces:
+            return None if self._is_complete else b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         self._unread_bytes = 0
         if self._is_paused and self._transport is not None:
             self._is_paused = False
@@ -112,7 +123,6 @@ class Exchange(asyncio.Protocol):
     def close(self) -> None:
         """End the exchange: a connection whose answer was read to its end is kept, any other is closed."""
         transport = self._transport
-        self._stop_timer()
         if (
             transport is None
             or self.is_closed
@@ -124,8 +134,8 @@ class Exchange(asyncio.Protocol):
         ):
             self.abort()
             return
-        self._parser, self._pieces, self._unread_bytes = None, [], 0
-        self._pool.keep(self)
+        self._parser, self._waiter, self._pieces, self._unread_bytes = None, None, [], 0
+        self._pool.keep(self)  # with its timer, which mostly rings early enough for the next request's limit, too
 
     def abort(self) -> None:
         """Close the connection, whatever is on it."""
@@ -160,7 +170,7 @@ class Exchange(asyncio.Protocol):
         at_s, waiter = self._limit_at_s, self._waiter
         if at_s is None or waiter is None or waiter.done():
             return
-        if at_s > self.loop.time() + LATE_S:
+        if at_s > self.loop.time() + EARLY_S:
             self._timer, self._timer_at_s = self.loop.call_at(at_s, self._ring), at_s
         else:
             waiter.set_exception(TimeoutError())
@@ -202,6 +212,7 @@ class Exchange(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end, which is also that of a body without a length."""
         self.is_closed = True
+        self._stop_timer()
         self._pool.lost(self)
         was_asked, self._parser = self._parser is not None, None  # the parser's callbacks are ours: a circle
         if not was_asked or self._is_complete:
@@ -272,22 +283,28 @@ class PlainHttp:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def send(self, origin: Origin, head: bytes, body: bytes) -> Exchange:
+    async def send(self, origin: Origin, head: bytes, body: bytes, limit_s: float | None = None) -> Exchange:
         """Send a request and return its exchange once the head of the answer is there; the caller closes it.
 
         A request that meets a connection which the upstream has just closed is sent once more, on a new one.
 
         Raises:
             OSError: no connection, or it was lost before the head was complete.
+            TimeoutError: the head was not there within `limit_s` seconds.
         """
-        exchange, was_kept = await self._acquired(origin)
+        exchange, was_kept, end_s = self._kept(origin), True, _end_s(limit_s)
+        if exchange is None:
+            with TimeLimit(limit_s):
+                exchange, was_kept = await self._acquired(origin)
+            limit_s = _left_s(end_s)
         try:
-            await exchange.ask(head, body)
+            await exchange.ask(head, body, limit_s)
         except OSError as problem:
-            if not was_kept or exchange.has_received or isinstance(problem, BrokenFramingError):
+            if not was_kept or exchange.has_received or isinstance(problem, BrokenFramingError | TimeoutError):
                 raise
-            exchange = await self._new(origin)
-            await exchange.ask(head, body)
+            with TimeLimit(_left_s(end_s)):
+                exchange = await self._new(origin)
+            await exchange.ask(head, body, _left_s(end_s))
         return exchange
 
     def keep(self, exchange: Exchange) -> None:
@@ -389,3 +406,12 @@ class PlainHttp:
         if self._idle:
             first_s = min(idle[0].idle_since_s for idle in self._idle.values())
             self._sweeping = loop.call_at(first_s + self._keepalive_s, self._sweep)
+
+
+def _end_s(limit_s: float | None) -> float | None:
+    """Return the moment on the loop's clock at which a limit passes."""
+    return None if limit_s is None else asyncio.get_running_loop().time() + limit_s
+
+
+def _left_s(end_s: float | None) -> float | None:
+    return None if end_s is None else max(0.0, end_s - asyncio.get_running_loop().time())

@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from core.clock import Clock
 from core.deadline import Deadline
 from core.time_limit import TimeLimit
@@ -14,8 +16,12 @@ from core.trace import AttemptOutcome
 class Pieces(Protocol):
     """The body of an answer as it arrives, already decompressed."""
 
+    def arrived(self) -> bytes | None:
+        """Return what has arrived without waiting, empty when nothing has, None at the end."""
+        ...
+
     async def next(self, limit_s: float | None) -> bytes | None:
-        """Return what has arrived, None at the end.
+        """Return what has arrived, and wait while nothing has; None at the end.
 
         Raises:
             AttemptError: it broke off; everything before was returned.
@@ -30,14 +36,17 @@ class Iterated:
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
 
+    def arrived(self) -> bytes | None:
+        """Return nothing: an iterator has to be waited for; see `Pieces.arrived`."""
+        return b""
+
     async def next(self, limit_s: float | None) -> bytes | None:
         """Return the next one; see `Pieces.next`."""
         with TimeLimit(limit_s):
             return await anext(self._chunks, None)
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamCall:
+class UpstreamCall(msgspec.Struct, frozen=True):
     """One request as an upstream will see it; `path` is relative to the backend's base URL.
 
     `tells_deadline` sends the milliseconds left along, so that an engine of ours stops by itself.
@@ -52,8 +61,7 @@ class UpstreamCall:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamResponse:
+class UpstreamResponse(msgspec.Struct, frozen=True):
     """An answer that has begun with status 200."""
 
     content_type: str

@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -115,11 +116,8 @@ class RemoteBackend:
         except BaseException:
             await answer.close()
             raise
-        return answer, UpstreamResponse(
-            content_type=(answer.header("content-type") or "").partition(";")[0].strip().lower(),
-            pieces=_Body(answer),
-            headers=answer.among(self._passed.response) if self._passed.response else (),
-        )
+        passed = answer.among(self._passed.response) if self._passed.response else ()
+        return answer, UpstreamResponse(media_type(answer.header("content-type") or ""), _Body(answer), passed)
 
     async def answers(self, model: str, *, generates: bool) -> bool:
         """Ask whether the deployment answers: by its list of models, or by one token of `model`, which costs."""
@@ -156,8 +154,11 @@ class RemoteBackend:
             self._heads[url] = _plain_head(url, self._headers)
         head, headers = self._heads[url], self._own_headers(call, deadline)
         if head is not None:
-            sending = self._transport.plain.send(head.origin, head.with_headers(headers, len(call.body)), call.body)
-            return PlainAnswer(await self._in_time(sending, deadline))
+            whole, limit_s = head.with_headers(headers, len(call.body)), self._first_left_s(deadline)
+            try:
+                return PlainAnswer(await self._transport.plain.send(head.origin, whole, call.body, limit_s))
+            except OSError as problem:
+                raise self._unanswered(problem, deadline) from problem
         request = httpx.Request(
             "POST",
             url,
@@ -199,13 +200,19 @@ class RemoteBackend:
 
     async def _in_time(self, sending: Awaitable[Answer], deadline: Deadline) -> Answer:
         try:
-            with TimeLimit(deadline.remaining_s(self._clock, first_token_sent=False)):
+            with TimeLimit(self._first_left_s(deadline)):
                 return await sending
-        except TimeoutError as timeout:
-            message = "no answer began within the deadline"
-            raise timed_out(deadline, self._clock, message) from timeout
         except (httpx.TransportError, aiohttp.ClientError, OSError) as problem:
-            raise AttemptError(AttemptOutcome.FAILED, _connection_message(problem)) from problem
+            raise self._unanswered(problem, deadline) from problem
+
+    def _first_left_s(self, deadline: Deadline) -> float | None:
+        return deadline.remaining_s(self._clock, first_token_sent=False)
+
+    def _unanswered(self, problem: Exception, deadline: Deadline) -> AttemptError:
+        """Translate why no answer has begun."""
+        if isinstance(problem, TimeoutError):
+            return timed_out(deadline, self._clock, "no answer began within the deadline")
+        return AttemptError(AttemptOutcome.FAILED, _connection_message(problem))
 
     async def _refused(self, answer: PlainAnswer | LibraryAnswer, deadline: Deadline) -> AttemptError:
         """Translate an error answer; the provider's own text is only kept where the request is at fault."""
@@ -256,6 +263,10 @@ class _Body:
     def __init__(self, answer: PlainAnswer | LibraryAnswer) -> None:
         self._pieces = answer.pieces()
 
+    def arrived(self) -> bytes | None:
+        """Return what is there; see `Pieces.arrived`."""
+        return self._pieces.arrived()
+
     async def next(self, limit_s: float | None) -> bytes | None:
         """Return the next piece; see `Pieces.next`."""
         try:
@@ -272,6 +283,12 @@ def _connection_message(problem: BaseException) -> str:
     if isinstance(problem, CannotConnectError) or isinstance(cause, aiohttp.ClientConnectorError):
         return "the deployment cannot be reached"
     return f"the connection failed ({type(cause).__name__})"
+
+
+@lru_cache(64)
+def media_type(value: str) -> str:
+    """Return the media type of a `content-type`, in lower case and without parameters."""
+    return value.partition(";")[0].strip().lower()
 
 
 def _upstream_message(body: bytes) -> str | None:

@@ -5,7 +5,6 @@ A frame is relayed as it arrived. Only frames that may carry first content, `usa
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -16,6 +15,8 @@ MAX_REPORTED_TOKENS = 10**9
 _FRAME_END = re.compile(rb"\r\n\r\n|\n\r\n|\n\n|\r\r")
 _DATA_LINE = re.compile(rb"(?:^|\r\n|\n|\r)data(?:: ?([^\r\n]*)|(?=[\r\n]|$))")
 _ERROR_EVENT = re.compile(rb"(?:^|[\r\n])event: ?error")
+_NULL = msgspec.Raw(b"null")
+_NOTHING = (b"null", b"[]")
 _NULL_USAGE = re.compile(rb'"usage"\s*:\s*null')
 
 
@@ -65,25 +66,25 @@ class _Delta(msgspec.Struct):
     content: str | list[msgspec.Raw] | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw(b"null")
-    function_call: msgspec.Raw = msgspec.Raw(b"null")
+    tool_calls: msgspec.Raw = _NULL
+    function_call: msgspec.Raw = _NULL
 
-
-class _Message(msgspec.Struct):
-    content: str | list[msgspec.Raw] | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw(b"null")
-    function_call: msgspec.Raw = msgspec.Raw(b"null")
+    @property
+    def calls(self) -> bool:
+        """Whether it calls a tool or a function; mostly neither is there, and nothing is compared."""
+        tools, function = self.tool_calls, self.function_call
+        return (tools is not _NULL and bytes(tools) not in _NOTHING) or (
+            function is not _NULL and bytes(function) != b"null"
+        )
 
 
 class _Choice(msgspec.Struct):
     index: int = 0
     delta: _Delta | None = None
-    message: _Message | None = None
+    message: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    logprobs: msgspec.Raw = _NULL
 
 
 class _Function(msgspec.Struct):
@@ -127,8 +128,7 @@ _tool_calls_decoder = msgspec.json.Decoder(list[_ToolCall] | None)
 _function_decoder = msgspec.json.Decoder(_Function | None)
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(msgspec.Struct, frozen=True):
     """What one decoded completion (or chunk of one) says; `content` is the first choice's text."""
 
     model: str | None
@@ -177,26 +177,29 @@ def parse_completion(data: bytes) -> Parsed:
         msgspec.DecodeError: not JSON, or not shaped like a completion.
     """
     completion = _decoded(data)
-    choices = completion.choices or []
-    choice = choices[0] if choices else None
-    said = None if choice is None else (choice.delta or choice.message)
+    usage, error = _usage(completion.usage), error_text(completion.error)
+    if not completion.choices:
+        return Parsed(completion.model, "", False, 0, None, True, usage, error)
+    has_content, last = False, -1
+    for choice in completion.choices:
+        has_content = has_content or _says_something(choice)
+        last = choice.index if choice.index > last else last
+    choice = completion.choices[0]
+    said = choice.delta or choice.message
     content = said.content if said is not None and isinstance(said.content, str) else ""
-    if choice is not None and choice.text is not None:
-        content = choice.text
     return Parsed(
         model=completion.model,
-        content=content,
-        has_content=any(_says_something(choice) for choice in choices),
-        choices=max((choice.index for choice in choices), default=-1) + 1,
-        finish_reason=None if choice is None else choice.finish_reason,
-        plain=choice is None or _is_plain(choice),
-        usage=_usage(completion.usage),
-        error=error_text(completion.error),
+        content=content if choice.text is None else choice.text,
+        has_content=has_content,
+        choices=last + 1,
+        finish_reason=choice.finish_reason,
+        plain=_is_plain(choice),
+        usage=usage,
+        error=error,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class WholeText:
+class WholeText(msgspec.Struct, frozen=True):
     """What the chunks of a stream say together; `plain` means text alone from a single choice."""
 
     content: str
@@ -251,7 +254,7 @@ def _decoded(data: bytes) -> _Completion:
         raise msgspec.DecodeError(str(problem)) from problem
 
 
-def _bytes_said(said: _Delta | _Message) -> int:
+def _bytes_said(said: _Delta) -> int:
     texts = [said.content if isinstance(said.content, str) else None, said.reasoning_content, said.refusal]
     parts = said.content if isinstance(said.content, list) else []
     calls = [call.function for call in _tool_calls_decoder.decode(said.tool_calls) or []]
@@ -262,30 +265,17 @@ def _bytes_said(said: _Delta | _Message) -> int:
 
 
 def _says_something(choice: _Choice) -> bool:
-    said = choice.delta or choice.message
     if choice.finish_reason is not None or choice.text:
         return True
-    return said is not None and bool(
-        said.content
-        or said.refusal
-        or said.reasoning_content
-        or bytes(said.tool_calls) not in (b"null", b"[]")
-        or bytes(said.function_call) != b"null"
-    )
+    said = choice.delta or choice.message
+    return said is not None and bool(said.content or said.refusal or said.reasoning_content or said.calls)
 
 
 def _is_plain(choice: _Choice) -> bool:
     said = choice.delta or choice.message
-    return bytes(choice.logprobs) == b"null" and (
-        said is None
-        or not (
-            said.refusal
-            or isinstance(said.content, list)
-            or said.reasoning_content
-            or bytes(said.tool_calls) not in (b"null", b"[]")
-            or bytes(said.function_call) != b"null"
-        )
-    )
+    if choice.logprobs is not _NULL and bytes(choice.logprobs) != b"null":
+        return False
+    return said is None or not (said.refusal or isinstance(said.content, list) or said.reasoning_content or said.calls)
 
 
 def _usage(usage: _Usage | None) -> Usage | None:
@@ -295,16 +285,15 @@ def _usage(usage: _Usage | None) -> Usage | None:
     """
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
-    if max(usage.prompt_tokens, usage.completion_tokens) > MAX_REPORTED_TOKENS:
+    input_tokens, output_tokens = max(0, usage.prompt_tokens), max(0, usage.completion_tokens)
+    if input_tokens > MAX_REPORTED_TOKENS or output_tokens > MAX_REPORTED_TOKENS:
         return None
-    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
-    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
-    return Usage(
-        input_tokens=max(0, usage.prompt_tokens),
-        output_tokens=max(0, usage.completion_tokens),
-        cached_input_tokens=min(max(0, cached or 0), max(0, usage.prompt_tokens)),
-        reasoning_tokens=min(max(0, reasoning or 0), max(0, usage.completion_tokens)),
-    )
+    of_input, of_output = usage.prompt_tokens_details, usage.completion_tokens_details
+    if of_input is None and of_output is None:
+        return Usage(input_tokens, output_tokens)
+    cached = 0 if of_input is None else max(0, of_input.cached_tokens or 0)
+    reasoning = 0 if of_output is None else max(0, of_output.reasoning_tokens or 0)
+    return Usage(input_tokens, output_tokens, min(cached, input_tokens), min(reasoning, output_tokens))
 
 
 def error_text(error: ErrorBody | str | None) -> str | None:

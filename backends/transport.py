@@ -127,9 +127,12 @@ class PlainAnswer:
         self.status = exchange.status
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header, None without it."""
+        """Return the value of a header, None without it; names are ASCII in lower case."""
         wanted = name.encode()
-        return next((value.decode("latin-1") for had, value in self._exchange.headers if had == wanted), None)
+        for had, value in self._exchange.headers:
+            if had == wanted:
+                return value.decode("latin-1")
+        return None
 
     def among(self, names: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """Return those of the headers whose lower-case names are listed."""
@@ -138,8 +141,8 @@ class PlainAnswer:
 
     def pieces(self) -> Pieces:
         """Return the body as it arrives, decompressed."""
-        encoding = (self.header("content-encoding") or "identity").lower()
-        if encoding == "identity":
+        encoding = self.header("content-encoding")
+        if encoding is None or (encoding := encoding.lower()) == "identity":
             return self._exchange
         raw = _iterated(self._exchange)
         if encoding in ("gzip", "deflate"):

@@ -1,8 +1,11 @@
 """One attempt under way, from its start to the record of how it ended."""
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+
+import msgspec
 
 from backends.admission_queue import AdmissionQueue
 from backends.attempt import LiveAnswer, Opened
@@ -65,17 +68,13 @@ class AttemptLog:
             open_since_ms: when an attempt began that is not in the log yet, since the request was received.
             now_ms: the present, which counts only with such an attempt.
         """
-        if open_since_ms is None and len(self.attempts) == 1:
-            return self.queued_s * 1000 + (self.attempts[0].ended_ms - self.attempts[0].started_ms)
-        begins = [attempt.started_ms for attempt in self.attempts]
-        ends = [attempt.ended_ms for attempt in self.attempts]
-        if open_since_ms is not None:
-            begins, ends = [*begins, open_since_ms], [*ends, now_ms]
-        return self.queued_s * 1000 + (max(ends) - min(begins) if begins else 0.0)
+        first_ms, last_ms = (math.inf, -math.inf) if open_since_ms is None else (open_since_ms, now_ms)
+        for attempt in self.attempts:
+            first_ms, last_ms = min(first_ms, attempt.started_ms), max(last_ms, attempt.ended_ms)
+        return self.queued_s * 1000 + (last_ms - first_ms if last_ms > -math.inf else 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(msgspec.Struct, frozen=True):
     """What one request asks of dispatch.
 
     Attributes:

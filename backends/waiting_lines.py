@@ -13,6 +13,8 @@ from itertools import count
 from operator import attrgetter
 from typing import Literal
 
+import msgspec
+
 INTAKE_S = 10.0
 LEAST_SHARE = 0.1
 LEAST_BATCH_SHARE = 0.02
@@ -20,8 +22,7 @@ LEAST_BATCH_SHARE = 0.02
 nothing is sure to be left for batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """One request's place among others.
 
     Attributes:
@@ -93,7 +94,7 @@ class _Intake:
     at_s: float = 0.0
 
     def add(self, now_s: float) -> None:
-        self.value = self.per_s(now_s) * INTAKE_S + 1.0
+        self.value = self.value * math.exp((self.at_s - now_s) / INTAKE_S) + 1.0
         self.at_s = now_s
 
     def per_s(self, now_s: float) -> float:

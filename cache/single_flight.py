@@ -35,6 +35,9 @@ class Alone:
     """Do the work without telling anybody: there is no flight to join."""
 
 
+ALONE = Alone()
+
+
 @dataclass(slots=True)
 class _Flight(Generic[T]):
     """What one leader has published so far, and who waits for more."""
@@ -156,11 +159,19 @@ class SingleFlight(Generic[T]):
         """
         return _Joining(self, key, self._max_wait_s if max_wait_s is None else min(max_wait_s, self._max_wait_s))
 
+    def led(self, key: str) -> tuple[_Flight[T], Leader[T]] | None:
+        """Return a new flight and its leader's place where there is no flight of this key, as is usual."""
+        if key in self._flights:
+            return None
+        flight: _Flight[T] = _Flight()
+        self._flights[key] = flight
+        return flight, Leader(flight, self._max_bytes)
+
     async def take_place(self, key: str, limit_s: float) -> tuple[_Flight[T] | None, Leader[T] | Follower[T] | Alone]:
-        """Return the place in a flight, which is to be left again, and the flight."""
+        """Return the place in the flight of a key that somebody leads, which is to be left again, and the flight."""
         flight = await self._flight(key, limit_s)
         if flight is None:
-            return None, Alone()
+            return None, ALONE
         if flight.is_handed_over:
             flight.is_handed_over = False
             return flight, Leader(flight, self._max_bytes)
@@ -178,10 +189,7 @@ class SingleFlight(Generic[T]):
 
     async def _flight(self, key: str, limit_s: float) -> _Flight[T] | None:
         """Return a flight to lead (handed over) or to follow (it has a chunk or is complete); None to go alone."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = _Flight(is_handed_over=True)
-            return flight
+        flight = self._flights[key]
         if not flight.is_open or flight.followers + len(flight.waiting) >= self._max_followers:
             return None
         if flight.items:
@@ -201,6 +209,8 @@ class SingleFlight(Generic[T]):
             del self._flights[key]
         flight.has_failed = not flight.is_complete
         flight.on_follow = None  # it leads back to the leader: with it, every request would be left to the collector
+        if not flight.waiting:
+            return
         waiting = deque(waiter for waiter in flight.waiting if not waiter.done())
         if flight.is_complete or flight.items or not waiting:
             flight.wake()
@@ -218,11 +228,12 @@ class _Joining(Generic[T]):
         self._key = key
         self._limit_s = limit_s
         self._flight: _Flight[T] | None = None
-        self._place: Leader[T] | Follower[T] | Alone = Alone()
+        self._place: Leader[T] | Follower[T] | Alone = ALONE
 
     async def __aenter__(self) -> Leader[T] | Follower[T] | Alone:
         if self._key is not None:
-            self._flight, self._place = await self._flights.take_place(self._key, self._limit_s)
+            led = self._flights.led(self._key)
+            self._flight, self._place = led or await self._flights.take_place(self._key, self._limit_s)
         return self._place
 
     async def __aexit__(

@@ -1,12 +1,11 @@
 """Moments by which something must have happened, shared by queueing, attempts, hedges and fallbacks of one request."""
 
-from dataclasses import dataclass, replace
+import msgspec
 
 from core.clock import Clock
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True, gc=False):
     """Two moments on the monotonic clock, in seconds, and two limits on a stream's flow; `None` means no limit.
 
     Attributes:
@@ -36,13 +35,16 @@ class Deadline:
         at_s, first_at_s = self.end_at_s, None if first_token_sent else self.first_token_at_s
         if first_at_s is not None and (at_s is None or first_at_s < at_s):
             at_s = first_at_s
-        return None if at_s is None else max(0.0, at_s - clock.monotonic_s())
+        if at_s is None:
+            return None
+        left_s = at_s - clock.monotonic_s()
+        return left_s if left_s > 0.0 else 0.0
 
     def tightened_by_caller(self, end_at_s: float | None) -> "Deadline":
         """Return the deadline with the caller's own end where that is earlier."""
         if end_at_s is None or (self.end_at_s is not None and self.end_at_s <= end_at_s):
             return self
-        return replace(self, end_at_s=end_at_s, end_is_callers=True)
+        return msgspec.structs.replace(self, end_at_s=end_at_s, end_is_callers=True)
 
     def is_missed_by_callers_wish(self, clock: Clock) -> bool:
         """Tell whether the caller's own end has passed."""

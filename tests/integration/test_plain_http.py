@@ -115,6 +115,45 @@ async def test_a_request_that_meets_a_connection_closed_meanwhile_is_sent_once_m
         assert (len(connections), len(seen)) == (2, 2)
 
 
+async def test_a_head_that_is_late_is_a_timeout_on_a_new_connection_and_on_a_kept_one() -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        if len(connections) == 1:
+            writer.write(OK)
+        await reader.read()  # no answer: the client gives up
+
+    async with serving(once) as (client, origin, connections):
+        await body_of(await client.send(origin, HEAD, b"{}", 60.0))
+        for count in (1, 2):
+            with pytest.raises(TimeoutError):
+                await client.send(origin, HEAD, b"{}", 0.05)
+            assert len(connections) == count
+
+
+async def test_the_limit_of_an_earlier_request_does_not_cut_a_later_one() -> None:
+    first_is_over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(OK)
+        await asked(reader)
+        await first_is_over.wait()
+        writer.write(OK)
+
+    async with serving(serve) as (client, origin, connections):
+        await body_of(await client.send(origin, HEAD, b"{}", 0.02))
+        asyncio.get_running_loop().call_later(0.05, first_is_over.set)
+        assert await body_of(await client.send(origin, HEAD, b"{}", 60.0)) == b"hello"
+        assert len(connections) == 1
+
+
+async def test_what_arrived_with_the_head_needs_no_waiting() -> None:
+    async with serving(always) as (client, origin, _):
+        exchange = await client.send(origin, HEAD, b"{}")
+        assert (exchange.arrived(), exchange.arrived()) == (b"hello", None)
+        exchange.close()
+
+
 async def test_a_new_connection_that_is_closed_without_an_answer_is_an_error() -> None:
     async with serving(saying(b"")) as (client, origin, connections):
         with pytest.raises(ConnectionError):

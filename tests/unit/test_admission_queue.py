@@ -1,9 +1,9 @@
 """Who is served, moved, kept waiting and sent away when deployments have no slot free."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from backends.admission_queue import AdmissionQueue
 from backends.gate import FORGET_S, Gate
@@ -413,3 +413,28 @@ async def test_an_engine_whose_own_queue_is_too_long_is_not_free_for_who_must_be
     assert refused.value.retry_after_s == 3.0
     for patient in (NORMAL, BATCH, replace(NORMAL, start_by_s=4.0)):
         assert await line.queue.enter(patient, ("a",)) == "a"
+
+
+@pytest.mark.parametrize("engine_wait_s", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("start_by_s", [None, 2.0])
+@pytest.mark.parametrize("waiting", [(), (BATCH,), (HIGH,)])
+@pytest.mark.parametrize("claim", [NORMAL, BATCH])
+async def test_who_enters_at_once_is_who_would_not_have_waited(
+    claim: Claim, waiting: tuple[Claim, ...], start_by_s: float | None, engine_wait_s: float
+) -> None:
+    for taken in range(3):
+        line = Line(a=2, b=1)
+        for waiter in waiting:
+            line.gates["a"].taken = line.gates["b"].taken = 2
+            await line.join(waiter, names=("a", "b"))
+        line.gates["a"].taken, line.gates["b"].taken = taken, 1
+        line.engine_waits_s["a"] = engine_wait_s
+        hurried = replace(claim, start_by_s=start_by_s, when_late="shed")
+        try:
+            is_free = await line.queue.enter(hurried, ("a",)) == "a"
+            line.gates["a"].taken -= 1
+        except Unavailable:
+            is_free = False
+        assert line.queue.enter_at_once(hurried, "a") is is_free
+        assert line.gates["a"].taken == taken + is_free
+        await line.close()
