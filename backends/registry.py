@@ -182,31 +182,30 @@ class Registry:
         rest_s = deployment.health.retry_after_s(now_s)
         if rest_s and readiness is Readiness.READY:
             readiness = Readiness.DOWN
-        expected_output_tokens = round(deployment.expected_output_tokens) or 1
         retry_after_s = deployment.retry_after_s()
         if rest_s > retry_after_s:
             retry_after_s = rest_s
         forecast = deployment.latency.forecast(now_s)
         truth = (
-            readiness, forecast, expected_output_tokens, retry_after_s, deployment.context_tokens,
+            readiness, forecast, deployment.expected_output_tokens, retry_after_s, deployment.context_tokens,
             deployment.max_output_tokens, deployment.abilities, deployment.price, deployment.serves,
         )  # fmt: skip
         known = self._snapshots.get(deployment.name)
         if known is not None and known[0] == truth:
             return known[1]
         made = DeploymentSnapshot(
-            name=deployment.name,
-            model=deployment.model,
-            price=deployment.price,
-            readiness=readiness,
-            context_tokens=deployment.context_tokens,
-            max_output_tokens=deployment.max_output_tokens,
-            serves=deployment.serves,
-            abilities=deployment.abilities,
-            expected_output_tokens=expected_output_tokens,
-            retry_after_s=retry_after_s,
-            forecast=forecast,
-            local=deployment.local,
+            deployment.name,
+            deployment.model,
+            deployment.price,
+            readiness,
+            deployment.context_tokens,
+            deployment.max_output_tokens,
+            round(deployment.expected_output_tokens) or 1,
+            retry_after_s,
+            forecast,
+            deployment.serves,
+            deployment.abilities,
+            deployment.local,
         )
         self._snapshots[deployment.name] = truth, made
         return made

@@ -63,6 +63,8 @@ def build_ladder(facts: RequestFacts, policy: EffectivePolicy, registry: Registr
     """
     target, rules = policy.target, policy.tenant_policy
     match target:
+        case RuledTarget():
+            ladder = _ruled_rungs(facts, rules, registry, target)
         case AutoTarget():
             ladder = _tier_rungs(facts, rules, registry, named=None)
         case TierTarget(tier):
@@ -71,16 +73,10 @@ def build_ladder(facts: RequestFacts, policy: EffectivePolicy, registry: Registr
             ladder = _tier_rungs(facts, rules, registry, named=tier)
         case DeploymentTarget(deployment):
             ladder = _deployment_rungs(facts, policy, registry, deployment)
-        case RuledTarget():
-            ladder = _ruled_rungs(facts, rules, registry, target)
     named = named_tier(target)
-    if named is not None and all(rung.tier != named for rung in ladder):
-        ladder = ()
-    if not ladder and facts.endpoint != CHAT:
-        raise _not_served(facts, policy)
-    if not ladder:
-        raise ModelNotFound(policy.alias)
-    return ladder
+    if ladder and (named is None or any(rung.tier == named for rung in ladder)):
+        return ladder
+    raise ModelNotFound(policy.alias) if facts.endpoint == CHAT else _not_served(facts, policy)
 
 
 def named_tier(target: Target) -> str | None:
@@ -142,8 +138,12 @@ def _ruled_rungs(
     """Return what a rule names, free of every guard but the window: what does not go into it nobody can answer."""
     if isinstance(target.use, str):
         return _tier_rungs(facts, policy, registry, named=None, ruled=target.use)
-    listed = [_rung(facts, policy, registry, registry.tier_of(name), (name,), _outside) for name in target.use]
-    return tuple(rung for rung in listed if rung.offers)
+    rungs = []
+    for name in target.use:
+        rung = _rung(facts, policy, registry, registry.tier_of(name), (name,), _outside)
+        if rung.offers:
+            rungs.append(rung)
+    return tuple(rungs)
 
 
 def _deployment_rungs(

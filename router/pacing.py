@@ -15,7 +15,8 @@ Each of several replicas paces an equal part of what is left by its own requests
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+import msgspec
 
 from core.money import NANO_PER_USD
 from core.plan import Spending
@@ -36,7 +37,7 @@ TICK_S = 0.01
 _DECAYS_PER_S = tuple(-1.0 / horizon_s for horizon_s in HORIZONS_S)
 
 
-class Planned(NamedTuple):
+class Planned(msgspec.Struct, frozen=True, gc=False):
     """What is assumed of a request: its cost, what it holds, and what sending it up would add to the cheapest."""
 
     expected_nano_usd: int

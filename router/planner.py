@@ -76,7 +76,7 @@ def make_plan(
         wanted = _wanted(facts, policy, complexity, ladder, options, scale, steering, pin)
     else:
         rung = next(index for index, rung in enumerate(ladder) if rung.tier == explored)
-        wanted = Wanted(rung, _guarded(ladder)[0], Reason.EXPLORE, explicit=False)
+        wanted = Wanted(rung, _guarded(ladder)[0], Reason.EXPLORE)
     fitting_only = isinstance(policy.target, RuledTarget) and ladder[wanted.rung].fits
     affordable = [affordable_offers(rung, standing, fitting_only=fitting_only) for rung in ladder]
     rung, reason = within_budget(wanted, affordable, standing)
@@ -127,19 +127,19 @@ def _wanted(
         return _ruled(target, ladder, guard)
     if not isinstance(target, AutoTarget):
         rung = _named_rung(target, ladder)
-        return Wanted(rung, min(rung, guard), Reason.REQUESTED, explicit=True)
+        return Wanted(rung, min(rung, guard), Reason.REQUESTED, True)
     if target.held_out:
-        return Wanted(len(ladder) - 1, guard, Reason.HOLDOUT, explicit=False)
+        return Wanted(len(ladder) - 1, guard, Reason.HOLDOUT)
     held = _held_rung(pin, ladder)
     if held is not None:
         reason = Reason.SESSION if guard_reason is None or held > guard else guard_reason
-        return Wanted(max(held, guard), guard, reason, explicit=False)
+        return Wanted(max(held, guard), guard, reason)
     speakers = [spokesman(one) for one in options]
     choice = choose(speakers[guard:], scale)
     if guard_reason is not None and choice.rung == guard and choose(speakers, scale).rung <= guard:
-        return Wanted(guard, guard, guard_reason, explicit=False)
+        return Wanted(guard, guard, guard_reason)
     reason = _binding(speakers[guard:], choice, scale, complexity, steering)
-    return Wanted(choice.rung, guard, reason, explicit=False)
+    return Wanted(choice.rung, guard, reason)
 
 
 def _ruled(target: RuledTarget, ladder: tuple[Rung, ...], guard: int) -> Wanted:
@@ -149,11 +149,11 @@ def _ruled(target: RuledTarget, ladder: tuple[Rung, ...], guard: int) -> Wanted:
     """
     named = _named_rung(target, ladder)
     if ladder[named].fits:
-        return Wanted(named, min(named, guard), Reason.RULE, explicit=True)
+        return Wanted(named, min(named, guard), Reason.RULE, True)
     last = len(ladder) - 1 if isinstance(target.use, str) else named
     rung = next((index for index in range(named, len(ladder)) if ladder[index].fits), last)
     reason = Reason.RULE if rung == named else Reason.GUARD_CONTEXT
-    return Wanted(rung, min(rung, guard) if rung == named else rung, reason, explicit=True)
+    return Wanted(rung, min(rung, guard) if rung == named else rung, reason, True)
 
 
 def _binding(

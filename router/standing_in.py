@@ -16,7 +16,7 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
     rung: int
     lowest: int
     reason: Reason
-    explicit: bool
+    explicit: bool = False
 
 
 def affordable_offers(rung: Rung, standing: Standing, *, fitting_only: bool = False) -> tuple[Offer, ...]:
@@ -24,17 +24,22 @@ def affordable_offers(rung: Rung, standing: Standing, *, fitting_only: bool = Fa
 
     With `fitting_only` they are left out even then: another rung has one that fits.
     """
-    offers = rung.offers
-    fitting = tuple([offer for offer in offers if offer.guard is None])
-    if len(fitting) < len(offers):
-        offers = fitting if fitting_only else fitting or offers
     if standing.free_nano_usd is not None and standing.free_nano_usd <= 0 and standing.when_exhausted != "small_only":
         return ()
+    offers = rung.offers
+    for offer in offers:
+        if offer.guard is not None:
+            fitting = tuple([offer for offer in offers if offer.guard is None])
+            offers = fitting if fitting_only else fitting or offers
+            break
     free = _free_nano_usd(standing, (rung.tier,))
     if free is None:
         return offers
-    most = max(0, free)
-    return tuple([offer for offer in offers if offer.step.worst_case_nano_usd <= most])
+    for offer in offers:
+        if offer.step.worst_case_nano_usd > free:
+            most = max(0, free)
+            return tuple([offer for offer in offers if offer.step.worst_case_nano_usd <= most])
+    return offers
 
 
 def _free_nano_usd(standing: Standing, tiers: Iterable[str]) -> int | None:

@@ -62,6 +62,9 @@ def options_of(
     only the last tier is known to suffice.
     """
     last = len(ladder) - 1
+    if not last and len(ladder[0].offers) == 1:  # nothing to order, and a session has nowhere to leave for
+        quality = 1.0 if complexity is None else predicted_quality(complexity.p_small_suffices, 0, 1)
+        return ((_option(facts, policy, ladder[0].offers[0], 0, quality, None),),)
     weighed = []
     for at, rung in enumerate(ladder):
         if complexity is None:
@@ -71,7 +74,7 @@ def options_of(
             tokens = _predicted_tokens(complexity, at, last)
         weighed.append([_option(facts, policy, offer, at, quality, tokens) for offer in rung.offers])
     left_nano_usd = 0 if pin is None else _cost_of_leaving(pin, weighed)
-    return tuple([tuple(_preferred(options, pin, left_nano_usd)) for options in weighed])
+    return tuple(tuple(_preferred(options, pin, left_nano_usd)) for options in weighed)
 
 
 def spokesman(options: Options) -> Option:
