@@ -1,4 +1,4 @@
-"""The gateway's own command line, which tells on SIGUSR2 how many tasks and objects are alive in it.
+"""The gateway's own command line, which tells on SIGUSR2 what is alive in it: tasks, objects, the largest containers.
 
     python -m benchmarks.soak_gateway FILE serve --port 8080
 
@@ -11,11 +11,15 @@ import json
 import signal
 import sys
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from gateway.cli import main
+
+LARGE = 1_000
+OURS = ("backends.", "cache.", "core.", "gateway.", "policies.", "router.")
 
 
 class Census:
@@ -29,15 +33,33 @@ class Census:
         gc.collect()
         tasks = asyncio.all_tasks(asyncio.get_running_loop())
         names = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks if not task.done())
+        gc.unfreeze()  # what is kept from collections would not be listed
+        objects = gc.get_objects()
+        gc.freeze()
         told = {
             "tasks": sum(names.values()),
             "threads": threading.active_count(),
-            "objects": len(gc.get_objects()),
+            "objects": len(objects),
+            "blocks": sys.getallocatedblocks(),
             "by_name": dict(names.most_common(30)),
+            "largest": largest(objects),
         }
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(told))
         part.replace(self._file)
+
+
+def largest(objects: list[Any]) -> dict[str, int]:
+    """Return how much every container of ours with at least `LARGE` entries holds, by the class whose it is."""
+    sizes: Counter[str] = Counter()
+    for one in objects:
+        kind = type(one)
+        if kind.__module__.startswith(OURS):
+            for held in gc.get_referents(one):
+                if isinstance(held, dict | set | list | OrderedDict | deque) and len(held) >= LARGE:
+                    name = f"{kind.__module__}.{kind.__qualname__}"
+                    sizes[name] = max(sizes[name], len(held))
+    return dict(sizes.most_common(20))
 
 
 if __name__ == "__main__":
