@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.mapped_weights import MappedWeights
 from core.cached import Vector
 
 _LAYERS = 6
@@ -50,19 +51,20 @@ class OpenVinoMiniLm:
     def __init__(self, folder: Path) -> None:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # nothing phones home
         import openvino
-        from safetensors.numpy import load_file
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._weights = load_file(folder / "model.safetensors")  # shared with the graphs, so they must not go first
+        mapped = MappedWeights(folder / "model.safetensors")
+        self._weights = mapped.tensors  # shared with the graphs, so they must not go first
         self._words = self._weights["embeddings.word_embeddings.weight"]
         kind = self._weights["embeddings.token_type_embeddings.weight"][0]
         self._places = self._weights["embeddings.position_embeddings.weight"][:_WINDOW] + kind
         core = openvino.Core()
         self._any_shape = self._request(core, -1, -1)
         self._single = {pieces: self._request(core, 1, pieces) for pieces in SINGLE_PIECES}
+        mapped.let_go()  # the graphs have their own, in their own precision
 
     def encode(self, texts: Sequence[str]) -> list[Vector | None]:
         """Return (384,) float32 L2-normalised vectors; None beyond 256 word pieces."""
