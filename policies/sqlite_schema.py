@@ -1,9 +1,10 @@
 """SQLite files as our stores open them: write-ahead log, and a schema version per component that is never guessed."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 
 from core.errors import ConfigurationError
 
@@ -20,6 +21,7 @@ def open_database(path: Path, component: str, migrations: tuple[str, ...]) -> sq
     Raises:
         ConfigurationError: the file cannot be used, or a newer program wrote it.
     """
+    _name_plain_types()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
@@ -46,6 +48,13 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     file = f"{path.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(file, uri=True, timeout=READ_TIMEOUT_S)) as connection:
         yield connection
+
+
+def _name_plain_types() -> None:
+    """Say that NULL and bytes are bound as they are: Python's module would ask each one how, by a failing look-up."""
+    nothing: dict[None, None] = {}
+    sqlite3.register_adapter(type(None), cast(Callable[[None], None], nothing.get))  # None for None, by no Python code
+    sqlite3.register_adapter(bytes, bytes)
 
 
 def _migrate(connection: sqlite3.Connection, file: str, component: str, migrations: tuple[str, ...]) -> None:

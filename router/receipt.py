@@ -37,6 +37,8 @@ from router.exploring import Propensities
 from router.sessions import Hold, SessionState
 
 SCHEMA = 1
+POLICY_KEY = b'"policy":'
+"""Where the policy begins in the canonical bytes: the first such bytes, since within a text quotes are escaped."""
 MAX_REMEMBERED = 256
 
 
@@ -151,7 +153,12 @@ class ReceiptWriter:
 
     def content(self, decided: Decided) -> bytes:
         """Return the canonical bytes; for any thread."""
-        return _encoder.encode(_receipt(decided, self._router, self._program, self._encoded))
+        return self.written(decided)[0]
+
+    def written(self, decided: Decided) -> tuple[bytes, bytes]:
+        """Return the canonical bytes, and of them those of the policy in force, which many records share."""
+        receipt = _receipt(decided, self._router, self._program, self._encoded)
+        return _encoder.encode(receipt), bytes(cast(msgspec.Raw, receipt.inputs.policy))
 
     def _encoded(self, policy: EffectivePolicy, deployments: tuple[str, ...]) -> PolicyInForce:
         rules = policy.tenant_policy

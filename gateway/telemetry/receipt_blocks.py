@@ -1,9 +1,10 @@
 """How decision records lie on disk: up to 64 together in a compressed block, found by what the block holds.
 
 Records of one moment repeat each other's policy, prices and forecasts: 64 together take a quarter of the bytes and of
-the time that they take apart. A block is canonical receipts, one per line; `block_keys` holds eight bytes of each id in
-it, so that a record is found by reading those of all blocks (0.5 MB of 64,000 records). Records that earlier programs
-wrote one by one stay in their table, are read from there, and go by the same retention.
+the time that they take apart. A block is canonical receipts, one per line, without the policy in force, which stands in
+a line of its own before the first receipt that was decided by it. `block_keys` holds eight bytes of each id in a block,
+so that a record is found by reading those of all blocks (0.5 MB of 64,000 records). Records that earlier programs wrote
+one by one stay in their table, are read from there, and go by the same retention.
 """
 
 import hashlib
@@ -16,11 +17,14 @@ import msgspec
 
 from gateway.telemetry.log_reader import LogUnreadable
 from policies.sqlite_schema import open_database, reading
+from router.receipt import POLICY_KEY
 
 COMPONENT = "receipts"
 BLOCK_RECEIPTS = 64
 DAY_MS = 86_400_000
 KEY_BYTES = 8
+POLICY_LINE = b"="
+POLICY_ABOVE = POLICY_KEY + POLICY_LINE
 COMPRESSION_LEVEL = 1
 """Level 6 would leave half the bytes in twice the time."""
 RAW_DEFLATE = -15
@@ -83,14 +87,23 @@ DICTIONARIES = (
 )
 
 
+class Written(msgspec.Struct, frozen=True):
+    """A receipt to be kept: of which request, when in Unix milliseconds, its bytes, and of them the policy's."""
+
+    request_id: str
+    decided_at_ms: int
+    content: bytes
+    policy: bytes
+
+
 class BlockFile:
     """The writer's side of one file; several processes may write it."""
 
     def __init__(self, path: Path) -> None:
         self._connection = open_database(path, COMPONENT, MIGRATIONS)
 
-    def add(self, receipts: Sequence[tuple[str, int, bytes]]) -> None:
-        """Write receipts, each with its request and the Unix milliseconds of its decision, in one transaction.
+    def add(self, receipts: Sequence[Written]) -> None:
+        """Write receipts in one transaction.
 
         Raises:
             sqlite3.Error: they were not written.
@@ -100,11 +113,11 @@ class BlockFile:
             for start in range(0, len(receipts), BLOCK_RECEIPTS):
                 self._add_block(receipts[start : start + BLOCK_RECEIPTS])
 
-    def _add_block(self, receipts: Sequence[tuple[str, int, bytes]]) -> None:
+    def _add_block(self, receipts: Sequence[Written]) -> None:
         newest = len(DICTIONARIES) - 1
-        body = _packed(b"\n".join([content for _, _, content in receipts]), DICTIONARIES[newest])
-        keys = b"".join([_key(request_id) for request_id, _, _ in receipts])
-        newest_ms = max(at_ms for _, at_ms, _ in receipts)
+        body = _packed(_lines(receipts), DICTIONARIES[newest])
+        keys = b"".join([_key(one.request_id) for one in receipts])
+        newest_ms = max([one.decided_at_ms for one in receipts])
         number = self._connection.execute(_ADD, (newest_ms, len(body) + len(keys))).lastrowid
         self._connection.execute(_ADD_KEYS, (number, keys))
         self._connection.execute(_ADD_BODY, (number, newest, body))
@@ -180,10 +193,27 @@ def _found_in_blocks(connection: sqlite3.Connection, wanted: dict[bytes, str]) -
                 yield wanted[key], content
 
 
+def _lines(receipts: Sequence[Written]) -> bytes:
+    """Return what a block holds; a policy stands there anew only where it differs from the receipt's before."""
+    lines: list[bytes] = []
+    policy = b""
+    for one in receipts:
+        if one.policy != policy:
+            policy = one.policy
+            lines.append(POLICY_LINE + policy)
+        head, _, rest = one.content.partition(POLICY_KEY)
+        lines.append(head + POLICY_ABOVE + rest[len(policy) :])
+    return b"\n".join(lines)
+
+
 def _line(lines: bytes, request_id: str) -> bytes | None:
     """Return the last receipt of a request, None where another id has the same key."""
-    begin = lines.rfind(b'\n{"id":%s,' % msgspec.json.encode(request_id))
-    return None if begin < 0 else lines[begin + 1 : lines.index(b"\n", begin + 1)]
+    begin = lines.rfind(b'\n{"id":%s,' % msgspec.json.encode(request_id)) + 1
+    if begin == 0:
+        return None
+    head, _, rest = lines[begin : lines.index(b"\n", begin)].partition(POLICY_ABOVE)
+    policy = lines.rindex(b"\n" + POLICY_LINE, 0, begin) + 1 + len(POLICY_LINE)
+    return head + POLICY_KEY + lines[policy : lines.index(b"\n", policy)] + rest
 
 
 def _key(request_id: str) -> bytes:

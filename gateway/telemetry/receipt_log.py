@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.hand_over import HandOver
 from gateway.settings.retention import ReceiptRetention
-from gateway.telemetry.receipt_blocks import DAY_MS, BlockFile, read_receipt
+from gateway.telemetry.receipt_blocks import DAY_MS, BlockFile, Written, read_receipt
 from router.receipt import Decided, ReceiptWriter
 
 logger = logging.getLogger("headgate.receipt_log")
@@ -37,7 +37,7 @@ class ReceiptLog:
         self.router = router
         self.program = program
         self._path = path
-        self._content = ReceiptWriter(router, program).content
+        self._writer = ReceiptWriter(router, program)
         self._retention = retention or ReceiptRetention()
         self._now_s = now_s
         self._file = BlockFile(path)
@@ -58,7 +58,7 @@ class ReceiptLog:
     def find(self, request_id: str) -> bytes | None:
         """Return the canonical bytes of a request's receipt, or None when there is none; for any thread."""
         waiting = self._waiting.get(request_id)
-        return read_receipt(self._path, request_id) if waiting is None else self._content(waiting)
+        return read_receipt(self._path, request_id) if waiting is None else self._writer.content(waiting)
 
     def close(self) -> None:
         """Write what is queued and close the file."""
@@ -71,7 +71,7 @@ class ReceiptLog:
             group, going_on = self._queue.take()
             since_trimmed += len(group)
             try:
-                self._file.add([(one.id, int(one.decided_at.timestamp() * 1000), self._content(one)) for one in group])
+                self._file.add([self._written(decided) for decided in group])
             except (sqlite3.Error, OverflowError) as problem:
                 self.dropped += len(group)
                 logger.warning("receipts were not written", extra={"receipts": len(group), "problem": str(problem)})
@@ -81,6 +81,10 @@ class ReceiptLog:
                 self._trim()
                 since_trimmed = 0
         self._file.close()
+
+    def _written(self, decided: Decided) -> Written:
+        content, policy = self._writer.written(decided)
+        return Written(decided.id, int(decided.decided_at.timestamp() * 1000), content, policy)
 
     def _trim(self) -> None:
         since_ms = int(self._now_s() * 1000 - self._retention.days * DAY_MS)

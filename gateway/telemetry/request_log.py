@@ -102,9 +102,15 @@ class RequestLog:
         self._connection.close()
 
     def _write_group(self, group: list[RequestTrace]) -> None:
-        for trace in group:
-            if self._connection.execute(INSERT, row_of(trace)).rowcount:
-                self._rollup.add(trace)
+        rows = [row_of(trace) for trace in group]
+        self._connection.execute("SAVEPOINT rows")
+        if self._connection.executemany(INSERT, rows).rowcount == len(rows):
+            new = group
+        else:  # a request that has a row already gets no second one, and does not count again
+            self._connection.execute("ROLLBACK TO rows")
+            insert = self._connection.execute
+            new = [trace for trace, row in zip(group, rows, strict=True) if insert(INSERT, row).rowcount]
+        self._rollup.add(new)
         self._rollup.write(self._now_s())
         if self._is_shared:
             self._rollup.let_go()

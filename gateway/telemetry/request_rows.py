@@ -123,12 +123,12 @@ class LoggedAttempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.json.Encoder()
-_USUAL = (None, None, AttemptKind.FIRST.value)
+_USUAL = (None, None, AttemptKind.FIRST)
 attempts_decoder = msgspec.json.Decoder(list[LoggedAttempt])
 
 
 def row_of(trace: RequestTrace) -> Row:
-    """Return the values of a request's row in the order of `INSERT`."""
+    """Return the values of a request's row in the order of `INSERT`; of plain types, others cost SQLite's adapters."""
     usage = trace.usage
     return (
         trace.request_id,
@@ -137,7 +137,7 @@ def row_of(trace: RequestTrace) -> Row:
         trace.key_id,
         trace.path,
         trace.model_alias[:200],
-        trace.stream,
+        int(trace.stream),
         trace.status,
         trace.error_code,
         trace.cache,
@@ -157,7 +157,7 @@ def row_of(trace: RequestTrace) -> Row:
         trace.ttft_ms,
         trace.total_ms,
         trace.overhead_ms,
-        trace.sla_violated,
+        int(trace.sla_violated),
         _encoder.encode([_logged(attempt) for attempt in trace.attempts]).decode(),
         trace.baseline_nano_usd,
         _trial(trace.trial),
@@ -174,16 +174,16 @@ def _trial(trial: Trial | None) -> int | None:
 def _logged(attempt: Attempt) -> tuple[object, ...]:
     """Return the fields of a `LoggedAttempt`, without those at the end that most attempts leave at their defaults."""
     usage, first_byte_ms = attempt.usage, attempt.first_byte_ms
-    rest = (attempt.error, attempt.other_model, attempt.kind.value)
+    rest = (attempt.error, attempt.other_model, attempt.kind)
     return (
         attempt.n,
         attempt.deployment,
         attempt.tier,
         attempt.model,
-        round(attempt.started_ms, 2),
-        None if first_byte_ms is None else round(first_byte_ms, 2),
-        round(attempt.ended_ms, 2),
-        attempt.outcome.value,
+        int(attempt.started_ms * 100 + 0.5) / 100,  # a fifth of the time of `round`, which goes by way of text
+        None if first_byte_ms is None else int(first_byte_ms * 100 + 0.5) / 100,
+        int(attempt.ended_ms * 100 + 0.5) / 100,
+        attempt.outcome,
         attempt.http_status,
         None if usage is None else usage.input_tokens,
         None if usage is None else usage.output_tokens,

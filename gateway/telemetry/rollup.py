@@ -8,7 +8,7 @@ then on (`log_reader`). A row that comes after its hour or day was folded is add
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import add
 from typing import Any, Generic, Protocol, TypeVar
@@ -176,11 +176,12 @@ class Rollup:
         self._folded_until_s = folded_until(connection)
         self._is_unsure = False
 
-    def add(self, trace: RequestTrace) -> None:
-        """Take one request, which counts from the next `write` on."""
-        at_s = int(trace.received_at.timestamp())
-        labels = (trace.tenant, trace.tier or "", trace.deployment or "", trace.cache, trace.reason or "")
-        self._group[at_s - at_s % MINUTE_S, *labels].append(trace)
+    def add(self, traces: Iterable[RequestTrace]) -> None:
+        """Take requests, which count from the next `write` on."""
+        for trace in traces:
+            at_s = int(trace.received_at.timestamp())
+            key = (at_s - at_s % MINUTE_S, trace.tenant, trace.tier or "", trace.deployment or "", trace.cache)
+            self._group[*key, trace.reason or ""].append(trace)
 
     def write(self, now_s: float) -> None:
         """Count and write what was taken, and fold what closed, inside the caller's transaction."""

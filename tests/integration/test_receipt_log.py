@@ -1,5 +1,6 @@
 """Receipts in a real SQLite file: read while they wait and after, bounded by age and by size, small on disk."""
 
+import dataclasses
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from gateway.telemetry.receipt_log import TRIM_EVERY, ReceiptLog
 from policies.sqlite_schema import open_database
 from router.decision import Inputs, decide
 from router.receipt import Decided, decode_receipt, encode_receipt, receipt_of
-from tests.planning import EASY, declared, policy, two_tiers
+from tests.planning import EASY, chat, declared, policy, two_tiers
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 INPUTS = Inputs(declared(), policy(), EASY, Standing(10**9), two_tiers())
@@ -80,6 +81,19 @@ def test_of_many_blocks_those_asked_for_are_read_and_the_last_decision_on_a_requ
     assert sorted(found) == [f'req_{n} "\\ü' for n in (0, 149, 70)]
     assert {decode_receipt(content).prompt_hash for content in found.values()} == {"second"}
     assert count(file) == 300
+
+
+def test_every_receipt_of_a_block_is_as_it_was_whatever_policy_it_was_decided_by(log: ReceiptLog, file: Path) -> None:
+    made = []
+    for n, alias in enumerate(("auto", "auto", '","policy":=', "auto", 'x"policy":')):
+        inputs = Inputs(
+            declared(chat(user=alias)), dataclasses.replace(policy(), alias=alias), EASY, Standing(10**9), two_tiers()
+        )
+        made.append(Decided(f"req_{n}", AT, "", inputs, decide(inputs)))
+        log.record(made[-1])
+    log.close()
+    for decided in made:
+        assert read_receipt(file, decided.id) == encode_receipt(receipt_of(decided, "w@1", "1.0"))
 
 
 def test_receipts_of_an_earlier_program_are_read_before_and_after_the_file_is_brought_up_to_date(file: Path) -> None:
