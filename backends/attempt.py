@@ -208,22 +208,22 @@ class LiveAnswer:
         """Freeze what happened."""
         usage, source = self._priced_usage()
         received_s, first_byte_s = self._received_s, self._first_byte_s
-        return Attempt(
-            n=self.n,
-            deployment=self._deployment.name,
-            tier=self.step.tier,
-            model=self._deployment.model,
-            started_ms=(self._started_s - received_s) * 1000,
-            first_byte_ms=None if first_byte_s is None else (first_byte_s - received_s) * 1000,
-            ended_ms=(self._clock.monotonic_s() - received_s) * 1000,
-            outcome=self._outcome(),
-            http_status=self._http_status(),
-            usage=usage,
-            usage_source=source,
-            cost_nano_usd=self._cost_of(usage),
-            error=self._error(),
-            kind=self.kind,
-            other_model=self._other_model,
+        return Attempt(  # by position: see `core.trace`
+            self.n,
+            self._deployment.name,  # deployment
+            self.step.tier,
+            self._deployment.model,
+            (self._started_s - received_s) * 1000,  # started_ms
+            None if first_byte_s is None else (first_byte_s - received_s) * 1000,  # first_byte_ms
+            (self._clock.monotonic_s() - received_s) * 1000,  # ended_ms
+            self._outcome(),  # outcome
+            self._http_status(),  # http_status
+            usage,
+            source,  # usage_source
+            self._cost_of(usage),  # cost_nano_usd
+            self._error(),  # error
+            self.kind,
+            self._other_model,
         )
 
     def _error(self) -> str | None:

@@ -177,22 +177,22 @@ def parse_chat_request(body: bytes, request_id: str, demands: Demands | None = N
     if not known.messages:
         raise InvalidRequest("'messages' must hold at least one message.", param="messages")
     check_limits(known.n, max_tokens=known.max_tokens, max_completion_tokens=known.max_completion_tokens)
-    return ChatRequest(
-        request_id=request_id,
-        fields=fields,
-        model=known.model,
-        messages=tuple(known.messages),
-        last_user_text=_last_user_text(known.messages),
-        stream=bool(known.stream),
-        include_usage=known.stream_options is not None and bool(known.stream_options.include_usage),
-        max_tokens=known.max_completion_tokens if known.max_completion_tokens is not None else known.max_tokens,
-        n=known.n or 1,
-        user=known.user,
-        has_tools=_present(known.tools) or _present(known.functions),
-        has_media=_have_media(known.messages),
-        wants_json=known.response_format is not None and known.response_format.type != "text",
-        prompt_bytes=_prompt_bytes(fields),
-        demands=demands or Demands(),
+    return ChatRequest(  # by position: see `core.trace`
+        request_id,
+        fields,
+        known.model,
+        tuple(known.messages),  # messages
+        _last_user_text(known.messages),  # last_user_text
+        bool(known.stream),  # stream
+        known.stream_options is not None and bool(known.stream_options.include_usage),  # include_usage
+        known.max_completion_tokens if known.max_completion_tokens is not None else known.max_tokens,
+        known.n or 1,  # n
+        known.user,
+        _present(known.tools) or _present(known.functions),  # has_tools
+        _have_media(known.messages),  # has_media
+        known.response_format is not None and known.response_format.type != "text",  # wants_json
+        _prompt_bytes(fields),  # prompt_bytes
+        demands or Demands(),  # demands
     )
 
 

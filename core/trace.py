@@ -93,7 +93,8 @@ class Trial(msgspec.Struct, frozen=True, gc=False):
 class RequestTrace(msgspec.Struct, frozen=True, gc=False):
     """Everything worth telling about one request; no key, and no text unless the tenant's policy asks for it.
 
-    A struct, since a frozen dataclass of so many fields takes several microseconds more to make.
+    A struct, since a frozen dataclass of so many fields takes several microseconds more to make; by position where
+    each request makes one, since a struct looks for every name among all of its fields (7 us, in place of 0.1).
     `baseline_nano_usd` is what the same tokens cost at the dearest tier without a cache, None where nobody knows.
     `shadow_price_per_usd` is the gain in predicted quality that a USD had to bring, None where nothing was weighed.
     `sla_ttft_ms` and `sla_total_ms` are the limits that the request was held to, None where there was none.

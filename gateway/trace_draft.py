@@ -80,55 +80,53 @@ class TraceDraft(msgspec.Struct):
         weighing = None if plan is None else plan.weighing
         limit_ttft_ms, limit_total_ms = self._limits_ms()
         usage, saved_nano_usd = self._given(last)
-        return RequestTrace(
-            request_id=self.request.request_id,
-            received_at=self.received_at,
-            tenant=self.caller.tenant,
-            key_id=self.caller.key_id,
-            path=self.path,
-            model_alias="" if rules is None else self.request.model,
-            stream=self.request.stream,
-            status=OK if error is None else error.http_status,
-            error_code=None if error is None else error.code,
-            cache=self.cache,
-            cache_detail="" if hit else cache_detail(found),
-            similarity=found.similarity if isinstance(found, SemanticHit | NearHit) else None,
-            tier=None if by is None else by.tier,
-            deployment=None if by is None else by.deployment,
-            reason="cache" if hit or self.joined else (None if plan is None else str(plan.reason)),
-            degraded_from=self.degraded_from or (None if plan is None else plan.degraded_from),
-            p_small_suffices=None if self.complexity is None else self.complexity.p_small_suffices,
-            complexity_source=None if self.complexity is None else self.complexity.source,
-            policy_version=None if rules is None else rules.version,
-            attempts=attempts,
-            usage=usage,
-            cost_nano_usd=self.attempts.cost_nano_usd,
-            saved_nano_usd=saved_nano_usd,
-            reserved_nano_usd=0 if plan is None else plan.worst_case_nano_usd,
-            ttft_ms=ttft_ms,
-            total_ms=total_ms,
-            overhead_ms=max(0.0, total_ms - self.attempts.waited_ms()),
-            sla_violated=plan is not None and _violated(ttft_ms, total_ms, limit_ttft_ms, limit_total_ms, last),
-            sla_ttft_ms=limit_ttft_ms,
-            sla_total_ms=limit_total_ms,
-            traceparent=self.traceparent,
-            queued_ms=self.attempts.queued_s * 1000,
-            baseline_nano_usd=(
-                None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage)
-            ),
-            shadow_price_per_usd=None if weighing is None else weighing.shadow_price_per_usd,
-            candidates=() if weighing is None else tuple([one.deployment for one in weighing.candidates]),
-            free_nano_usd=None if inputs is None else inputs.standing.free_nano_usd,
-            session_id=None if self.session is None else self.session.id,
-            cache_age_s=None if hit is None else hit.age_s,
-            max_tokens=self.request.max_tokens,
-            content=self._content() if rules is not None and rules.record_content else None,
-            lost_prefix_nano_usd=(
+        return RequestTrace(  # by position: see `core.trace`
+            self.request.request_id,
+            self.received_at,
+            self.caller.tenant,
+            self.caller.key_id,
+            self.path,
+            "" if rules is None else self.request.model,  # model_alias
+            self.request.stream,
+            OK if error is None else error.http_status,  # status
+            None if error is None else error.code,  # error_code
+            self.cache,
+            "" if hit else cache_detail(found),  # cache_detail
+            found.similarity if isinstance(found, SemanticHit | NearHit) else None,  # similarity
+            None if by is None else by.tier,
+            None if by is None else by.deployment,
+            "cache" if hit or self.joined else (None if plan is None else str(plan.reason)),  # reason
+            self.degraded_from or (None if plan is None else plan.degraded_from),  # degraded_from
+            None if self.complexity is None else self.complexity.p_small_suffices,
+            None if self.complexity is None else self.complexity.source,  # complexity_source
+            None if rules is None else rules.version,  # policy_version
+            attempts,
+            usage,
+            self.attempts.cost_nano_usd,
+            saved_nano_usd,
+            0 if plan is None else plan.worst_case_nano_usd,  # reserved_nano_usd
+            ttft_ms,
+            total_ms,
+            max(0.0, total_ms - self.attempts.waited_ms()),  # overhead_ms
+            plan is not None and _violated(ttft_ms, total_ms, limit_ttft_ms, limit_total_ms, last),  # sla_violated
+            self.traceparent,
+            self.attempts.queued_s * 1000,  # queued_ms
+            None if usage is None or self.baseline_price is None else self.baseline_price.cost_nano_usd(usage),
+            None if weighing is None else weighing.shadow_price_per_usd,
+            limit_ttft_ms,  # sla_ttft_ms
+            limit_total_ms,  # sla_total_ms
+            None if inputs is None else inputs.standing.free_nano_usd,
+            () if weighing is None else tuple([one.deployment for one in weighing.candidates]),  # candidates
+            None if self.session is None else self.session.id,  # session_id
+            None if hit is None else hit.age_s,  # cache_age_s
+            self.request.max_tokens,
+            self._content() if rules is not None and rules.record_content else None,  # content
+            (  # lost_prefix_nano_usd
                 0
                 if last is None or inputs is None or inputs.session is None
                 else lost_prefix_nano_usd(inputs, last.deployment)
             ),
-            trial=self.trial,
+            self.trial,
         )
 
     def _given(self, last: Attempt | None) -> tuple[Usage | None, int]:

@@ -38,7 +38,7 @@ def facts_of(request: ChatRequest, path: str, user: str | None = None) -> Reques
         if message.role == "assistant":
             turns += 1
     demands = request.demands
-    return RequestFacts(  # by position, which a struct takes five times faster than by name
+    return RequestFacts(  # by position: see `core.trace`
         request.model,
         path,
         request.path,
