@@ -265,19 +265,19 @@ class SemanticCache:
         keys = self._keys(caller, request, policy)
         is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
         now_s = self._now_s()
-        entry = Entry(
-            entry_id=new_entry_id(),
-            tenant=caller.tenant,
-            scope=keys.scope,
-            exact_key=keys.exact,
-            normalised_key=keys.normalised,
-            prompt=request.last_user_text or "",
-            vector=await self._embed(request.last_user_text) if is_semantic else None,
-            encoder=self._embedder.fingerprint,
-            answer=answer,
-            created_at_s=now_s,
-            expires_at_s=now_s + policy.tenant_policy.cache.ttl_s,
-            tags=request.demands.cache.tags,
+        entry = Entry(  # by position: see `core.trace`
+            new_entry_id(),  # entry_id
+            caller.tenant,
+            keys.scope,
+            keys.exact,  # exact_key
+            keys.normalised,  # normalised_key
+            request.last_user_text or "",  # prompt
+            await self._embed(request.last_user_text) if is_semantic else None,  # vector
+            self._embedder.fingerprint,  # encoder
+            answer,
+            now_s,  # created_at_s
+            now_s + policy.tenant_policy.cache.ttl_s,  # expires_at_s
+            request.demands.cache.tags,
         )
         return entry.entry_id if await self.keep(entry) else None
 

@@ -41,18 +41,18 @@ def errand_of(
         registry: knows how long answers usually are.
     """
     deadline = promised(plan, policy, draft.request, draft.received_s)
-    return Errand(
-        plan=plan,
-        request=draft.request,
-        deadline=deadline,
-        log=draft.attempts,
-        received_s=draft.received_s,
-        traceparent=draft.traceparent,
-        tenant=draft.caller.tenant,
-        afford=afford,
-        verify=verification(draft.request, policy.tenant_policy) if plan.escalates_to is not None else None,
-        may_hedge=policy.tenant_policy.service_class != "batch",
-        claim=claim_of(deadline, plan, policy.tenant_policy, draft, snapshot, registry),
+    return Errand(  # by position: see `core.trace`
+        plan,
+        draft.request,
+        deadline,
+        draft.attempts,  # log
+        draft.received_s,
+        draft.traceparent,
+        draft.caller.tenant,
+        afford,
+        policy.tenant_policy.service_class != "batch",  # may_hedge
+        claim_of(deadline, plan, policy.tenant_policy, draft, snapshot, registry),  # claim
+        verification(draft.request, policy.tenant_policy) if plan.escalates_to is not None else None,  # verify
     )
 
 
@@ -74,13 +74,13 @@ def claim_of(
     elif forecast is not None and limit_s is not None:
         output_tokens = min(step.max_tokens, registry.usual_output_tokens(step.deployment))
         needed_ms = forecast.total_ms(tokens, output_tokens) - forecast.queue_ms
-    return Claim(
-        tenant=draft.caller.tenant,
-        weight=WEIGHTS[rules.priority],
-        is_batch=rules.service_class == "batch",
-        due_s=due_s(deadline, rules, forecast, tokens, draft.received_s),
-        start_by_s=None if limit_s is None else limit_s - needed_ms / 1000,
-        when_late=rules.sla.get(step.tier, NO_SLA).when_late,
+    return Claim(  # by position: see `core.trace`
+        draft.caller.tenant,
+        WEIGHTS[rules.priority],  # weight
+        rules.service_class == "batch",  # is_batch
+        due_s(deadline, rules, forecast, tokens, draft.received_s),  # due_s
+        None if limit_s is None else limit_s - needed_ms / 1000,  # start_by_s
+        rules.sla.get(step.tier, NO_SLA).when_late,
     )
 
 
