@@ -64,7 +64,7 @@ class AdmissionQueue:
     def enter_at_once(self, claim: Claim, name: str) -> bool:
         """Take a slot of the deployment that may serve a request best, where it would not have to wait; see `enter`."""
         now_s = self._clock.monotonic_s()
-        if self._free_for(claim, (name,), now_s) is None:
+        if not self._begins_at_once(claim, name, now_s):
             return False
         self._lines.let_in(claim, (name,), now_s)
         self._gates(name).taken += 1
@@ -134,12 +134,17 @@ class AdmissionQueue:
     def _free_for(self, claim: Claim, names: Sequence[str], now_s: float) -> str | None:
         """Return the first deployment with a free slot whose own engine would begin in time, as far as it tells."""
         for name in names:
-            if not self._is_free(name, now_s, is_batch=claim.is_batch):
-                continue
-            engine_s = 0.0 if claim.start_by_s is None else self._engine_wait_s(name, now_s)
-            if not engine_s or now_s + engine_s <= (claim.start_by_s or 0.0):
+            if self._begins_at_once(claim, name, now_s):
                 return name
         return None
+
+    def _begins_at_once(self, claim: Claim, name: str, now_s: float) -> bool:
+        if not self._is_free(name, now_s, is_batch=claim.is_batch):
+            return False
+        if claim.start_by_s is None:
+            return True
+        engine_s = self._engine_wait_s(name, now_s)
+        return not engine_s or now_s + engine_s <= claim.start_by_s
 
     def _is_free(self, name: str, now_s: float, *, is_batch: bool) -> bool:
         if not self._gates(name).has_room(now_s, is_batch=is_batch):

@@ -147,7 +147,7 @@ class LiveAnswer:
         """
         if self._upstream is None or not self.may_have_more:
             return
-        with suppress(AttemptError, TimeoutError):
+        with suppress(AttemptError, OSError):
             for _ in range(LAST_READS):
                 if await self._upstream.pieces.next(LAST_READ_S) is None:
                     return

@@ -55,7 +55,7 @@ class Dispatcher:
         self.clock = clock
         self.rules = rules
         self.propagation = propagation
-        self.queue = queue or AdmissionQueue(lambda name: registry[name].gate, clock)
+        self.queue = queue or AdmissionQueue({one.name: one.gate for one in registry}.__getitem__, clock)
         self.retries = ShareBudget(rules.retry_ratio)
         self.hedging = Hedging(registry, rules)
         self.rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
@@ -117,7 +117,9 @@ class _Race:
         Raises:
             HeadgateError: none did.
         """
-        step, kind = await self._admitted(), AttemptKind.FIRST
+        step, kind = self._errand.plan.steps[0], AttemptKind.FIRST
+        if not self._dispatcher.queue.enter_at_once(self._errand.claim, step.deployment):
+            step = await self._admitted()
         while True:
             outcome = await self._attempt(step, kind)
             if isinstance(outcome, Try):
@@ -131,8 +133,6 @@ class _Race:
         """Wait for a slot and return the step it is for: the planned tier's, or another's where the policy moves."""
         errand, clock = self._errand, self._dispatcher.clock
         steps = errand.plan.steps
-        if self._dispatcher.queue.enter_at_once(errand.claim, steps[0].deployment):
-            return steps[0]
         own = [step.deployment for step in steps if step.tier == steps[0].tier]
         others = [step.deployment for step in steps if step.tier != steps[0].tier]
         began_s = clock.monotonic_s()

@@ -3,7 +3,7 @@
 import asyncio
 
 from backends.frames import Frames
-from backends.protocol import AttemptError, Pieces, timed_out
+from backends.protocol import AttemptError, Pieces, broken_off, timed_out
 from core.clock import Clock
 from core.deadline import Deadline
 from core.trace import AttemptOutcome
@@ -56,6 +56,8 @@ class LimitedReading:
                 raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
             what = "the total time" if has_begun else "the time to the first token"
             raise timed_out(self.deadline, self._clock, f"{what} passed its limit") from timeout
+        except OSError as problem:
+            raise broken_off(problem) from problem
 
     @property
     def is_under_way(self) -> bool:

@@ -89,9 +89,9 @@ class Exchange(asyncio.Protocol):
         else:
             self._transport.write(head + body)
         try:
+            await self._something(limit_s)
             while not self._has_head:
-                await self._something(limit_s)
-                limit_s = _left_s(self._limit_at_s)
+                await self._something(_left_s(self._limit_at_s))
         except BaseException:
             self.abort()
             raise
@@ -292,7 +292,8 @@ class PlainHttp:
             OSError: no connection, or it was lost before the head was complete.
             TimeoutError: the head was not there within `limit_s` seconds.
         """
-        exchange, was_kept, end_s = self._kept(origin), True, _end_s(limit_s)
+        end_s = None if limit_s is None else asyncio.get_running_loop().time() + limit_s
+        exchange, was_kept = self._kept(origin), True
         if exchange is None:
             with TimeLimit(limit_s):
                 exchange, was_kept = await self._acquired(origin)
@@ -408,10 +409,6 @@ class PlainHttp:
             self._sweeping = loop.call_at(first_s + self._keepalive_s, self._sweep)
 
 
-def _end_s(limit_s: float | None) -> float | None:
-    """Return the moment on the loop's clock at which a limit passes."""
-    return None if limit_s is None else asyncio.get_running_loop().time() + limit_s
-
-
 def _left_s(end_s: float | None) -> float | None:
+    """Return what is left until a moment on the loop's clock."""
     return None if end_s is None else max(0.0, end_s - asyncio.get_running_loop().time())

@@ -25,6 +25,7 @@ class Pieces(Protocol):
 
         Raises:
             AttemptError: it broke off; everything before was returned.
+            OSError: the same, for the caller to translate (`broken_off`).
             TimeoutError: nothing came within `limit_s` seconds.
         """
         ...
@@ -102,6 +103,11 @@ def timed_out(deadline: Deadline, clock: Clock, message: str) -> AttemptError:
     is_wish = deadline.is_missed_by_callers_wish(clock)
     outcome = AttemptOutcome.GIVEN_UP if is_wish else AttemptOutcome.TIMED_OUT
     return AttemptError(outcome, message, retryable=False)
+
+
+def broken_off(problem: Exception) -> AttemptError:
+    """Return the error of an answer whose connection was lost, or whose framing is broken."""
+    return AttemptError(AttemptOutcome.BROKEN_OFF, f"the answer broke off ({type(problem).__name__})")
 
 
 class Backend(Protocol):

@@ -17,8 +17,8 @@ import aiohttp
 import httpx
 import msgspec
 
-from backends.plain_http import CONNECT_TIMEOUT_S, CannotConnectError, Origin
-from backends.protocol import AttemptError, HeaderLists, UpstreamCall, UpstreamResponse, timed_out
+from backends.plain_http import CONNECT_TIMEOUT_S, CannotConnectError, Exchange, Origin
+from backends.protocol import AttemptError, HeaderLists, Pieces, UpstreamCall, UpstreamResponse, broken_off, timed_out
 from backends.transport import LibraryAnswer, PlainAnswer, PoolUse, Transport, pool_use
 from core.clock import Clock
 from core.deadline import Deadline
@@ -31,6 +31,7 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 LONGEST_RETRY_AFTER_S = 86_400.0
 MAX_HEADS = 64
 Answer = TypeVar("Answer")
+OK = 200
 REQUEST_AT_FAULT = frozenset({400, 413, 422})
 
 
@@ -102,22 +103,10 @@ class RemoteBackend:
         """Send the call; see `Backend.open`."""
         return _Exchange(self, call, deadline)
 
-    async def begun(
-        self, call: UpstreamCall, deadline: Deadline
-    ) -> tuple[PlainAnswer | LibraryAnswer, UpstreamResponse]:
-        """Send the call and return its answer, which is to be closed, with what `Backend.open` tells of it."""
-        base_url = self._base_url()
-        if base_url is None:
-            raise AttemptError(AttemptOutcome.FAILED, "the engine is not running")
-        answer = await self._answered(base_url + call.path, call, deadline)
-        try:
-            if answer.status != httpx.codes.OK:
-                raise await self._refused(answer, deadline)
-        except BaseException:
-            await answer.close()
-            raise
+    def told(self, answer: PlainAnswer | LibraryAnswer) -> UpstreamResponse:
+        """Return what `Backend.open` tells of an answer."""
         passed = answer.among(self._passed.response) if self._passed.response else ()
-        return answer, UpstreamResponse(media_type(answer.header("content-type") or ""), _Body(answer), passed)
+        return UpstreamResponse(media_type(answer.header("content-type") or ""), _pieces_of(answer), passed)
 
     async def answers(self, model: str, *, generates: bool) -> bool:
         """Ask whether the deployment answers: by its list of models, or by one token of `model`, which costs."""
@@ -146,8 +135,24 @@ class RemoteBackend:
         """Close the connections of the transport."""
         await self._transport.aclose()
 
-    async def _answered(self, url: str, call: UpstreamCall, deadline: Deadline) -> PlainAnswer | LibraryAnswer:
-        """Send the call and return its answer once its head is there."""
+    async def answered(self, call: UpstreamCall, deadline: Deadline) -> PlainAnswer | LibraryAnswer:
+        """Send the call and return its answer, which is to be closed, once its head is there.
+
+        Raises:
+            AttemptError: nothing answered, or with a status that refuses.
+        """
+        base_url = self._base_url()
+        if base_url is None:
+            raise AttemptError(AttemptOutcome.FAILED, "the engine is not running")
+        answer = await self._sent(base_url + call.path, call, deadline)
+        if answer.status != OK:
+            try:
+                raise await self._refused(answer, deadline)
+            finally:
+                await answer.close()
+        return answer
+
+    async def _sent(self, url: str, call: UpstreamCall, deadline: Deadline) -> PlainAnswer | LibraryAnswer:
         if url not in self._heads:
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
@@ -232,8 +237,8 @@ class RemoteBackend:
         """Read what comes of an error answer within the deadline; the status says enough without it."""
         body = b""
         limit_s = deadline.remaining_s(self._clock, first_token_sent=False)
-        with suppress(AttemptError, TimeoutError), TimeLimit(limit_s):
-            pieces = _Body(answer)
+        with suppress(AttemptError, OSError), TimeLimit(limit_s):
+            pieces = _pieces_of(answer)
             while len(body) <= MAX_ERROR_BODY_BYTES and (piece := await pieces.next(None)) is not None:
                 body += piece
         return body
@@ -248,8 +253,8 @@ class _Exchange:
         self._deadline = deadline
 
     async def __aenter__(self) -> UpstreamResponse:
-        self._answer, response = await self._backend.begun(self._call, self._deadline)
-        return response
+        self._answer = await self._backend.answered(self._call, self._deadline)
+        return self._backend.told(self._answer)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -257,11 +262,17 @@ class _Exchange:
         await self._answer.close()
 
 
-class _Body:
-    """The body of an answer as it arrives, decompressed when the upstream compressed it unasked."""
+def _pieces_of(answer: PlainAnswer | LibraryAnswer) -> Pieces:
+    """Return the body of an answer as it arrives, decompressed when the upstream compressed it unasked."""
+    pieces = answer.pieces()
+    return pieces if isinstance(pieces, Exchange) else _Body(pieces)
 
-    def __init__(self, answer: PlainAnswer | LibraryAnswer) -> None:
-        self._pieces = answer.pieces()
+
+class _Body:
+    """What a library reads or decompresses, with its errors translated."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
 
     def arrived(self) -> bytes | None:
         """Return what is there; see `Pieces.arrived`."""
@@ -274,8 +285,7 @@ class _Body:
         except TimeoutError:
             raise
         except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError, OSError) as problem:
-            message = f"the answer broke off ({type(problem).__name__})"
-            raise AttemptError(AttemptOutcome.BROKEN_OFF, message) from problem
+            raise broken_off(problem) from problem
 
 
 def _connection_message(problem: BaseException) -> str:

@@ -70,7 +70,8 @@ class AttemptLog:
         """
         first_ms, last_ms = (math.inf, -math.inf) if open_since_ms is None else (open_since_ms, now_ms)
         for attempt in self.attempts:
-            first_ms, last_ms = min(first_ms, attempt.started_ms), max(last_ms, attempt.ended_ms)
+            first_ms = attempt.started_ms if attempt.started_ms < first_ms else first_ms
+            last_ms = attempt.ended_ms if attempt.ended_ms > last_ms else last_ms
         return self.queued_s * 1000 + (last_ms - first_ms if last_ms > -math.inf else 0.0)
 
 
@@ -152,7 +153,7 @@ class Try:
                 cache_salt=None if self.deployment.salt is None else self.deployment.salt(errand.tenant),
             ),
             request_id=errand.request.request_id,
-            traceparent=self._traceparent(),
+            traceparent=self._traceparent() if self.deployment.local else None,
             content_type=errand.request.content_type,
             tells_deadline=self.deployment.local,
             headers=errand.request.demands.passed,
@@ -184,8 +185,6 @@ class Try:
 
     def _traceparent(self) -> str | None:
         """Return what an engine of ours is told, so that its spans lie below this attempt's; nobody else is told."""
-        if not self.deployment.local:
-            return None
         errand = self._errand
         return self._propagation.traceparent(errand.request.request_id, errand.traceparent, self.answer.n)
 

@@ -46,7 +46,7 @@ def build_upstreams(ground: Ground, hosting: Hosting, embedder: Embedder, on_she
     settings, clock = ground.settings, ground.clock
     registry = Registry(_deployments(ground, hosting, embedder), settings.tiers, clock)
     queue = AdmissionQueue(
-        lambda name: registry[name].gate,
+        {one.name: one.gate for one in registry}.__getitem__,
         clock,
         max_waiting=settings.max_waiting,
         on_shed=on_shed,
