@@ -2,15 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import msgspec
 
 from backends.deployment import Deployment
-from backends.frames import MAX_KEPT_BYTES, Frames, parsed
+from backends.frames import MAX_KEPT_BYTES, Frames, is_plain, parsed
 from backends.limited_reading import LimitedReading
 from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
 from backends.shielded import uninterrupted
@@ -38,6 +39,18 @@ class Captured:
     finish_reason: str
     model: str
     plain: bool
+
+
+class Outlet(Protocol):
+    """Where plain frames go that pass whoever reads the answer."""
+
+    def is_ready(self) -> bool:
+        """Tell whether it takes frames now."""
+        ...
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Take frames in their order, right after it said that it does."""
+        ...
 
 
 class LiveAnswer:
@@ -83,6 +96,7 @@ class LiveAnswer:
         self._partial = bytearray()
         self.was_left = False
         self._failure: AttemptError | None = None
+        self._outlet: Outlet | None = None
         self.complete = False
         self.rejected: str | None = None
 
@@ -93,7 +107,9 @@ class LiveAnswer:
             AttemptError: nothing was sent to the client yet, so another deployment may be tried.
         """
         drain_s, frames = self._deployment.drain_s, self._frames if self._request.stream else None
-        upstream = self._upstream = LimitedReading(response.pieces, self._deadline, self._clock, frames, drain_s > 0)
+        upstream = self._upstream = LimitedReading(
+            response.pieces, self._deadline, self._clock, frames, drain_s > 0, response.flow
+        )
         self.headers = response.headers
         if self._request.path not in KNOWN:
             self.content_type = response.content_type or "application/octet-stream"
@@ -139,6 +155,37 @@ class LiveAnswer:
     def may_have_more(self) -> bool:
         """Tell whether it is a complete stream, whose response may not have been read to its end."""
         return self.complete and self._request.stream
+
+    def flow_to(self, outlet: Outlet | None) -> None:
+        """Let plain frames pass to `outlet` the moment they arrive, while `next` waits; None ends that.
+
+        All that matters wakes `next` as before: the frames that are not plain, the end, limits, and a client that does
+        not keep up.
+        """
+        self._outlet = outlet
+        if self._upstream is not None and self._request.stream:
+            self._upstream.flow_to(None if outlet is None else self._pass)
+
+    def _pass(self, data: bytes) -> int:
+        """Send the plain frames at the beginning of `data` on, and return their bytes."""
+        outlet = self._outlet
+        if outlet is None or self._upstream is None or not outlet.is_ready() or not self._splitter.is_between_frames:
+            return 0
+        frames = self._frames.take_plain(data)
+        if not frames:
+            return 0
+        outlet.send(frames)
+        self._upstream.flowed()
+        return len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+
+    def at_hand(self) -> list[bytes]:
+        """Return the frames that have arrived behind the last one and may leave together with it."""
+        ready, arrived, frames = self._ready, self._arrived, []
+        while ready and ready[0] is not self._frames.usage_frame:
+            frames.append(ready.popleft())
+        while arrived and not ready and not self.complete and is_plain(arrived[0]):
+            frames += self._frames.take_plain(arrived.popleft())
+        return frames
 
     async def finish(self) -> None:
         """Read a complete stream to the end of its response, so that its connection can be used again.

@@ -49,14 +49,7 @@ class Frames:
         Raises:
             AttemptError: it is an error, or no event at all.
         """
-        if (  # one line of an object that can report neither usage nor an error, as most frames are
-            frame.startswith(b"data: {")
-            and frame.endswith(b"}\n\n")
-            and frame.find(b"\n") == len(frame) - 2
-            and b'"error"' not in frame
-            and (b'"usage"' not in frame or not may_carry_usage(frame))
-            and b"\r" not in frame
-        ):
+        if is_plain(frame):
             self._keep(frame[6:-2])
             return frame
         if is_done(frame):
@@ -70,6 +63,19 @@ class Frames:
             return self._take_usage(frame)
         self._keep_sound(frame)
         return frame
+
+    def take_plain(self, data: bytes) -> list[bytes]:
+        """Take the frames at the beginning of `data`, up to the first that is not plain or not complete."""
+        frames: list[bytes] = []
+        start = 0
+        while (end := data.find(b"\n\n", start) + 2) > 1:
+            frame = data[start:end]
+            if not is_plain(frame):
+                break
+            self._keep(frame[6:-2])
+            frames.append(frame)
+            start = end
+        return frames
 
     @property
     def paced_tokens(self) -> int:
@@ -126,6 +132,18 @@ class Frames:
             return self._kept_bytes
         text_bytes = sum(_text_bytes(data) for data in self._kept)
         return text_bytes * self._kept_bytes // kept_bytes
+
+
+def is_plain(frame: bytes) -> bool:
+    """Tell by bytes whether a frame is one line of an object that reports neither usage nor an error, as most are."""
+    return (
+        frame.startswith(b"data: {")
+        and frame.endswith(b"}\n\n")
+        and frame.find(b"\n") == len(frame) - 2
+        and b'"error"' not in frame
+        and (b'"usage"' not in frame or not may_carry_usage(frame))
+        and b"\r" not in frame
+    )
 
 
 def parsed(frame: bytes) -> Parsed:

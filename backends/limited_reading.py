@@ -1,9 +1,10 @@
 """Read an upstream within a request's limits: the deadline is around each read, and a stream has to keep flowing."""
 
 import asyncio
+from collections.abc import Callable
 
 from backends.frames import Frames
-from backends.protocol import AttemptError, Pieces, broken_off, timed_out
+from backends.protocol import AttemptError, Flow, Pieces, broken_off, timed_out
 from core.clock import Clock
 from core.deadline import Deadline
 from core.trace import AttemptOutcome
@@ -15,13 +16,22 @@ class LimitedReading:
     """Reads `pieces`; `began_s` is to be set when the first content has arrived, after which other limits hold."""
 
     def __init__(
-        self, pieces: Pieces, deadline: Deadline, clock: Clock, frames: Frames | None, survives_its_client: bool
+        self,
+        pieces: Pieces,
+        deadline: Deadline,
+        clock: Clock,
+        frames: Frames | None,
+        survives_its_client: bool,
+        flow: Flow | None = None,
     ) -> None:
-        """Read for a stream of `frames`, or without them for a plain answer.
+        """Read for a stream of `frames`, or without them for a plain answer; `flow` is where they may pass the reader.
 
-        With `survives_its_client` a read goes on when its reader is cancelled, and is taken up by the next one.
+        With `survives_its_client` a read goes on when its reader is cancelled, and is taken up by the next one; then
+        nothing passes it.
         """
         self.pieces = pieces
+        self._flow = None if survives_its_client else flow
+        self._too_slow: str | None = None
         self.deadline = deadline
         self.began_s: float | None = None
         self._clock = clock
@@ -42,18 +52,15 @@ class LimitedReading:
         Raises:
             AttemptError: it broke off, or nothing came in time.
         """
-        has_begun = self.began_s is not None
-        remaining_s = self.deadline.remaining_s(self._clock, first_token_sent=has_begun)
-        flow = self._flow_limit() if self._has_flow_limit else None
-        is_by_flow = flow is not None and (remaining_s is None or flow[0] < remaining_s)
-        limit_s = flow[0] if flow is not None and is_by_flow else remaining_s
+        limit_s = self._limit_s()
         try:
             if self._is_apart:
                 return await self._read_apart(limit_s)
             return await self.pieces.next(limit_s)
         except TimeoutError as timeout:
-            if flow is not None and is_by_flow:
-                raise AttemptError(AttemptOutcome.TIMED_OUT, flow[1], retryable=not has_begun) from timeout
+            has_begun = self.began_s is not None
+            if self._too_slow is not None:
+                raise AttemptError(AttemptOutcome.TIMED_OUT, self._too_slow, retryable=not has_begun) from timeout
             what = "the total time" if has_begun else "the time to the first token"
             raise timed_out(self.deadline, self._clock, f"{what} passed its limit") from timeout
         except OSError as problem:
@@ -63,6 +70,26 @@ class LimitedReading:
     def is_under_way(self) -> bool:
         """Tell whether a read goes on although its reader was cancelled."""
         return self._reading is not None
+
+    def flow_to(self, take: Callable[[bytes], int] | None) -> None:
+        """Let `take` see first what arrives for a reader that waits, where that can be; see `Flow`."""
+        if self._flow is not None:
+            self._flow.flow_to(take)
+
+    def flowed(self) -> None:
+        """Note that something passed the reader: what limits the flow begins anew."""
+        if self._has_flow_limit and self._flow is not None and (limit_s := self._limit_s()) is not None:
+            self._flow.limit(limit_s)
+
+    def _limit_s(self) -> float | None:
+        """Return how long the next wait may be, and keep what is said then where that is for a slow flow."""
+        remaining_s = self.deadline.remaining_s(self._clock, first_token_sent=self.began_s is not None)
+        flow = self._flow_limit() if self._has_flow_limit else None
+        self._too_slow = None
+        if flow is None or (remaining_s is not None and flow[0] >= remaining_s):
+            return remaining_s
+        self._too_slow = flow[1]
+        return flow[0]
 
     async def stop(self) -> None:
         """End a read that is still under way."""

@@ -13,6 +13,7 @@ ends the work upstream); our reader is slower than the upstream (we stop reading
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -59,6 +60,7 @@ class Exchange(asyncio.Protocol):
         self._unread_bytes = 0
         self._head_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[bytes], int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self._limit_at_s: float | None = None
@@ -115,10 +117,19 @@ class Exchange(asyncio.Protocol):
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._unread_bytes = 0
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
+        self._resume()
         return data
+
+    def flow_to(self, take: Callable[[bytes], int] | None) -> None:
+        """Let `take` see first what arrives for a reader that waits; see `Flow`."""
+        self._take = take
+
+    def limit(self, limit_s: float) -> None:
+        """Have the timer ring in time for the wait under way; one that rings earlier looks what is waited for then."""
+        self._limit_at_s = at_s = self.loop.time() + limit_s
+        if self._timer is None or at_s < self._timer_at_s - LATE_S:
+            self._stop_timer()
+            self._timer, self._timer_at_s = self.loop.call_at(at_s, self._ring), at_s
 
     def close(self) -> None:
         """End the exchange: a connection whose answer was read to its end is kept, any other is closed."""
@@ -155,15 +166,8 @@ class Exchange(asyncio.Protocol):
         self._waiter = self.loop.create_future()
         self._limit_at_s = None
         if limit_s is not None:
-            self._limit(limit_s)
+            self.limit(limit_s)
         return self._waiter
-
-    def _limit(self, limit_s: float) -> None:
-        """Have the timer ring in time for this wait; one that rings earlier looks what is waited for then."""
-        self._limit_at_s = at_s = self.loop.time() + limit_s
-        if self._timer is None or at_s < self._timer_at_s - LATE_S:
-            self._stop_timer()
-            self._timer, self._timer_at_s = self.loop.call_at(at_s, self._ring), at_s
 
     def _ring(self) -> None:
         self._timer = None
@@ -179,6 +183,11 @@ class Exchange(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _resume(self) -> None:
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -208,6 +217,22 @@ class Exchange(asyncio.Protocol):
             if not self._is_complete:
                 self._fail(BrokenFramingError(str(problem)))
             self.is_spoiled = True
+        if self._take is not None:
+            self._flow(self._take)
+
+    def _flow(self, take: Callable[[bytes], int]) -> None:
+        """Let what arrived in this read pass the reader, who wakes for the rest of it and for the end."""
+        waiter = self._waiter
+        if self._pieces and waiter is not None and not waiter.done():
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            if (taken := take(data)) == len(data):
+                self._pieces.clear()
+                self._resume()
+            else:
+                self._pieces = [data[taken:]]
+            self._unread_bytes = len(data) - taken
+        if self._pieces or self._is_complete:
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end, which is also that of a body without a length."""
@@ -260,7 +285,8 @@ class Exchange(asyncio.Protocol):
         if self._unread_bytes > MOST_UNREAD_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
-        self._wake()
+        if self._take is None:
+            self._wake()
 
     def on_message_complete(self) -> None:
         """Know that the body is complete."""
@@ -268,7 +294,8 @@ class Exchange(asyncio.Protocol):
             return
         self._is_complete = True
         self.is_spoiled = self.is_spoiled or not self._parser.should_keep_alive()
-        self._wake()
+        if self._take is None:
+            self._wake()
 
 
 class PlainHttp:

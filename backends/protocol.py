@@ -1,6 +1,6 @@
 """The seam between dispatch and whatever generates text."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +28,18 @@ class Pieces(Protocol):
             OSError: the same, for the caller to translate (`broken_off`).
             TimeoutError: nothing came within `limit_s` seconds.
         """
+        ...
+
+
+class Flow(Protocol):
+    """A body of which something may be taken the moment it arrives, while its reader waits: no task has to wake."""
+
+    def flow_to(self, take: Callable[[bytes], int] | None) -> None:
+        """From now on let `take` see first what arrives for a reader that waits; it returns how many bytes it took."""
+        ...
+
+    def limit(self, limit_s: float) -> None:
+        """Let the wait under way last no longer than so long from now."""
         ...
 
 
@@ -68,6 +80,7 @@ class UpstreamResponse(msgspec.Struct, frozen=True):
     content_type: str
     pieces: Pieces
     headers: tuple[tuple[str, str], ...] = ()
+    flow: Flow | None = None
 
 
 @dataclass(frozen=True, slots=True)

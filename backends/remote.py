@@ -106,7 +106,9 @@ class RemoteBackend:
     def told(self, answer: PlainAnswer | LibraryAnswer) -> UpstreamResponse:
         """Return what `Backend.open` tells of an answer."""
         passed = answer.among(self._passed.response) if self._passed.response else ()
-        return UpstreamResponse(media_type(answer.header("content-type") or ""), _pieces_of(answer), passed)
+        pieces = _pieces_of(answer)
+        flow = pieces if isinstance(pieces, Exchange) else None
+        return UpstreamResponse(media_type(answer.header("content-type") or ""), pieces, passed, flow)
 
     async def answers(self, model: str, *, generates: bool) -> bool:
         """Ask whether the deployment answers: by its list of models, or by one token of `model`, which costs."""

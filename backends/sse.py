@@ -45,6 +45,12 @@ class FrameSplitter:
             and b"\r" not in chunk
         ):
             return [chunk]  # one whole frame, as most arrive
+        if not self._pending and b"\r" not in chunk:
+            *whole, rest = chunk.split(b"\n\n")
+            self._pending += rest
+            self._searched = len(rest)
+            self._check()
+            return [frame + b"\n\n" for frame in whole]
         self._pending += chunk
         frames = []
         while match := _FRAME_END.search(self._pending, max(0, self._searched - 3)):
@@ -52,9 +58,17 @@ class FrameSplitter:
             del self._pending[: match.end()]
             self._searched = 0
         self._searched = len(self._pending)
+        self._check()
+        return frames
+
+    def _check(self) -> None:
         if len(self._pending) > self._max_frame_bytes:
             raise FrameTooLargeError(f"an event of more than {self._max_frame_bytes} bytes")
-        return frames
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Tell whether all that came was whole frames."""
+        return not self._pending
 
     @property
     def pending(self) -> bytes:

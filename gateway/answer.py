@@ -1,8 +1,9 @@
 """What the pipeline hands to the HTTP surface: headers now, bytes as they come."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from backends.attempt import Outlet
 from core.money import Usage
 
 Headers = tuple[tuple[str, str], ...]
@@ -16,6 +17,8 @@ class Answer:
     headers: Headers
     chunks: AsyncIterator[bytes]
     content_type: str = "application/json"
+    flow_to: Callable[[Outlet | None], None] | None = None
+    """Where it is there: lets frames pass whoever iterates over `chunks`, to an outlet that takes several at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,7 @@ class Pipeline:
         if not draft.request.stream:
             cost_nano_usd = draft.attempts.cost_nano_usd + live.cost_nano_usd
             headers += (("x-headgate-cost-usd", usd_text(cost_nano_usd)),)
-        return Answer(draft.request.stream, headers, relay, live.content_type)
+        return Answer(draft.request.stream, headers, relay, live.content_type, relay.flow_to)
 
     def _note_turn(self, draft: TraceDraft, step: PlannedStep) -> None:
         """Let the conversation's next turn know who answers this one."""

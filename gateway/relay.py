@@ -5,11 +5,12 @@ stored: it must not be served when the planned one is back. A stream of thousand
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from backends.attempt import LiveAnswer
+from backends.attempt import LiveAnswer, Outlet
 from backends.dispatch import broken_off
 from backends.protocol import AttemptError
 from cache.semantic_cache import SemanticCache
@@ -58,6 +59,7 @@ class Relay:
         self._is_reading = False
         self._is_followed = False
         self._ahead: ReadAhead | None = None
+        self._outlet: Outlet | None = None
         if self._leader is not None:
             step = self._live.step
             self._leader.publish(AnswerHead(step.tier, step.deployment, source.plan.reason.value))
@@ -82,6 +84,7 @@ class Relay:
                     await self._completed()
                 self._publish(chunk)
                 if chunk is not None:
+                    chunk = self._with_those_at_hand(chunk)
                     self._is_reading = False
                     if self._is_followed:
                         self._ahead = ReadAhead(self._next)
@@ -93,6 +96,32 @@ class Relay:
         if self._draft.first_sent_s is None:
             self._draft.first_sent_s = self._clock.monotonic_s()
         return chunk
+
+    def flow_to(self, outlet: Outlet | None) -> None:
+        """Let plain frames pass to `outlet` the moment they arrive, and others leave several at a time; None ends it.
+
+        Whoever follows sets the pace of none of this: once somebody does, the answer is read ahead instead.
+        """
+        self._outlet = outlet
+        self._live.flow_to(None if outlet is None else self)
+
+    def is_ready(self) -> bool:
+        """Tell whether frames may pass now; see `Outlet`."""
+        return self._outlet is not None and not self._is_followed and self._outlet.is_ready()
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Publish frames and send them on; see `Outlet`."""
+        assert self._outlet is not None, "it was ready"
+        for frame in frames:
+            self._publish(frame)
+        self._outlet.send(frames)
+
+    def _with_those_at_hand(self, chunk: bytes) -> bytes:
+        """Return a chunk and what has arrived behind it, where its client takes several frames at once."""
+        more = () if self._outlet is None else self._live.at_hand()
+        for frame in more:
+            self._publish(frame)
+        return b"".join((chunk, *more)) if more else chunk
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
+from weakref import ref
 
 if TYPE_CHECKING:  # what only reads a scope needs no server
     from litestar.types import HTTPScope, Send
@@ -30,12 +31,12 @@ class Line:
     def __init__(self, protocol: HttpToolsProtocol, cycle: RequestResponseCycle, on_lost: OnLost) -> None:
         """Speak for `cycle`; `on_lost` takes what is to be called when the connection is lost, or None."""
         self._protocol = protocol
-        self._cycle = cycle
+        self._cycle = ref(cycle)  # which holds the scope, and so this line
         self.on_lost = on_lost
 
     def is_behind(self, send: Send) -> bool:
         """Tell whether `send` is the server's own: where something wraps it, it has to see each message."""
-        return getattr(send, "__self__", None) is self._cycle
+        return getattr(send, "__self__", self) is self._cycle()
 
     def abort(self) -> None:
         """Close the connection without sending what is buffered."""
@@ -43,8 +44,8 @@ class Line:
 
     def body(self) -> bytes | None:
         """Return the whole request body once it is there, which it mostly is when the handler starts, else None."""
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected:
+        cycle = self._cycle()
+        if cycle is None or cycle.more_body or cycle.disconnected:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
         cycle.message_event.clear()
@@ -53,10 +54,10 @@ class Line:
 
     def respond(self, headers: Iterable[tuple[str, str]], body: bytes) -> bool:
         """Send a whole answer with status 200 in one write; False, and nothing sent, where `send` has to do it."""
-        head = self._head([*headers, ("content-length", str(len(body)))])
-        if head is None:
+        cycle, transport = self._cycle(), self._protocol.transport
+        head = None if cycle is None else self._head(cycle, [*headers, ("content-length", str(len(body)))])
+        if cycle is None or head is None:
             return False
-        cycle, transport = self._cycle, self._protocol.transport
         cycle.response_complete = True
         if len(body) > LARGE_BYTES:
             transport.writelines((head, body))
@@ -70,26 +71,31 @@ class Line:
 
     def begin(self, headers: Iterable[tuple[str, str]]) -> bool:
         """Send the head of a stream; False, and nothing sent, where `send` has to do it."""
-        head = self._head([*headers, ("transfer-encoding", "chunked")])
-        if head is None:
+        cycle = self._cycle()
+        head = None if cycle is None else self._head(cycle, [*headers, ("transfer-encoding", "chunked")])
+        if cycle is None or head is None:
             return False
-        self._cycle.chunked_encoding = True
+        cycle.chunked_encoding = True
         self._protocol.transport.write(head)
         return True
 
     def write(self, piece: bytes) -> bool:
         """Send a piece of a stream that has begun; False, and nothing sent, where `send` has to wait with it."""
-        cycle, protocol = self._cycle, self._protocol
-        if not piece:  # as a chunk it would be the end
-            return True
-        if protocol.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding or cycle.response_complete:
+        if not self.is_ready():
             return False
-        protocol.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if piece:  # an empty chunk would be the end
+            self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
-    def _head(self, headers: list[tuple[str, str]]) -> bytes | None:
+    def is_ready(self) -> bool:
+        """Tell whether a stream has begun and its client keeps up with it."""
+        cycle, protocol = self._cycle(), self._protocol
+        if cycle is None or not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected:
+            return False
+        return not protocol.flow.write_paused and not protocol.transport.is_closing()
+
+    def _head(self, cycle: RequestResponseCycle, headers: list[tuple[str, str]]) -> bytes | None:
         """Begin the response and return its head, None when it has begun, cannot be sent now, or would not be sound."""
-        cycle = self._cycle
         if cycle.response_started or cycle.disconnected or self._protocol.flow.write_paused:
             return None
         written = "".join([f"{name}: {value}\r\n" for name, value in headers])

@@ -79,7 +79,7 @@ def spoken_answer(answer: Answer, translator: Translator | None, draft: TraceDra
     """Return `answer` as its client's wire has it; what cannot be translated is the request's error in the trace."""
     if translator is None:
         return answer
-    return replace(answer, chunks=_translated(answer, translator, draft))
+    return replace(answer, chunks=_translated(answer, translator, draft), flow_to=None)
 
 
 async def _translated(answer: Answer, translator: Translator, draft: TraceDraft) -> AsyncIterator[bytes]:
