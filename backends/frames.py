@@ -135,14 +135,17 @@ class Frames:
 
 
 def is_plain(frame: bytes) -> bool:
-    """Tell by bytes whether a frame is one line of an object that reports neither usage nor an error, as most are."""
+    """Tell by bytes whether a frame is one line of an object that reports neither usage nor an error, as most are.
+
+    Searched by `find`, since `in` on bytes makes and drops a TypeError for each search (CPython 3.11 and 3.12).
+    """
     return (
         frame.startswith(b"data: {")
         and frame.endswith(b"}\n\n")
         and frame.find(b"\n") == len(frame) - 2
-        and b'"error"' not in frame
-        and (b'"usage"' not in frame or not may_carry_usage(frame))
-        and b"\r" not in frame
+        and frame.find(b'"error"') < 0
+        and (frame.find(b'"usage"') < 0 or not may_carry_usage(frame))
+        and frame.find(b"\r") < 0
     )
 
 

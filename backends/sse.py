@@ -42,10 +42,10 @@ class FrameSplitter:
             not self._pending
             and chunk.endswith(b"\n\n")
             and chunk.find(b"\n\n") == len(chunk) - 2
-            and b"\r" not in chunk
+            and chunk.find(b"\r") < 0
         ):
             return [chunk]  # one whole frame, as most arrive
-        if not self._pending and b"\r" not in chunk:
+        if not self._pending and chunk.find(b"\r") < 0:
             *whole, rest = chunk.split(b"\n\n")
             self._pending += rest
             self._searched = len(rest)
@@ -157,7 +157,7 @@ class Parsed(msgspec.Struct, frozen=True):
 
 def data_of(frame: bytes) -> bytes:
     """Return the data of a frame, its lines joined by newlines; empty for comments."""
-    if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
+    if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2 and frame.find(b"\r") < 0:
         return frame[6:].strip()  # one line, as most frames have
     return b"\n".join(_DATA_LINE.findall(frame)).strip()
 

@@ -321,3 +321,69 @@ async def test_a_large_body_arrives_whole() -> None:
     async with serving(serve) as (client, origin, _):
         head = b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n" % length
         assert await body_of(await client.send(origin, head, b"z" * length)) == b"3000000"
+
+
+PIECES = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\na;\r\n"
+
+
+async def flowing(took: list[bytes], takes: Callable[[bytes], int], *more: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Read an answer whose pieces come one by one, each once the one before arrived; `takes` says how much passes."""
+    moved = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(PIECES)
+        for piece in more:
+            await moved.wait()
+            moved.clear()
+            writer.write(piece)
+        await reader.read()
+
+    def take(data: bytes) -> int:
+        took.append(data)
+        count = takes(data)
+        if count == len(data):
+            moved.set()
+        return count
+
+    read: list[bytes] = []
+    async with serving(serve) as (client, origin, _):
+        exchange = await client.send(origin, HEAD, b"{}")
+        exchange.flow_to(take)
+        while (piece := await exchange.next(5.0)) is not None:
+            read.append(piece)
+            moved.set()
+        exchange.close()
+    return took, read
+
+
+async def test_what_is_taken_as_it_arrives_never_wakes_the_reader() -> None:
+    took, read = await flowing([], len, b"2\r\nb;\r\n", b"2\r\nc;\r\n", b"0\r\n\r\n")
+    assert took[-2:] == [b"b;", b"c;"]
+    assert read in ([], [b"a;"]), "the first piece may have come with the head"
+
+
+async def test_what_is_not_taken_goes_to_the_reader_in_its_place() -> None:
+    took, read = await flowing([], lambda data: data.find(b"!") + 1, b"5\r\nb!c;d\r\n", b"1\r\n!\r\n", b"0\r\n\r\n")
+    assert (took[-2:], read) == ([b"b!c;d", b"!"], [b"a;", b"c;d"])
+
+
+async def test_a_reader_past_whom_pieces_flow_has_the_limit_that_was_set_last() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(PIECES)
+        await reader.read()
+
+    async with serving(serve) as (client, origin, _):
+        exchange = await client.send(origin, HEAD, b"{}")
+        assert await exchange.next(5.0) == b"a;"
+        loop = asyncio.get_running_loop()
+        loop.call_soon(exchange.limit, 0.01)
+        with pytest.raises(TimeoutError):
+            await exchange.next(3600.0)
+        exchange.close()
+
+
+async def test_an_upstream_that_breaks_its_framing_fails_the_reader_past_whom_it_flowed() -> None:
+    with pytest.raises(BrokenFramingError):
+        await flowing([], len, b"2\r\nb;\r\n", b"no chunk\r\n")

@@ -1,6 +1,7 @@
 """One answer, read from bytes that an upstream might send, without a socket between."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.clock import ManualClock
 from core.deadline import Deadline
 from core.money import Price, Usage
 from core.plan import PlannedStep
+from core.time_limit import TimeLimit
 from core.trace import AttemptOutcome
 
 NEVER = Deadline(None, None)
@@ -278,3 +280,118 @@ def test_an_attempt_that_was_never_sent_costs_nothing_and_has_no_status() -> Non
     attempt = LiveAnswer(1, step, deployment, request, NEVER, clock, 0.0).record()
     assert (attempt.outcome, attempt.http_status) == (AttemptOutcome.CLIENT_GONE, None)
     assert (attempt.usage, attempt.usage_source, attempt.cost_nano_usd) == (None, "none", 0)
+
+
+class Flowing:
+    """A body that a test feeds, past its reader where somebody takes it, and the outlet that takes it."""
+
+    def __init__(self) -> None:
+        self._arrived: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.take: Callable[[bytes], int] | None = None
+        self.limits_s: list[float] = []
+        self.sent: list[list[bytes]] = []
+        self.keeps_up = True
+
+    @asynccontextmanager
+    async def open(self, call: UpstreamCall, deadline: Deadline) -> AsyncIterator[UpstreamResponse]:
+        yield UpstreamResponse("text/event-stream", self, flow=self)
+
+    async def close(self) -> None:
+        raise AssertionError("nobody closes the backend here")
+
+    async def next(self, limit_s: float | None) -> bytes | None:
+        with TimeLimit(limit_s):
+            return await self._arrived.get()
+
+    def flow_to(self, take: Callable[[bytes], int] | None) -> None:
+        self.take = take
+
+    def limit(self, limit_s: float) -> None:
+        self.limits_s.append(limit_s)
+
+    def is_ready(self) -> bool:
+        return self.keeps_up
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        self.sent.append(list(frames))
+
+    def arrives(self, data: bytes) -> None:
+        """Do as a connection does: what nobody takes is for the reader."""
+        taken = 0 if self.take is None else self.take(data)
+        if taken < len(data):
+            self._arrived.put_nowait(data[taken:])
+
+
+@asynccontextmanager
+async def begun(body: Flowing, deadline: Deadline = NEVER) -> AsyncIterator[LiveAnswer]:
+    """Open a streamed answer whose first frame has arrived."""
+    deployment = Deployment("s1", "m", Price(1_000, 1_000), body)
+    asked = b'{"model": "auto", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    step = PlannedStep("s1", "small", 10, None, 0, 0)
+    answer = LiveAnswer(1, step, deployment, parse_chat_request(asked, "req_1"), deadline, ManualClock(), 0.0)
+    body.arrives(frame("a"))
+    async with Opened(answer, deployment, CALL, deadline):
+        assert await answer.next() == frame("a")
+        yield answer
+
+
+async def test_plain_frames_pass_the_reader_in_their_order_and_count_as_read() -> None:
+    body = Flowing()
+    async with begun(body) as answer:
+        answer.flow_to(body)
+        reading = asyncio.create_task(answer.next())
+        await asyncio.sleep(0)
+        body.arrives(frame("b") + frame("c"))
+        body.arrives(frame("d") + DONE)
+        assert await reading == DONE
+        answer.flow_to(None)
+        assert body.take is None
+        body.arrives(b"")
+        captured = answer.captured()
+    assert body.sent == [[frame("b"), frame("c")], [frame("d")]]
+    assert captured is not None
+    assert captured.content == "abcd"
+    assert answer.record().outcome is AttemptOutcome.COMPLETE
+
+
+async def test_nothing_passes_to_a_client_that_does_not_keep_up_nor_behind_half_a_frame() -> None:
+    body = Flowing()
+    async with begun(body) as answer:
+        answer.flow_to(body)
+        body.keeps_up = False
+        body.arrives(frame("b") + frame("c")[:9])
+        body.keeps_up = True
+        assert await answer.next() == frame("b")
+        reading = asyncio.create_task(answer.next())
+        await asyncio.sleep(0)
+        body.arrives(frame("c")[9:])
+        assert await reading == frame("c")
+        answer.flow_to(None)
+    assert body.sent == []
+
+
+async def test_an_error_ends_the_answer_behind_what_passed() -> None:
+    body = Flowing()
+    async with begun(body) as answer:
+        answer.flow_to(body)
+        body.arrives(frame("b") + b'data: {"error": {"message": "overloaded"}}\n\n')
+        with pytest.raises(AttemptError, match="overloaded"):
+            await answer.next()
+    assert body.sent == [[frame("b")]]
+
+
+async def test_what_passes_renews_the_limit_on_silence() -> None:
+    body = Flowing()
+    async with begun(body, Deadline(None, None, idle_s=2.5)) as answer:
+        answer.flow_to(body)
+        body.arrives(frame("b"))
+        assert (body.sent, body.limits_s) == ([[frame("b")]], [2.5])
+
+
+async def test_frames_that_came_in_one_read_can_leave_together() -> None:
+    body = Flowing()
+    async with begun(body) as answer:
+        body.arrives(frame("b") + frame("c") + frame("d") + DONE)
+        assert await answer.next() == frame("b")
+        assert answer.at_hand() == [frame("c"), frame("d")], "the last one is read first"
+        assert await answer.next() == DONE
