@@ -7,6 +7,7 @@ from backends.attempt import Outlet
 from core.money import Usage
 
 Headers = tuple[tuple[str, str], ...]
+FlowTo = Callable[[Outlet | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Answer:
     headers: Headers
     chunks: AsyncIterator[bytes]
     content_type: str = "application/json"
-    flow_to: Callable[[Outlet | None], None] | None = None
+    flow_to: FlowTo | None = None
     """Where it is there: lets frames pass whoever iterates over `chunks`, to an outlet that takes several at once."""
 
 

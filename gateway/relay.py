@@ -112,8 +112,10 @@ class Relay:
     def send(self, frames: Sequence[bytes]) -> None:
         """Publish frames and send them on; see `Outlet`."""
         assert self._outlet is not None, "it was ready"
-        for frame in frames:
-            self._publish(frame)
+        leader = self._leader
+        if leader is not None:
+            for frame in frames:
+                leader.publish(frame, len(frame))
         self._outlet.send(frames)
 
     def _with_those_at_hand(self, chunk: bytes) -> bytes:

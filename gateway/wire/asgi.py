@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Self
 
 from litestar.types import HTTPScope, HTTPSendMessage, Receive, Send
 
 from core.errors import BodyTooLarge, ClientGone, HeadgateError, InvalidRequest, RequestTimeout, let_go
 from core.time_limit import TimeLimit
-from gateway.answer import Answer
+from gateway.answer import Answer, FlowTo
 from gateway.wire.dialects.dialect import OPENAI, Voice
 from gateway.wire.heartbeat import Heartbeat
 from gateway.wire.line import Line, line_of
@@ -92,10 +92,6 @@ class WriteWatch:
         self.last_s = self._loop.time()
         self._is_writing = True
 
-    def passed(self) -> None:
-        """Say that something was written that nobody had to wait for."""
-        self.last_s = self._loop.time()
-
     def end(self) -> None:
         """Say that it is done."""
         self._is_writing = False
@@ -112,28 +108,23 @@ class WriteWatch:
 class _Passing:
     """Lets frames of an answer pass its reader and leave by the line at once, in as few writes as they arrived."""
 
-    def __init__(self, answer: Answer, line: Line | None, writes: WriteWatch) -> None:
-        self._flow_to = answer.flow_to
-        self._line = line
+    def __init__(self, flow_to: FlowTo, line: Line, writes: WriteWatch) -> None:
+        self._flow_to = flow_to
+        self._put = line.put
         self._writes = writes
+        self._now_s = asyncio.get_running_loop().time
+        self.is_ready = line.is_ready
 
     def __enter__(self) -> None:
-        if self._line is not None and self._flow_to is not None:
-            self._flow_to(self)
+        self._flow_to(self)
 
     def __exit__(self, *_: object) -> None:
-        if self._line is not None and self._flow_to is not None:
-            self._flow_to(None)
-
-    def is_ready(self) -> bool:
-        """Tell whether the client keeps up."""
-        return self._line is not None and self._line.is_ready()
+        self._flow_to(None)
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send frames on."""
-        assert self._line is not None, "it was ready"
-        self._writes.passed()
-        self._line.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        self._writes.last_s = self._now_s()
+        self._put(frames[0] if len(frames) == 1 else b"".join(frames))
 
 
 class Reply:
@@ -164,32 +155,29 @@ class Reply:
 
     async def answer(self, answer: Answer, running: RunningRequest) -> None:
         """Send an answer; once a stream has begun, an error goes out as an SSE error event without `[DONE]`."""
-        line = self._direct
-        if not answer.stream:
-            body = b"".join([chunk async for chunk in answer.chunks])
-            running.completed()
-            if line is not None and line.respond((("content-type", answer.content_type), *answer.headers), body):
-                self._has_started = self._has_ended = True
-            else:
-                await self.whole(200, encode_headers(answer.headers), body, answer.content_type)
+        if answer.stream:
+            await self._stream(answer, running)
             return
+        body = b"".join([chunk async for chunk in answer.chunks])
+        running.completed()
+        line = self._direct
+        if line is not None and line.respond((("content-type", answer.content_type), *answer.headers), body):
+            self._has_started = self._has_ended = True
+        else:
+            await self.whole(200, encode_headers(answer.headers), body, answer.content_type)
+
+    async def _stream(self, answer: Answer, running: RunningRequest) -> None:
         self._has_started = self._is_stream = True
-        last, headers = b"", (*SSE_HEADERS, *answer.headers)
+        last = b""
         try:
             with WriteWatch(self._write_timeout_s, running) as writes:
                 writes.begin()
-                if line is None or not line.begin(headers):
+                headers = (*SSE_HEADERS, *answer.headers)
+                if self._direct is None or not self._direct.begin(headers):
                     await self._send(_start(200, encode_headers(headers)))
                 writes.end()
-                with (
-                    Heartbeat(self._heartbeat_s, self._send, self.voice, lambda: writes.last_s),
-                    _Passing(answer, line, writes),
-                ):
-                    async for chunk in answer.chunks:
-                        writes.begin()
-                        if line is None or not line.write(chunk):
-                            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-                        writes.end()
+                with Heartbeat(self._heartbeat_s, self._send, self.voice, lambda: writes.last_s):
+                    await self._relay(answer, writes)
         except ClientGone:
             raise
         except HeadgateError as error:
@@ -197,6 +185,16 @@ class Reply:
             let_go(error)
         running.completed()
         await self._end(last)
+
+    async def _relay(self, answer: Answer, writes: WriteWatch) -> None:
+        """Send the pieces of a stream as they come; those that pass the reader leave without this loop."""
+        line, flow_to = self._direct, answer.flow_to
+        with nullcontext() if line is None or flow_to is None else _Passing(flow_to, line, writes):
+            async for chunk in answer.chunks:
+                writes.begin()
+                if line is None or not line.write(chunk):
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                writes.end()
 
     async def whole(
         self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, content_type: str = JSON_TYPE

@@ -84,8 +84,12 @@ class Line:
         if not self.is_ready():
             return False
         if piece:  # an empty chunk would be the end
-            self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.put(piece)
         return True
+
+    def put(self, piece: bytes) -> None:
+        """Send a piece, which is not empty, right after `is_ready` said that it can go."""
+        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def is_ready(self) -> bool:
         """Tell whether a stream has begun and its client keeps up with it."""
