@@ -17,7 +17,7 @@ from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
 
 from backends.plain_http import KEEPALIVE_S, BrokenFramingError, Exchange, PlainHttp
-from backends.protocol import Flow, Iterated, Pieces
+from backends.protocol import Iterated, Pieces
 
 INFLATED_BYTES = 256 * 1024
 ZLIB_OR_GZIP = 47
@@ -114,10 +114,6 @@ class LibraryAnswer:
         is_encoded = "content-encoding" in self._response.headers
         return Iterated(self._response.aiter_bytes() if is_encoded else self._response.aiter_raw())
 
-    def flow(self) -> Flow | None:
-        """Return None: the library hands a body over to whoever awaits it."""
-        return None
-
     async def close(self) -> None:
         """End the exchange."""
         await self._response.aclose()
@@ -152,10 +148,6 @@ class PlainAnswer:
         if encoding in ("gzip", "deflate"):
             return Iterated(_inflated(raw))
         return Iterated(httpx.Response(self.status, headers={"content-encoding": encoding}, content=raw).aiter_bytes())
-
-    def flow(self) -> Flow | None:
-        """Return the body as something that passes while it arrives, None where it has to be decompressed."""
-        return self._exchange if (self.header("content-encoding") or "identity").lower() == "identity" else None
 
     async def close(self) -> None:
         """End the exchange."""
