@@ -103,12 +103,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = measured()
-    table = Table("work", "callbacks", "longest callback", "CPU ms", title=f"At most {MOST_MS:g} ms is meant")
+    heads = ("work", "callbacks", "collections: CPU share", "longest callback", "CPU ms")
+    table = Table(*heads, title=f"At most {MOST_MS:g} ms is meant")
     for name, told in results.items():
-        longest = told["longest_ms"]
+        longest, collections = told["longest_ms"], told["collections"]
         assert isinstance(longest, dict)
+        assert isinstance(collections, dict)
+        collected = f"{collections['count']}: {collections['share']:.1%}"
         for place, (callback, took_ms) in enumerate(list(longest.items())[:3]):
-            cells = (name, str(told["callbacks"])) if place == 0 else ("", "")
+            cells = (name, str(told["callbacks"]), collected) if place == 0 else ("", "", "")
             table.add_row(*cells, callback, f"{took_ms:.2f}")
     Console().print(table)
     if options.json is not None:

@@ -19,7 +19,8 @@ from core.clock import Clock
 from core.errors import InvalidRequest, Unavailable, UnknownName
 from core.outcome import Outcome, OutcomeKind, OutcomeSink
 
-MOST_REMEMBERED = 50_000
+MOST_REMEMBERED = 10_000
+"""Far more than the request log may be behind; it knows the others."""
 RETRY_AFTER_S = 2.0
 RIGHT = 0.5
 """Scores from here on say that the answer was right."""
