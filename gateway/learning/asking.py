@@ -157,7 +157,7 @@ class Asking:
 def unaccompanied(request: ChatRequest) -> ChatRequest:
     """Return the request under a fresh id, not streamed, and without what its headers asked for."""
     fields = {name: raw for name, raw in request.fields.items() if name not in ("stream", "stream_options")}
-    return replace(
+    return msgspec.structs.replace(
         request, request_id=new_request_id(), fields=fields, stream=False, include_usage=False, demands=Demands()
     )
 
