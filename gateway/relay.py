@@ -1,7 +1,8 @@
 """One live answer on its way to its client: told to followers, stored just before its last bytes leave, timed.
 
 So a client that asks again at once finds its answer and its slot. What another tier than the planned one gave is not
-stored: it must not be served when the planned one is back. A stream of thousands of frames passes one loop here.
+stored: it must not be served when the planned one is back. Most frames of a stream pass without waking the reader, see
+`Relay.flow_to`; all others go through one loop here.
 """
 
 import logging
