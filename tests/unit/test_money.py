@@ -90,3 +90,11 @@ def test_a_cost_is_the_exact_price_rounded_up_to_the_next_nano_usd(
     exact_pico = given_tokens * given_price + made_tokens * made_price
     cost = Price(given_price, made_price).cost_nano_usd(Usage(given_tokens, made_tokens))
     assert 0 <= cost * 1000 - exact_pico < 1000
+
+
+@pytest.mark.parametrize("price", [Price(150, 601), Price(7, 3, 2, 5, request_nano_usd=9)])
+def test_tokens_alone_cost_what_a_usage_of_them_costs(price: Price) -> None:
+    for tokens in ((0, 0), (1, 0), (999, 1), (12_345, 6_789)):
+        assert price.tokens_nano_usd(*tokens) == price.cost_nano_usd(Usage(*tokens))
+    dearer = Price(price.input_pico_usd, price.output_pico_usd, price.input_pico_usd, price.output_pico_usd)
+    assert dearer.cost_nano_usd(Usage(999, 77, 500, 70)) == dearer.tokens_nano_usd(999, 77)

@@ -79,3 +79,9 @@ def test_what_the_other_tiers_were_excluded_for_is_told(state: SessionState | No
     assert weighing is not None
     excluded = {candidate.tier: candidate.excluded_by for candidate in weighing.candidates}
     assert excluded["large" if state is LARGE else "small"] is None
+
+
+def test_a_session_on_a_tier_that_is_gone_is_decided_like_a_first_turn() -> None:
+    gone = SessionState("huge", "h", 400, turns=2)
+    made = decided(gone)
+    assert (made.plan.tier, made.hold, made.was_easy) == (decided(None).plan.tier, None, None)

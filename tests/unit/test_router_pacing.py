@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.plan import Spending
-from router.pacing import LEAST_SEEN, MAX_PRICE, Arrivals, Pace, Planned
+from router.pacing import LEAST_SEEN, MAX_PRICE, TICK_S, Arrivals, Pace, Planned
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 SMALL, LARGE = Planned(10, 10, 100), Planned(110, 110, 100)
@@ -35,6 +35,17 @@ def test_arrivals_to_come_soon_are_judged_by_those_of_late() -> None:
         arrivals.note(at(second))
     assert arrivals.expected(20) == pytest.approx(20, rel=0.1)
     assert arrivals.expected(10_000) < 2_000
+
+
+def test_requests_of_one_tick_count_in_full_and_decay_together() -> None:
+    together, spread = Arrivals(), Arrivals()
+    for second in range(600):
+        for n in range(10):
+            together.note(at(second + n * TICK_S / 20))
+            spread.note(at(second + n / 10))
+    assert together.seen == spread.seen == 6_000
+    assert together.expected(100) == pytest.approx(1_000, rel=0.02)
+    assert together.expected(100) == pytest.approx(spread.expected(100), rel=0.02)
 
 
 def test_ahead_of_the_pace_the_price_rises_and_behind_it_falls_to_nothing() -> None:
