@@ -2,7 +2,8 @@
 
 The text is capped first, so that the time is bounded: a very long prompt keeps its head and its tail. The answers that
 a multiple-choice question offers are left out: models learn "multiple choice" from them and then fail on every other
-format (whole tasks held out, pooled APGR of the text head .45 with them and .57 without).
+format (whole tasks held out, pooled APGR of the text head .45 with them and .57 without). Only how many of their words
+the question says itself is counted.
 
 A prompt is looked at several times: whole, without its head, its tail alone, and, where a few words weigh much, without
 its first 1, 2, 4 and 8 words. The judge takes the view in which it is easiest, so that words put before a prompt cannot
@@ -28,6 +29,8 @@ HEAD_CHARS = 1_000
 TAIL_CHARS = 1_000
 BUCKETS = 1 << 14
 MAX_COUNTED_NUMBERS = 12
+TELLING_CHARS = 4
+"""Words of offered answers that are shorter ("the", "of") do not count as known from the question."""
 HEAD_WORDS = 30
 TAIL_SHARE = 4
 TAIL_WORDS = 4
@@ -35,7 +38,7 @@ VIEWS = ("whole", "body", "tail")
 STRIPPED_WORDS = (1, 2, 4, 8)
 STRIPPED_BELOW_WORDS = 200
 """Longer prompts are not stripped word by word: a few words put before them move no score."""
-FEATURES_VERSION = "3"
+FEATURES_VERSION = "4"
 
 LEXICAL_NAMES = (
     "log_chars",
@@ -62,12 +65,14 @@ LEXICAL_NAMES = (
     "long_word_ratio",
     "distinct_ratio",
     "non_latin_ratio",
+    "offered_known_ratio",
 )
 DIGITS_AT = LEXICAL_NAMES.index("log_longest_number")
 
 _OPTION_LINE = re.compile(r"(?m)^[ \t]*\(?[A-J][.)][ \t].*\n?")
 _CLOSING = re.compile(r"\s*\bAnswer:\s*$")
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
+_WORD = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _NUMBER_PART = re.compile(r"\d+")
 _RUN = re.compile(r"\d+(?:(?:,\s*|\s+and\s+|\s+)\d+)*")
@@ -127,6 +132,21 @@ _WORD_SETS = {
         )
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What is judged once, in the whole prompt, and told to each of its views.
+
+    Attributes:
+        longest_run: how many numbers its longest list holds.
+        cut_chars: how many characters were cut out of the middle.
+        offered_known: share of the offered answers' telling words that the question says itself, mean of the answers.
+    """
+
+    longest_run: int
+    cut_chars: int
+    offered_known: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +218,18 @@ def text_views(text: str) -> TextViews:
     """Measure one prompt in every view; the time is bounded by the cap (see benchmarks/results/router_quality.json)."""
     kept, cut_chars = capped(text)
     plain = without_options(kept)
-    longest = _longest_run(plain)
-    whole = _features(plain, longest, cut_chars)
+    common = _Common(_longest_run(plain), cut_chars, _offered_known(kept, plain))
+    whole = _features(plain, common)
     n_words = len(plain.split())
     if n_words < 2:
-        return TextViews(whole, whole, whole, (), cut_chars, longest)
+        return TextViews(whole, whole, whole, (), cut_chars, common.longest_run)
     head_words = min(n_words // 2, HEAD_WORDS)
-    body = _features(plain.split(None, head_words)[-1], longest, cut_chars)
+    body = _features(plain.split(None, head_words)[-1], common)
     tail_words = min(max(n_words // TAIL_SHARE, TAIL_WORDS), n_words - head_words)
-    tail = _features(_last_words(plain, tail_words), longest, cut_chars)
+    tail = _features(_last_words(plain, tail_words), common)
     few = [words for words in STRIPPED_WORDS if words < head_words and n_words < STRIPPED_BELOW_WORDS]
-    stripped = tuple(_features(plain.split(None, words)[-1], longest, cut_chars) for words in few)
-    return TextViews(whole, body, tail, stripped, cut_chars, longest)
+    stripped = tuple(_features(plain.split(None, words)[-1], common) for words in few)
+    return TextViews(whole, body, tail, stripped, cut_chars, common.longest_run)
 
 
 def _last_words(text: str, n: int) -> str:
@@ -222,13 +242,26 @@ def _longest_run(text: str) -> int:
     return min(max(runs, default=0), MAX_COUNTED_NUMBERS)
 
 
-def _features(text: str, longest_run: int, cut_chars: int) -> TextFeatures:
+def _offered_known(text: str, plain: str) -> float:
+    """Return the mean share of an offered answer's telling words that the question itself says; 0 without answers."""
+    if len(plain) == len(text):
+        return 0.0
+    answers = [_telling(line) for line in _OPTION_LINE.findall(text)]
+    known = _telling(plain)
+    return sum(len(answer & known) / max(1, len(answer)) for answer in answers) / max(1, len(answers))
+
+
+def _telling(text: str) -> set[str]:
+    return {word for word in _WORD.findall(text.lower()) if len(word) >= TELLING_CHARS}
+
+
+def _features(text: str, common: _Common) -> TextFeatures:
     words = _TOKEN.findall(text.lower())
-    counted = Counter(_bucket(term) for term in _terms(words, longest_run))
+    counted = Counter(_bucket(term) for term in _terms(words, common.longest_run))
     return TextFeatures(
         buckets=np.fromiter(counted.keys(), np.int64, len(counted)),
         counts=np.fromiter(counted.values(), np.float32, len(counted)),
-        lexical=_lexical(text, words, cut_chars),
+        lexical=_lexical(text, words, common),
     )
 
 
@@ -246,7 +279,7 @@ def _bucket(term: str) -> int:
     return zlib.crc32(term.encode()) & (BUCKETS - 1)
 
 
-def _lexical(text: str, words: list[str], cut_chars: int) -> Floats:
+def _lexical(text: str, words: list[str], common: _Common) -> Floats:
     chars = max(1, len(text))
     alphabetic = [word for word in words if word[0].isalpha()]
     n_words = max(1, len(alphabetic))
@@ -256,7 +289,7 @@ def _lexical(text: str, words: list[str], cut_chars: int) -> Floats:
     occurrences = {name: sum(tally[word] for word in members) for name, members in _WORD_SETS.items()}
     longest = max((len(number) for number in numbers), default=0)
     values = (
-        math.log1p(len(text) + cut_chars),
+        math.log1p(len(text) + common.cut_chars),
         math.log1p(len(alphabetic)),
         sum(map(len, alphabetic)) / n_words,
         math.log(sentences),
@@ -280,5 +313,6 @@ def _lexical(text: str, words: list[str], cut_chars: int) -> Floats:
         sum(len(word) > 8 for word in alphabetic) / n_words,
         len(tally) / n_words,
         non_latin_ratio(text),
+        common.offered_known,
     )
     return np.array(values, dtype=np.float32)

@@ -54,22 +54,25 @@ UPWARD = frozenset(
         "tasks",
         "quantities",
         "log_commas",
+        "offered_known_ratio",
     )
 )
-SENSE = frozenset(
-    (
-        "log_words",
-        "words_per_sentence",
-        "negations",
-        "reasons",
-        "tasks",
-        "quantities",
-        "comparisons",
-        "mathematics",
-        "code",
-    )
-)
-"""Counts that mean "harder" whatever the data say; their mean, standardised, gets the fixed slope `sense_weight`."""
+SENSE = {
+    "log_words": 1.0,
+    "words_per_sentence": 1.0,
+    "negations": 1.0,
+    "reasons": 1.0,
+    "recall": -1.0,
+    "tasks": 1.0,
+    "quantities": 1.0,
+    "comparisons": 1.0,
+    "mathematics": 1.0,
+    "code": 1.0,
+}
+"""Counts that mean "harder" (asking for a known fact: "easier") whatever the data say.
+
+Their sum, standardised, gets the fixed slope `sense_weight`.
+"""
 
 UNUSED = frozenset(("log_lines", "capital_ratio", "non_latin_ratio"))
 
@@ -82,30 +85,33 @@ class Recipe:
         text_c, vector_c: inverse strength of the ridge penalty of each head.
         lexical_weight: how large a standardised lexical count is beside a TF-IDF vector of length 1.
         sense_weight: log-odds that one deviation of SENSE takes off.
+        least_slope: log-odds that one deviation of the heads' mean counts at least, so that the order of prompts stays
+            when the rate of held-out groups says nothing about it.
         monotone: hold lexical signs to UPWARD.
-        gain_share: share of "what escalation gains" in the text head's target; the rest is "small suffices".
-        vector_gain_share: the same for the vector head.
-        group_spread: how freely each group may have an intercept of its own while the vector head is fitted, so that
-            the head learns what holds inside groups; 0 for none.
+        gain_share: share of "what escalation gains" in the heads' target; the rest is "small suffices".
+        group_spread: how freely each group may have an intercept of its own while a head is fitted, so that the head
+            learns what holds inside groups; 0 for none.
         part_share: weight of the views that lack a part of the prompt, against the whole.
-        vector_limit: how far below the text's score the vector may draw the mean (in its deviations).
+        vector_limit, vector_lift: how far below and above the text's score the vector may draw the mean (in its
+            deviations).
         far_sense: how many times more `sense_weight` counts where the training data do not reach at all.
         stem_share: weight of the embedding without offered answers, for prompts that offer any.
-        group_rows: beyond this many rows a group's weight grows with the square root.
+        group_rows: beyond this many rows a group's weight does not grow.
         centroids: how many describe the reach of the training data.
         least_trust: share of the log-odds that is kept however far a prompt is.
     """
 
-    text_c: float = 1.0
+    text_c: float = 0.25
     vector_c: float = 0.3
-    lexical_weight: float = 0.2
+    lexical_weight: float = 0.4
     sense_weight: float = 0.1
+    least_slope: float = 0.15
     monotone: bool = True
-    gain_share: float = 0.5
-    vector_gain_share: float = 1.0
-    group_spread: float = 2.0
+    gain_share: float = 1.0
+    group_spread: float = 1.0
     part_share: float = 0.5
     vector_limit: float = 0.2
+    vector_lift: float = 0.2
     far_sense: float = 3.0
     stem_share: float = 0.5
     group_rows: int = 200
@@ -135,7 +141,6 @@ class Table:
     vectors: Vectors
     stems: Vectors
     target: Doubles
-    vector_target: Doubles
     extent: Doubles
     suffices: NDArray[np.bool_]
     weight: Doubles
@@ -169,18 +174,13 @@ def build_table(rows: Sequence[Outcome], embed: Embed, recipe: Recipe) -> Table:
         stripped=tuple(_view(views) for views in zip(*(_all_stripped(one) for one in looked), strict=True)),
         vectors=vectors,
         stems=stem_vectors,
-        target=_target(suffices, gain, recipe.gain_share),
-        vector_target=_target(suffices, gain, recipe.vector_gain_share),
+        target=(1.0 - recipe.gain_share) * suffices + recipe.gain_share * (1.0 - gain) / 2.0,
         extent=np.array([one.extent for one in looked]),
         suffices=suffices,
         weight=np.array([_group_weight(sizes[row.group], recipe) if row.group else 1.0 for row in rows]),
         group=np.unique([row.group for row in rows], return_inverse=True)[1],
         fold=np.array([_fold(row) for row in rows]),
     )
-
-
-def _target(suffices: NDArray[np.bool_], gain: Doubles, gain_share: float) -> Doubles:
-    return (1.0 - gain_share) * suffices + gain_share * (1.0 - gain) / 2.0
 
 
 def _all_stripped(views: TextViews) -> tuple[TextFeatures, ...]:
@@ -192,7 +192,7 @@ def _view(features: Sequence[TextFeatures]) -> View:
 
 
 def _group_weight(rows: int, recipe: Recipe) -> float:
-    return float(min(1.0, (recipe.group_rows / rows) ** 0.5))
+    return min(1.0, recipe.group_rows / rows)
 
 
 def _fold(row: Outcome) -> int:
@@ -221,18 +221,24 @@ def _fit_vector(table: Table, rows: Rows, recipe: Recipe) -> VectorHead:
     """Fit on the embeddings and on those of the stems, beside an intercept for each group that is then left out."""
     share, weight, d = recipe.stem_share, table.weight[rows], table.vectors.shape[1]
     design = np.vstack([table.vectors[rows], table.stems[rows]]).astype(np.float64)
-    groups = np.unique(table.group[rows])
-    if recipe.group_spread > 0.0 and len(groups) > 1:
-        own = (table.group[rows][:, None] == groups) * recipe.group_spread
-        design = np.hstack([design, np.vstack([own, own])])
+    own = _own_intercepts(table, rows, recipe)
+    design = np.hstack([design, np.vstack([own, own])])
     doubled = np.concatenate([weight * (1.0 - share), weight * share])
-    coef, _ = _logistic(design, np.tile(table.vector_target[rows], 2), doubled, recipe.vector_c, None)
+    coef, _ = _logistic(design, np.tile(table.target[rows], 2), doubled, recipe.vector_c, None)
     mean = float(np.average(table.vectors[rows] @ coef[:d], weights=weight))
     return VectorHead(coef[:d].astype(np.float32), -mean)
 
 
+def _own_intercepts(table: Table, rows: Rows, recipe: Recipe) -> Doubles:
+    """Return (n, groups) a column for each group, without any where there is one group or none is wanted."""
+    groups = np.unique(table.group[rows])
+    if recipe.group_spread <= 0.0 or len(groups) < 2:
+        return np.zeros((len(rows), 0))
+    return np.asarray((table.group[rows][:, None] == groups) * recipe.group_spread, np.float64)
+
+
 def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
-    """Fit on every view at once, so that a part of a prompt is judged as well as the whole."""
+    """Fit on every view at once, so that a part of a prompt is judged as well as the whole, beside group intercepts."""
     whole, *parts = table.views
     documents = np.asarray((whole.terms[rows] > 0).sum(axis=0)).ravel()
     idf = np.where(documents >= MIN_DOCUMENTS, np.log((1 + len(rows)) / (1 + documents)) + 1.0, 0.0)
@@ -246,17 +252,20 @@ def _fit_text(table: Table, rows: Rows, recipe: Recipe) -> TextHead:
         sense_coef=np.zeros(len(mean), np.float32),
         bias=0.0,
     )
-    design = sparse.vstack([text_design(blank, view, rows, recipe) for view in table.views]).tocsr()
+    own = sparse.csr_matrix(_own_intercepts(table, rows, recipe))
+    parted = [sparse.hstack([text_design(blank, view, rows, recipe), own]) for view in table.views]
+    design = sparse.vstack(parted).tocsr()
     shares = [1.0 - recipe.part_share, *[recipe.part_share / len(parts)] * len(parts)]
     weight = np.concatenate([table.weight[rows] * share for share in shares])
     bounds: Bounds = [(None, None)] * BUCKETS + [_bound(name, recipe) for name in LEXICAL_NAMES]
+    bounds += [(None, None)] * own.shape[1]
     coef, bias = _logistic(design, np.tile(table.target[rows], len(shares)), weight, recipe.text_c, bounds)
     return TextHead(
         idf=blank.idf,
         word_coef=coef[:BUCKETS].astype(np.float32),
         lexical_mean=blank.lexical_mean,
         lexical_scale=blank.lexical_scale,
-        lexical_coef=(coef[BUCKETS:] * recipe.lexical_weight).astype(np.float32),
+        lexical_coef=(coef[BUCKETS : BUCKETS + len(mean)] * recipe.lexical_weight).astype(np.float32),
         sense_coef=_sense_coef(_standardised(blank, whole.lexical[rows]), recipe),
         bias=bias,
     )
@@ -269,7 +278,7 @@ def text_design(head: TextHead, view: View, rows: Rows, recipe: Recipe) -> spars
 
 
 def _sense_coef(standardised: Doubles, recipe: Recipe) -> Floats:
-    chosen = np.array([name in SENSE for name in LEXICAL_NAMES], np.float64)
+    chosen = np.array([SENSE.get(name, 0.0) for name in LEXICAL_NAMES], np.float64)
     deviation = float((standardised @ chosen).std()) or 1.0
     return np.asarray(-recipe.sense_weight * chosen / deviation, np.float32)
 

@@ -129,14 +129,15 @@ class Reach:
 class PairWeights:
     """Everything that scoring needs; both heads are scaled alike, so that their mean is the mean of equals.
 
-    `vector_limit` is how far below the text's score the vector may draw that mean: whoever puts words before a prompt
-    moves its embedding as a whole, while the text is judged in parts. `far_sense` is how many times more the fixed
-    slopes count where the training data do not reach at all.
+    `vector_limit` is how far below the text's score the vector may draw that mean, `vector_lift` how far above: whoever
+    puts words before a prompt moves its embedding as a whole, while the text is judged in parts. `far_sense` is how
+    many times more the fixed slopes count where the training data do not reach at all.
     """
 
     text: TextHead
     vector: VectorHead
     vector_limit: float
+    vector_lift: float
     far_sense: float
     reach: Reach
     both: Line
@@ -157,8 +158,8 @@ class PairWeights:
         return self.lengths.tokens(whole.buckets, self.text.tf_idf(whole), self.text.standardised(whole))
 
     def joined(self, spoken: float, seen: float) -> float:
-        """Return the mean of the text's and the vector's score, not further than `vector_limit` below the text's."""
-        return max((spoken + seen) / 2.0, spoken - self.vector_limit)
+        """Return the mean of the text's and the vector's score, as near to the text's as the limits say."""
+        return min(max((spoken + seen) / 2.0, spoken - self.vector_limit), spoken + self.vector_lift)
 
     def log_odds(self, views: TextViews, vector: Vector | None) -> tuple[float, float]:
         """Return the log-odds that the small model suffices, and the trust that the vector's distance earns.
@@ -271,7 +272,7 @@ def _arrays(weights: PairWeights) -> dict[str, NDArray[np.generic]]:
         "lexical_coef": text.lexical_coef,
         "sense_coef": text.sense_coef,
         "vector_coef": weights.vector.coef,
-        "vector_limit": np.array(weights.vector_limit),
+        "vector_limits": np.array([weights.vector_limit, weights.vector_lift]),
         "far_sense": np.array(weights.far_sense),
         "biases": np.array([text.bias, weights.vector.bias]),
         "centroids": reach.centroids.astype(np.float16),
@@ -302,6 +303,7 @@ def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
 
     n_lexical, d = len(LEXICAL_NAMES), len(arrays["vector_coef"])
     text_bias, vector_bias = (float(value) for value in floats("biases", 2))
+    limit, lift = (float(value) for value in arrays["vector_limits"].astype(np.float64))
     far, near, least = (float(value) for value in arrays["reach"].astype(np.float64))
     both, text_alone = (Line(float(a), float(b)) for a, b in arrays["lines"].astype(np.float64))
     return PairWeights(
@@ -315,7 +317,8 @@ def _weights(arrays: Mapping[str, NDArray[np.generic]]) -> PairWeights:
             bias=text_bias,
         ),
         vector=VectorHead(floats("vector_coef", d), vector_bias),
-        vector_limit=float(arrays["vector_limit"].astype(np.float64)),
+        vector_limit=limit,
+        vector_lift=lift,
         far_sense=float(arrays["far_sense"].astype(np.float64)),
         reach=Reach(
             floats("centroids", len(arrays["centroids"]), d),

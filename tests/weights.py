@@ -26,6 +26,7 @@ def weights() -> PairWeights:
         ),
         vector=VectorHead(np.array([4.0, 0.0, 0.0, 0.0], np.float32), 0.0),
         vector_limit=4.0,
+        vector_lift=4.0,
         far_sense=0.0,
         reach=Reach(
             np.eye(DIMENSION, dtype=np.float32)[:2], np.full((2, 2), 3.0, np.float32), far=0.2, near=0.6, least=0.25

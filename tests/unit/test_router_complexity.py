@@ -169,6 +169,13 @@ def test_the_vector_alone_draws_a_score_down_by_its_limit_at_most(tmp_path: Path
     )
 
 
+def test_the_vector_alone_draws_a_score_up_by_its_lift_at_most(tmp_path: Path) -> None:
+    save_pair(replace(weights(), vector_lift=0.25), manifest(), tmp_path)
+    model = PairModel.load("general", directory=tmp_path)
+    hard = weights().text.score(text_views("hard"))
+    assert model.score("hard", axis(0)).p_small_suffices == pytest.approx(1 / (1 + np.exp(-(hard + 0.25))))
+
+
 async def test_far_from_the_training_data_the_base_rate_prevails(model: PairModel) -> None:
     far = model.score("hard", axis(3))
     assert far.trust == 0.25

@@ -40,10 +40,16 @@ def test_a_long_text_keeps_its_head_and_tail_and_records_the_cut() -> None:
     assert text_views(text).cut_chars == 500
 
 
-def test_offered_answers_change_nothing() -> None:
+def test_offered_answers_that_the_question_does_not_mention_change_nothing() -> None:
     plain, offered = whole(STEM), whole(OFFERED)
     assert set(plain.buckets) == set(offered.buckets)
     np.testing.assert_array_equal(plain.lexical, offered.lexical)
+
+
+def test_the_share_of_offered_words_that_the_question_says_is_seen_in_every_view() -> None:
+    views = text_views("Which of these is larger, the planet Venus or the planet Mars?\nA. Mars\nB. a larger moon")
+    known = {float(view.lexical[LEXICAL_NAMES.index("offered_known_ratio")]) for view in views.each}
+    assert known == {0.75}  # all of "mars", half of "larger moon"
 
 
 def test_a_single_line_that_looks_like_an_answer_is_kept() -> None:

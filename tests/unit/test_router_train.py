@@ -13,7 +13,7 @@ from core.errors import ConfigurationError
 from router.complexity import PairModel
 from router.evaluate import auc
 from router.features import text_views
-from router.fitting import Recipe
+from router.fitting import Recipe, build_table
 from router.outcomes import Outcome, read_outcomes
 from router.scoring import Vectors, calibrate, score_file, score_texts, small_suffices
 from router.train import Trained, train_pair
@@ -99,12 +99,29 @@ def test_without_lengths_none_are_expected(trained: Trained) -> None:
     assert PairModel(trained.weights, trained.manifest).score("Say hello", None).output_tokens is None
 
 
+def test_what_is_learnt_keeps_its_least_weight_where_held_out_groups_do_not_bear_it_out() -> None:
+    rng = np.random.default_rng(3)
+    noise = [Outcome(row.query, float(rng.random() < 0.5), 1.0, group=row.group) for row in rows()]
+    slopes = []
+    for least in (0.0, 0.15):
+        recipe = Recipe(centroids=16, least_slope=least)
+        made = train_pair(noise, embed, pair="p", small="s", large="l", encoder=ENCODER, recipe=recipe)
+        slopes.append(made.weights.both.slope)
+    assert slopes[0] < 0.15
+    assert slopes[1] == 0.15
+
+
+def test_a_group_with_many_rows_counts_as_much_as_one_with_fewer() -> None:
+    table = build_table(rows(), embed, Recipe(centroids=16, group_rows=30))
+    assert np.bincount(table.group, table.weight) == pytest.approx(np.full(len(SUBJECTS), 30.0))
+
+
 def test_which_group_is_easy_is_not_what_the_embedding_learns() -> None:
     easy = [Outcome(f"tell me about roses {n}", float(n % 10 != 0), 1.0, group="roses") for n in range(100)]
     hard = [Outcome(f"tell me about oaks {n}", float(n % 10 == 0), 1.0, group="oaks") for n in range(100)]
     roses, oaks = embed(["tell me about roses 7", "tell me about oaks 7"])
     gaps = []
-    for spread in (0.0, 2.0):
+    for spread in (0.0, 4.0):
         recipe = Recipe(centroids=4, group_spread=spread)
         vector = train_pair(
             [*easy, *hard], embed, pair="p", small="s", large="l", encoder=ENCODER, recipe=recipe
