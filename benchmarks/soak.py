@@ -43,6 +43,7 @@ CAPACITY_S = 15.0
 WARM_UP_REQUESTS = 125_000
 """Of which 85 % settle a hold, and 15 % are hits, of which 10,000 are remembered."""
 WARM_UP_MOST_S = 240.0
+CENSUS_S = 30.0
 SAMPLE_EVERY_S = 5.0
 RELOAD_EVERY_S = 20.0
 REDIS_EVERY_S = 60.0
@@ -139,8 +140,9 @@ class Soak:
         await asyncio.sleep(REST_S)
         self._census.unlink(missing_ok=True)
         self._gateway.process.send_signal(signal.SIGUSR2)
-        while not self._census.exists():  # noqa: ASYNC110 - another process writes it
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(CENSUS_S):
+            while not self._census.exists():  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
         told: dict[str, object] = json.loads(self._census.read_text())
         page = await asyncio.to_thread(self._gateway.metrics)
         pid = self._gateway.process.pid
@@ -162,14 +164,14 @@ def _is_open(pid: int, name: str) -> bool:
     return False
 
 
-async def soaked(soak: Soak, load: Load, minutes: float, console: Console) -> dict[str, object]:
+async def soaked(soak: Soak, load: Load, minutes: float, warm_up: int, console: Console) -> dict[str, object]:
     """Fill what is bounded, find the capacity, rest, work, rest, and return what was found."""
     works = ((SAMPLE_EVERY_S, soak.sample), (RELOAD_EVERY_S, soak.reload), (REDIS_EVERY_S, soak.restart_redis))
     async with beside(*works):
-        await load.run(WARM_UP_MOST_S, WARM_UP_REQUESTS)
+        await load.run(WARM_UP_MOST_S, warm_up)
     filled_with = load.asked
     capacity = await load.run(CAPACITY_S)
-    warm_up, soak.samples = soak.samples, []
+    warming, soak.samples = soak.samples, []
     load.rate_per_s = SHARE * capacity
     load.outcomes.clear()
     soak.reloads = soak.restarts = 0
@@ -192,12 +194,12 @@ async def soaked(soak: Soak, load: Load, minutes: float, console: Console) -> di
         **told(memory, verdicts_of(memory, before, after)),
         "before": before,
         "after": after,
-        "warm_up_samples": thinned(warm_up, 30),
+        "warm_up_samples": thinned(warming, 30),
         "samples": thinned(soak.samples),
     }
 
 
-def measured(minutes: float, console: Console) -> dict[str, Any]:
+def measured(minutes: float, warm_up: int, console: Console) -> dict[str, Any]:
     """Start everything, soak, and stop everything."""
     redis = RedisServer()
     redis.start()
@@ -210,7 +212,7 @@ def measured(minutes: float, console: Console) -> dict[str, Any]:
             os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
             with upstream(port, folder), run_gateway(folder, command=command) as gateway:
                 load = Load(int(gateway.url.rpartition(":")[2]), gateway.key("acme"))
-                return asyncio.run(soaked(Soak(gateway, redis, census), load, minutes, console))
+                return asyncio.run(soaked(Soak(gateway, redis, census), load, minutes, warm_up, console))
     finally:
         redis.close()
 
@@ -232,10 +234,11 @@ def main() -> int:
     """Run, print a table and write the JSON."""
     parser = argparse.ArgumentParser(prog="soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_REQUESTS, metavar="N", help="requests asked before")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     console = Console()
-    result = measured(options.minutes, console)
+    result = measured(options.minutes, options.warm_up, console)
     if options.json is not None:
         report = {
             "benchmark": "soak",

@@ -54,7 +54,7 @@ def largest(objects: list[Any]) -> dict[str, int]:
     sizes: Counter[str] = Counter()
     for one in objects:
         kind = type(one)
-        if kind.__module__.startswith(OURS):
+        if str(kind.__module__).startswith(OURS):  # of a type, it may be anything
             for held in gc.get_referents(one):
                 if isinstance(held, dict | set | list | OrderedDict | deque) and len(held) >= LARGE:
                     name = f"{kind.__module__}.{kind.__qualname__}"
