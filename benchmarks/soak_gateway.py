@@ -19,6 +19,8 @@ from typing import Any
 from gateway.cli import main
 
 LARGE = 1_000
+POOL = "asyncio_"
+"""The loop's pool starts threads when it needs them, up to a bound, and keeps them."""
 OURS = ("backends.", "cache.", "core.", "gateway.", "policies.", "router.")
 
 
@@ -33,12 +35,14 @@ class Census:
         gc.collect()
         tasks = asyncio.all_tasks(asyncio.get_running_loop())
         names = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks if not task.done())
+        lasting = [one for one in threading.enumerate() if not one.name.startswith(POOL)]
         gc.unfreeze()  # what is kept from collections would not be listed
         objects = gc.get_objects()
         gc.freeze()
         told = {
             "tasks": sum(names.values()),
-            "threads": threading.active_count(),
+            "threads": len(lasting),
+            "pool_threads": threading.active_count() - len(lasting),
             "objects": len(objects),
             "blocks": sys.getallocatedblocks(),
             "by_name": dict(names.most_common(30)),
