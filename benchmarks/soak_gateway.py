@@ -46,6 +46,7 @@ class Census:
             "objects": len(objects),
             "blocks": sys.getallocatedblocks(),
             "by_name": dict(names.most_common(30)),
+            "threads_by_name": sorted(one.name for one in lasting),
             "largest": largest(objects),
         }
         part = self._file.with_suffix(".part")
