@@ -177,6 +177,7 @@ class Exchange(asyncio.Protocol):
         if at_s > self.loop.time() + EARLY_S:
             self._timer, self._timer_at_s = self.loop.call_at(at_s, self._ring), at_s
         else:
+            self._waiter = None  # the error will lead back here, past the frames that it goes through
             waiter.set_exception(TimeoutError())
 
     def _stop_timer(self) -> None:
