@@ -1,8 +1,9 @@
 """Read a prompt as the guard compares it: numbers, negators, persons, names, content words with their prepositions."""
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 from cache import words
 from cache.normalise import is_surface_the_subject, normalise
@@ -67,8 +68,7 @@ _LONG_FUNCTION_WORDS = tuple(
 _SENTENCE_END = frozenset(".?!:;\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True, gc=False):
     """One content word: its stem, the preposition right before it (or ""), and how it was written."""
 
     stem: str
@@ -76,8 +76,7 @@ class Content:
     written: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What the guard knows of one prompt.
 
     `number_neighbours` holds, for each number, the stems next to it; `optional` the noun of "which city is the ...".

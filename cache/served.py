@@ -1,15 +1,15 @@
 """Remember, within bounds, what was served to which request and what nearly was: for feedback and the dashboard."""
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 _MAX_SERVED = 10_000
 _MAX_NEAR = 500
 
 
-@dataclass(frozen=True, slots=True)
-class ServedHit:
+class ServedHit(msgspec.Struct, frozen=True, gc=False):
     """A hit that a request got, or a near hit whose answer may be compared; keys are hashes, `score` in [0, 1]."""
 
     tenant: str
@@ -20,8 +20,7 @@ class ServedHit:
     is_exact: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NearRecord:
+class NearRecord(msgspec.Struct, frozen=True, gc=False):
     """A near hit as the dashboard shows it: no texts; `score` is None where a hard veto decided."""
 
     at: datetime
