@@ -2,11 +2,11 @@
 
     python -m benchmarks.router_abuse [--json benchmarks/results/router_abuse.json]
 
-The attacker knows the weights and asks the router as often as it likes: of the 20 words that argue most for large, it
-adds up to eight one after the other, each time the one that sends most easy prompts to the large model. The trigger is
-searched on some easy prompts and measured on others. `bundled`: generated questions that the small tier can do, at the
-default quality of .5. `general`: prompts of the shared data above the median score, at the threshold that sends 30 % to
-large.
+The attacker knows the weights and asks the router as often as it likes: of the 20 words that argue most for large (ten
+by their own weight, ten by what is counted, such as marks of reasoning), it adds up to eight one after the other, each
+time the one that sends most easy prompts to the large model. The trigger is searched on some easy prompts and measured
+on others. `bundled`: generated questions that the small tier can do, at the default quality of .5. `general`: prompts
+of the shared data above the median score, at the threshold that sends 30 % to large.
 Beside it: the same attack on a router that judges each prompt as a whole, and the same words put after the prompt.
 """
 
@@ -64,14 +64,20 @@ def target_of(pair: str, score: Scorer, prompts: int) -> Target:
 
 
 def strongest_words(weights: PairWeights, texts: Sequence[str]) -> list[str]:
-    """Return the CANDIDATES words of `texts` that argue most for the large model on their own."""
+    """Return CANDIDATES words of `texts`: half argue most for large by their own weight, half by what is counted."""
     words = sorted({word for text in texts for word in text.lower().split() if word.isalpha()})
+    wholes = {word: text_views(word).whole for word in words}
+    text, slope = weights.text, weights.both.slope
 
     def strength(word: str) -> float:
-        whole = text_views(word).whole
-        return float((weights.text.idf * weights.text.word_coef)[whole.buckets] @ whole.counts)
+        return float((text.idf * text.word_coef)[wholes[word].buckets] @ wholes[word].counts)
 
-    return sorted(words, key=strength)[:CANDIDATES]
+    def counted(word: str) -> float:
+        return float(text.standardised(wholes[word]) @ (slope * text.lexical_coef / 2.0 + text.sense_coef))
+
+    strongest = sorted(words, key=strength)[: CANDIDATES // 2]
+    others = [word for word in sorted(words, key=counted) if word not in strongest]
+    return strongest + others[: CANDIDATES - len(strongest)]
 
 
 def attack(score: Scorer, target: Target, words: Sequence[str], place: Place) -> list[dict[str, Any]]:

@@ -110,8 +110,8 @@ class Recipe:
     gain_share: float = 1.0
     group_spread: float = 1.0
     part_share: float = 0.5
-    vector_limit: float = 0.2
-    vector_lift: float = 0.2
+    vector_limit: float = 0.1
+    vector_lift: float = 0.1
     far_sense: float = 3.0
     stem_share: float = 0.5
     group_rows: int = 200
@@ -357,13 +357,13 @@ def _reach(table: Table, rows: Rows, recipe: Recipe, rounds: int = 8) -> Reach:
     return Reach(rounded, extent, far=near - 0.25, near=near, least=recipe.least_trust)
 
 
-def sense_scores(head: TextHead, table: Table, rows: Rows) -> Doubles:
-    """Return what `head.sense` gives for each of the rows, all at once."""
+def sense_scores(head: TextHead, table: Table, rows: Rows, times: Doubles) -> Doubles:
+    """Return what `head.sense` gives for each of the rows, all at once; `times` is (n,)."""
     whole, *headless = (
         np.asarray(_standardised(head, view.lexical[rows]) @ head.sense_coef, np.float64)
         for view in (table.views[0], table.views[BODY], *table.stripped)
     )
-    return np.asarray(np.maximum(whole, np.max(headless, axis=0) - SENSE_LIMIT), np.float64)
+    return np.asarray(np.maximum(times * whole, times * np.max(headless, axis=0) - SENSE_LIMIT), np.float64)
 
 
 def sigmoid(z: Doubles) -> Doubles:

@@ -108,7 +108,6 @@ def train_pair(
 def fit_pair(table: Table, recipe: Recipe) -> tuple[PairWeights, Doubles]:
     """Fit scale and calibration on folds, then both heads on all rows; return the weights and (n,) held-out P."""
     judged = _held_out(table, recipe)
-    sense = judged.sense * (1.0 + recipe.far_sense * (1.0 - judged.nearness))
     text_scale, vector_scale = float(judged.text.std()) or 1.0, float(judged.vector.std()) or 1.0
     spoken = judged.text / text_scale
     joined = (spoken + judged.vector / vector_scale) / 2.0
@@ -121,14 +120,14 @@ def fit_pair(table: Table, recipe: Recipe) -> tuple[PairWeights, Doubles]:
         vector_lift=recipe.vector_lift,
         far_sense=recipe.far_sense,
         reach=heads.reach,
-        both=_platt(scores, sense, table, recipe),
-        text_alone=_platt(spoken, sense, table, recipe),
+        both=_platt(scores, judged.sense, table, recipe),
+        text_alone=_platt(spoken, judged.sense, table, recipe),
         base_rate=float(np.clip(np.average(table.suffices, weights=table.weight), 0.02, 0.98)),
     )
     learnt = weights.both.slope * scores + weights.both.offset
     trust = weights.reach.least + (1.0 - weights.reach.least) * judged.nearness
     drawn = weights.prior + trust * (learnt - weights.prior)
-    return weights, sigmoid(np.where(judged.is_beyond, np.minimum(drawn, weights.prior), drawn) + sense)
+    return weights, sigmoid(np.where(judged.is_beyond, np.minimum(drawn, weights.prior), drawn) + judged.sense)
 
 
 def _metrics(rows: Sequence[Outcome], held_out: Doubles) -> dict[str, float]:
@@ -146,11 +145,12 @@ def _held_out(table: Table, recipe: Recipe) -> _Judged:
         inside = np.flatnonzero(table.fold == fold)
         heads = fit_heads(table, np.flatnonzero(table.fold != fold), recipe)
         judged.text[inside] = text_scores(heads.text, table, inside)
-        judged.sense[inside] = sense_scores(heads.text, table, inside)
         judged.vector[inside] = table.vectors[inside] @ heads.vector.coef + heads.vector.bias
         for row in inside:
             at, judged.nearness[row] = heads.reach.nearest(table.vectors[row])
             judged.is_beyond[row] = heads.reach.is_beyond(tuple(table.extent[row]), at)
+        times = 1.0 + recipe.far_sense * (1.0 - judged.nearness[inside])
+        judged.sense[inside] = sense_scores(heads.text, table, inside, times)
     return judged
 
 

@@ -72,10 +72,10 @@ class TextHead:
         weights = (1.0 + np.log(features.counts)) * self.idf[features.buckets]
         return np.asarray(weights / (math.sqrt(float(weights @ weights)) or 1.0), np.float32)
 
-    def sense(self, views: TextViews) -> float:
-        """Return what length and marks of reasoning say by themselves (log-odds); the head adds SENSE_LIMIT at most."""
+    def sense(self, views: TextViews, times: float = 1.0) -> float:
+        """Return `times` what length and marks of reasoning say (log-odds); the head adds SENSE_LIMIT at most."""
         whole, *headless = (float(self.standardised(view) @ self.sense_coef) for view in (views.whole, *views.headless))
-        return max(whole, max(headless) - SENSE_LIMIT)
+        return max(times * whole, times * max(headless) - SENSE_LIMIT)
 
     def standardised(self, features: TextFeatures) -> Floats:
         """Return the view's lexical counts in deviations from the training data's mean, clipped."""
@@ -167,7 +167,7 @@ class PairWeights:
         What was learnt counts less the farther the training data are, and the fixed slopes count more. A prompt that
         goes beyond what is known of its kind (longer lists, longer numbers) is not likelier to be easy than any.
         """
-        spoken, sense, at, nearness = self.text.score(views), self.text.sense(views), None, 1.0
+        spoken, at, nearness = self.text.score(views), None, 1.0
         if vector is None:
             learnt = self.text_alone.at(spoken)
         else:
@@ -177,7 +177,7 @@ class PairWeights:
         drawn = self.prior + trust * (learnt - self.prior)
         if self.reach.is_beyond(views.extent, at):
             drawn = min(drawn, self.prior)
-        return drawn + sense * (1.0 + self.far_sense * (1.0 - nearness)), trust
+        return drawn + self.text.sense(views, 1.0 + self.far_sense * (1.0 - nearness)), trust
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

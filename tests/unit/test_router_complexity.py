@@ -113,11 +113,11 @@ def test_a_fixed_slope_counts_however_far_the_prompt_is(tmp_path: Path) -> None:
 
 def test_a_fixed_slope_counts_more_the_farther_the_training_data_are() -> None:
     sloped = np.zeros(len(LEXICAL_NAMES), np.float32)
-    sloped[LEXICAL_NAMES.index("log_sentences")] = -0.05
+    sloped[LEXICAL_NAMES.index("log_sentences")] = -0.01
     steep = replace(weights(), far_sense=3.0, text=replace(weights().text, sense_coef=sloped))
     views = text_views("one. two. three.")
     near, far = (steep.log_odds(views, axis(place))[0] - weights().log_odds(views, axis(place))[0] for place in (1, 3))
-    assert near == pytest.approx(-0.05 * np.log(4), abs=1e-6)
+    assert near == pytest.approx(-0.01 * np.log(4), abs=1e-6)
     assert far == pytest.approx(4 * near)
 
 
@@ -152,6 +152,14 @@ def test_marks_of_reasoning_before_a_prompt_count_little(tmp_path: Path) -> None
     plain, headed = (model.score(text, axis(0)).p_small_suffices for text in ("a b c d", "x. y. z. a b c d"))
     shift = np.log(headed / (1 - headed)) - np.log(plain / (1 - plain))
     assert shift == pytest.approx(-SENSE_LIMIT, abs=1e-6)
+
+
+def test_far_from_the_training_data_marks_of_reasoning_before_a_prompt_count_no_more() -> None:
+    sloped = np.zeros(len(LEXICAL_NAMES), np.float32)
+    sloped[LEXICAL_NAMES.index("log_sentences")] = -5.0
+    steep = replace(weights(), far_sense=3.0, text=replace(weights().text, sense_coef=sloped))
+    plain, headed = (steep.log_odds(text_views(text), axis(3))[0] for text in ("a b c d", "x. y. z. a b c d"))
+    assert headed - plain == pytest.approx(-SENSE_LIMIT, abs=1e-6)
 
 
 def test_hard_words_before_an_easy_prompt_do_not_make_it_hard(model: PairModel) -> None:

@@ -47,7 +47,8 @@ def rows() -> list[Outcome]:
 
 
 def train() -> Trained:
-    return train_pair(rows(), embed, pair="mine", small="s", large="l", encoder=ENCODER, recipe=Recipe(centroids=16))
+    recipe = Recipe(centroids=16, vector_lift=4.0)
+    return train_pair(rows(), embed, pair="mine", small="s", large="l", encoder=ENCODER, recipe=recipe)
 
 
 @pytest.fixture(scope="module")
