@@ -17,6 +17,7 @@ import os
 import platform
 import random
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from tests.upstream.process import unused_port
 TARGETS = ("direct", "nginx", "headgate", "tensorzero", "portkey", "litellm")
 PROFILES = ("headgate-semantic", "headgate-redis", "headgate-idle", "headgate-large", "nginx-large")
 CONNECTIONS = 64
+FILE_WIDTH = 150
 IDLE = 200
 LARGE_PROMPT_BYTES = 64 * 1024
 GATEWAY_CORE, LOAD_CORE = 0, 1
@@ -146,7 +148,7 @@ def table(told: dict[str, Figures], title: str) -> Table:
     """Return the medians as a table, cheapest first."""
     made = Table(title=title)
     for heading in ("", *(heading for heading, _ in COLUMNS)):
-        made.add_column(heading, justify="right" if heading else "left")
+        made.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     for name, figures in sorted(told.items(), key=lambda item: item[1].get("cpu_us", 0.0)):
         made.add_row(name, *(f"{figures[key]:.2f}" if key in figures else "-" for _, key in COLUMNS))
     return made
@@ -187,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     peers = None if options.peers is None else options.peers.resolve()
     chosen = [*TARGETS, *PROFILES] if options.only is None else options.only.split(",")
-    console, can_run = Console(), []
+    console, can_run = Console(width=None if sys.stdout.isatty() else FILE_WIDTH), []
     for name in chosen:
         why_not = missing(name, peers)
         if why_not is None:
