@@ -15,13 +15,12 @@ Tokens for answers: `finish` (did not end with `stop`; an aborted stream has no 
 fallback answered for the tier or deployment that was asked for), `no_store`, `answer_secret`.
 """
 
+from collections.abc import Sequence
 from typing import Literal
-
-import msgspec
 
 from cache.sensitive import has_secret, is_personal, is_time_dependent
 from core.cached import CachedAnswer
-from core.chat import ChatRequest
+from core.chat import NULL, ChatRequest, Message
 from core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from core.rules import AutoTarget, DeploymentTarget, EffectivePolicy, RuledTarget, TierTarget
 
@@ -30,6 +29,11 @@ RequestRefusal = Literal[
     "personal", "no_user", "secret", "path",
 ]  # fmt: skip
 LONGEST_CACHED_BYTES = 32 * 1024
+_UNSHARED_FIELDS: tuple[tuple[str, RequestRefusal], ...] = (
+    ("logprobs", "logprobs"), ("top_logprobs", "logprobs"), ("audio", "audio"),
+)  # fmt: skip
+_OFF = (b"null", b"false", b"0")
+_NO_CALLS = (b"null", b"[]")
 AnswerRefusal = Literal["finish", "empty", "other_tier", "no_store", "answer_secret"]
 
 
@@ -107,20 +111,23 @@ def needs_user_scope(request: ChatRequest, policy: EffectivePolicy) -> bool:
 def _refuse_shape(request: ChatRequest) -> RequestRefusal | None:
     if request.path not in (CHAT, COMPLETIONS):
         return "path"
-    if request.has_tools or any(_is_set(message.tool_calls) or message.role == "tool" for message in request.messages):
+    if request.has_tools or _speaks_of_tools(request.messages):
         return "tools"
     if request.n > 1:
         return "n"
     if request.has_media:
         return "media"
-    if _is_asked(request, "logprobs") or _is_asked(request, "top_logprobs"):
-        return "logprobs"
-    return "audio" if _is_asked(request, "audio") else None
+    for name, refusal in _UNSHARED_FIELDS:
+        asked = request.fields.get(name)
+        if asked is not None and bytes(asked) not in _OFF:
+            return refusal
+    return None
 
 
-def _is_asked(request: ChatRequest, name: str) -> bool:
-    return name in request.fields and bytes(request.fields[name]) not in (b"null", b"false", b"0")
-
-
-def _is_set(raw: msgspec.Raw) -> bool:
-    return bytes(raw) not in (b"null", b"[]")
+def _speaks_of_tools(messages: Sequence[Message]) -> bool:
+    for message in messages:
+        if message.role == "tool":
+            return True
+        if message.tool_calls is not NULL and bytes(message.tool_calls) not in _NO_CALLS:
+            return True
+    return False

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import msgspec
+
 from cache.eligibility import RequestRefusal, refuse_answer, refuse_request
 from cache.embedder import Embedder, EncoderUnavailable
 from cache.entry_store import EntryStore, StoredVector
@@ -36,6 +38,16 @@ _NEIGHBOURS = 4
 _NEAR_SIMILARITY = 0.8
 _WIDEST_MARGIN = 1.0
 _LATELY = 1_024
+
+
+class _Asked(msgspec.Struct):
+    """What was worked out about a request, which is asked about when it is looked up, joined and kept."""
+
+    request: ChatRequest
+    policy: EffectivePolicy
+    refusal: RequestRefusal | None
+    caller: Caller | None = None
+    keys: CacheKeys | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +85,7 @@ class SemanticCache:
         self.verification = Verification(evidence or LocalEvidence(self._guard.table, embedder.fingerprint))
         self._search_thread = ThreadPoolExecutor(1, thread_name_prefix="headgate-cache-search")
         self._counts = dict.fromkeys(CacheStats.__slots__, 0)
-        self._lately: OrderedDict[str, tuple[Caller, EffectivePolicy, CacheKeys]] = OrderedDict()
-        self._refused: OrderedDict[str, tuple[ChatRequest, EffectivePolicy, RequestRefusal | None]] = OrderedDict()
+        self._lately: OrderedDict[str, _Asked] = OrderedDict()
 
     @property
     def evidence(self) -> LocalEvidence:
@@ -104,7 +115,7 @@ class SemanticCache:
 
     async def lookup(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
         """Return what may be served for `request`; what is no hit carries the vector when the router needs it."""
-        refusal = self._refusal(request, policy)
+        refusal = self._asked(request, policy).refusal
         if refusal is not None:
             self._count("bypass")
             self.evidence.count(caller.tenant, "bypass")
@@ -117,13 +128,13 @@ class SemanticCache:
         outcome = _COUNTER[type(found)]
         self._count(outcome)
         self.verification.looked_up(caller, request, policy, found, outcome)
-        if isinstance(found, Miss) and found.vector is None:
+        if isinstance(found, Miss) and found.vector is None and isinstance(policy.target, AutoTarget):
             return Miss(await self._vector_for_router(request, policy))
         return found
 
     def flight_key(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> str | None:
         """Return what identical requests in flight share; None where an answer may not be shared or is to be fresh."""
-        if self._refusal(request, policy) is not None or request.demands.cache.no_store:
+        if self._asked(request, policy).refusal is not None or request.demands.cache.no_store:
             return None
         exact = self._keys(caller, request, policy).exact
         return f"{exact}:{int(request.stream)}{int(request.include_usage)}"
@@ -133,7 +144,7 @@ class SemanticCache:
     ) -> str | None:
         """Keep `answer` unless a rule forbids it; return the entry's id or None."""
         self.verification.answered(request, answer)
-        refusal = self._refusal(request, policy)
+        refusal = self._asked(request, policy).refusal
         if refusal not in (None, "refresh") or refuse_answer(request, policy, answer) is not None:
             return None
         try:
@@ -173,7 +184,8 @@ class SemanticCache:
     async def keep(self, entry: Entry) -> bool:
         """Put an entry into the store and, when it was made by the encoder in use, into the index."""
         gone = await self._store.put(entry)
-        await self._index_changes(entry, gone)
+        if gone or entry.vector is not None:
+            await self._index_changes(entry, gone)
         if entry.entry_id in gone:
             return False
         self._count("stored")
@@ -189,11 +201,10 @@ class SemanticCache:
     async def _find(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> Found:
         keys = self._keys(caller, request, policy)
         for key in (keys.exact, keys.normalised):
-            entry = await self._read(caller, request, keys, key)
-            if entry is not None:
+            entry = await self._store.read(caller.tenant, key)
+            if entry is not None and self._may_serve(entry, caller, request, keys):
                 return ExactHit(entry, self._age_s(entry))
-        is_semantic = policy.tenant_policy.cache.semantic and keys.is_fuzzy
-        if not is_semantic:
+        if not (policy.tenant_policy.cache.semantic and keys.is_fuzzy):
             return Miss()
         vector = await self._embed(request.last_user_text)
         return Miss() if vector is None else await self._find_similar(caller, request, policy, keys, vector)
@@ -213,8 +224,8 @@ class SemanticCache:
         for neighbour in neighbours:
             if neighbour is not neighbours[0]:
                 await asyncio.sleep(0)  # a long pair takes milliseconds to judge: others have their turn between two
-            entry = await self._read(caller, request, keys, neighbour.entry_id)
-            if entry is None:
+            entry = await self._store.read(caller.tenant, neighbour.entry_id)
+            if entry is None or not self._may_serve(entry, caller, request, keys):
                 continue
             if self.evidence.is_vetoed(caller.tenant, entry.normalised_key, keys.normalised):
                 near = near or self._near(caller, neighbour, "feedback", None)
@@ -249,15 +260,12 @@ class SemanticCache:
             self._failed("search", problem)
             return []
 
-    async def _read(self, caller: Caller, request: ChatRequest, keys: CacheKeys, key: str) -> Entry | None:
-        """Return the entry when it is this tenant's, of this scope, alive, and as young as the caller asks."""
-        entry = await self._store.read(caller.tenant, key)
-        if entry is None:
-            return None
-        max_age_s = request.demands.cache.max_age_s
+    def _may_serve(self, entry: Entry, caller: Caller, request: ChatRequest, keys: CacheKeys) -> bool:
+        """Whether the entry is this tenant's, of this scope, alive, and as young as the caller asks."""
         if entry.tenant != caller.tenant or entry.scope != keys.scope or entry.expires_at_s <= self._now_s():
-            return None
-        return None if max_age_s is not None and self._age_s(entry) > max_age_s else entry
+            return False
+        max_age_s = request.demands.cache.max_age_s
+        return max_age_s is None or self._age_s(entry) <= max_age_s
 
     async def _keep(
         self, caller: Caller, request: ChatRequest, policy: EffectivePolicy, answer: CachedAnswer
@@ -319,33 +327,26 @@ class SemanticCache:
             self._failed("embed", problem)
             return None
 
-    def _refusal(self, request: ChatRequest, policy: EffectivePolicy) -> RequestRefusal | None:
-        """Return why the cache is not for a request, which is asked when it is looked up, joined and kept."""
-        known = self._refused.get(request.request_id)
-        if known is not None and known[0] is request and known[1] is policy:
-            return known[2]
-        refusal = refuse_request(request, policy)
-        self._refused[request.request_id] = request, policy, refusal
-        if len(self._refused) > _LATELY:
-            self._refused.popitem(last=False)
-        return refusal
+    def _asked(self, request: ChatRequest, policy: EffectivePolicy) -> _Asked:
+        """Return what is known of a request, with the reason why the cache is not for it."""
+        asked = self._lately.get(request.request_id)
+        if asked is None or asked.request is not request or asked.policy is not policy:
+            asked = self._lately[request.request_id] = _Asked(request, policy, refuse_request(request, policy))
+            if len(self._lately) > _LATELY:
+                self._lately.popitem(last=False)
+        return asked
 
     def _keys(self, caller: Caller, request: ChatRequest, policy: EffectivePolicy) -> CacheKeys:
-        """Return the keys of a request, which are asked for when it is looked up, joined and kept."""
-        known = self._lately.get(request.request_id)
-        if known is not None and known[0] is caller and known[1] is policy:
-            return known[2]
-        keys = self._fingerprinter.keys(caller, request, policy)
-        self._lately[request.request_id] = caller, policy, keys
-        if len(self._lately) > _LATELY:
-            self._lately.popitem(last=False)
-        return keys
+        asked = self._asked(request, policy)
+        if asked.keys is None or asked.caller is not caller:
+            asked.caller, asked.keys = caller, self._fingerprinter.keys(caller, request, policy)
+        return asked.keys
 
     def _age_s(self, entry: Entry) -> float:
         return max(0.0, self._now_s() - entry.created_at_s)
 
     def _now_s(self) -> float:
-        return self._clock.now().timestamp()
+        return self._clock.unix_s()
 
     def _count(self, name: str) -> None:
         self._counts[name] += 1

@@ -202,7 +202,7 @@ class SqliteEntryStore:
                 yield row
 
     def _now_s(self) -> float:
-        return self._clock.now().timestamp()
+        return self._clock.unix_s()
 
 
 def _open(path: Path) -> sqlite3.Connection:
