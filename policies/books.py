@@ -8,7 +8,6 @@ hold was made, and count as long as that part does.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 import msgspec
 
@@ -16,14 +15,13 @@ from core.errors import BudgetExhausted, InvalidRequest
 from core.identity import Caller
 from core.money import usd_text
 from core.plan import Standing
+from core.recent import RecentIds
 from core.rules import Budget, TenantPolicy
 from policies.alerts import Bell
 from policies.budgets import MAX_USERS, Account
 from policies.ledger import Balance, Cost, Hold, OnAlert, check_account, check_grant, standing_of
 from policies.lines import Line, LineKey, Lines, Place
 from policies.windows import PARTS, Calendar, Window, part_s
-
-Closed = TypeVar("Closed")
 
 REMEMBERED_IDS = 100_000
 """How many closed holds are remembered, so that repeats change nothing; the oldest are forgotten first."""
@@ -73,7 +71,7 @@ class Books:
         self._bell = Bell()
         self._lines = Lines(calendar, max_users)
         self._open: dict[str, OpenHold] = {}
-        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._settled = RecentIds(REMEMBERED_IDS)
         self._reaped: OrderedDict[str, OpenHold] = OrderedDict()
 
     def restore(self, lines: Iterable[Line], holds: Iterable[OpenHold]) -> None:
@@ -136,7 +134,8 @@ class Books:
                 line.unconfirmed += hold.amount_nano_usd
             self._reaped[hold.reservation_id] = hold
             self._write(None, hold.reservation_id, hold.lines)
-        _keep_newest(self._reaped)
+        while len(self._reaped) > REMEMBERED_IDS:
+            self._reaped.popitem(last=False)
         self._lines.drop_old(now_s - KEEP_ENDED_S)
         return len(expired)
 
@@ -204,8 +203,7 @@ class Books:
         self._write(None, None, (line,))
 
     def _remember(self, closed_id: str) -> None:
-        self._settled[closed_id] = None
-        _keep_newest(self._settled)
+        self._settled.add(closed_id)
 
     def _open_hold(self, hold: Hold, lines: tuple[Line, ...], now_s: float) -> None:
         opened = OpenHold(hold.reservation_id, hold.amount_nano_usd, now_s + hold.lease_s, lines)
@@ -265,11 +263,6 @@ def alert_window(budget: Budget, window: Window, now: datetime) -> tuple[str, da
     if not budget.rolling:
         return window.window_id, window.ends_at
     return "", now + timedelta(seconds=part_s(budget.window) * PARTS)
-
-
-def _keep_newest(closed: OrderedDict[str, Closed]) -> None:
-    while len(closed) > REMEMBERED_IDS:
-        closed.popitem(last=False)
 
 
 def exhausted(hold: Hold, refusing: Iterable[tuple[Budget, int, int, datetime]]) -> BudgetExhausted:

@@ -44,7 +44,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,6 +54,7 @@ import msgspec
 from core.clock import Clock
 from core.identity import Caller
 from core.plan import Standing
+from core.recent import RecentIds
 from core.rules import TenantPolicy
 from policies.books import REMEMBERED_IDS
 from policies.budgets import Account
@@ -127,7 +127,7 @@ class SlicedLedger:
         self._recalled_at_s: dict[str, float] = {}
         self._granted: dict[str, _Granted] = {}
         self._elsewhere: dict[str, None] = {}
-        self._closed: OrderedDict[str, None] = OrderedDict()
+        self._closed = RecentIds(REMEMBERED_IDS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -442,9 +442,7 @@ class SlicedLedger:
         return self._store.drawing.of(purse.policy, purse.caller, purse.tiers)
 
     def _remember(self, closed_id: str) -> None:
-        self._closed[closed_id] = None
-        if len(self._closed) > REMEMBERED_IDS:
-            self._closed.popitem(last=False)
+        self._closed.add(closed_id)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
