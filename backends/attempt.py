@@ -1,20 +1,16 @@
 """One try on one deployment: opened, watched, relayed, and written down exactly once however it ends."""
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol
 
 import msgspec
 
 from backends.deployment import Deployment
-from backends.frames import MAX_KEPT_BYTES, Frames, is_plain, parsed
+from backends.frames import MAX_KEPT_BYTES, Frames, Outlet, is_plain, parsed
 from backends.limited_reading import LimitedReading
-from backends.protocol import AttemptError, UpstreamCall, UpstreamResponse
-from backends.shielded import uninterrupted
+from backends.protocol import AttemptError, UpstreamResponse
 from backends.sse import FrameSplitter, FrameTooLargeError, Parsed, data_of, produced_bytes
 from backends.whole_answers import parse_whole
 from core.chat import ChatRequest
@@ -39,18 +35,6 @@ class Captured:
     finish_reason: str
     model: str
     plain: bool
-
-
-class Outlet(Protocol):
-    """Where plain frames go that pass whoever reads the answer."""
-
-    def is_ready(self) -> bool:
-        """Tell whether it takes frames now."""
-        ...
-
-    def send(self, frames: Sequence[bytes]) -> None:
-        """Take frames in their order, right after it said that it does."""
-        ...
 
 
 class LiveAnswer:
@@ -426,48 +410,6 @@ class LiveAnswer:
             return self._frames.produced_tokens()
         pace_ms = self._deployment.ms_per_output_token
         return min(self.step.max_tokens, round(self.elapsed_s * 1000 / pace_ms)) if pace_ms else 0
-
-
-class Opened:
-    """The backend of `answer`, opened and read until it begins; the connection is closed when the context ends."""
-
-    def __init__(self, answer: LiveAnswer, deployment: Deployment, call: UpstreamCall, deadline: Deadline) -> None:
-        self._answer = answer
-        self._manager = deployment.backend.open(call, deadline)
-
-    async def __aenter__(self) -> None:
-        answer = self._answer
-        answer.sent()
-        try:
-            response = await self._manager.__aenter__()
-        except AttemptError as failure:
-            answer.fail(failure)
-            raise
-        try:
-            await answer.begin(response)
-        except asyncio.CancelledError:
-            try:
-                await uninterrupted(answer.drain())
-            finally:
-                await self._left()
-            raise
-        except BaseException:
-            await self._left()
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self._answer.may_have_more:
-                await self._answer.finish()
-        finally:
-            await self._left()
-
-    async def _left(self) -> None:
-        if self._answer.is_reading:
-            await self._answer.stop_reading()
-        await self._manager.__aexit__(None, None, None)
 
 
 def _with_content(frame: bytes) -> Parsed | None:

@@ -4,7 +4,9 @@ A byte search marks the few frames that matter; all others are passed on unparse
 somebody wants to know of them is read after the last byte has left.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -25,6 +27,18 @@ from core.money import Usage
 from core.trace import AttemptOutcome
 
 MAX_KEPT_BYTES = 1024 * 1024
+
+
+class Outlet(Protocol):
+    """Where plain frames go that pass whoever reads the answer."""
+
+    def is_ready(self) -> bool:
+        """Tell whether it takes frames now."""
+        ...
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Take frames in their order, right after it said that it does."""
+        ...
 
 
 class Frames:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from backends.admission_queue import AdmissionQueue
-from backends.attempt import LiveAnswer, Opened
+from backends.attempt import LiveAnswer
 from backends.latency import Flight
+from backends.opened import Opened
 from backends.protocol import AttemptError, UpstreamCall
 from backends.registry import Registry
 from backends.shielded import uninterrupted

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from backends.attempt import Outlet
+from backends.frames import Outlet
 from core.money import Usage
 
 Headers = tuple[tuple[str, str], ...]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from backends.attempt import LiveAnswer, Outlet
+from backends.attempt import LiveAnswer
 from backends.dispatch import broken_off
+from backends.frames import Outlet
 from backends.protocol import AttemptError
 from cache.semantic_cache import SemanticCache
 from cache.single_flight import Alone, Leader

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.attempt import LAST_READS, LiveAnswer, Opened
+from backends.attempt import LAST_READS, LiveAnswer
 from backends.deployment import Deployment
 from backends.frames import MAX_KEPT_BYTES
+from backends.opened import Opened
 from backends.protocol import AttemptError, Iterated, UpstreamCall, UpstreamResponse
 from core.chat import parse_chat_request
 from core.clock import ManualClock
