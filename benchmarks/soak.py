@@ -148,18 +148,26 @@ class Soak:
             while not self._census.exists():  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.05)
         told: dict[str, object] = json.loads(self._census.read_text())
-        page = await asyncio.to_thread(self._gateway.metrics)
         pid = self._gateway.process.pid
+        links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd") if _is_open(pid, name)]
+        stores = unix_sockets(links)
+        page = await asyncio.to_thread(self._gateway.metrics)  # after looking: its own connection may still be open
         held = [float(value) for value in re.findall(r"^headgate_budget_reserved_usd\{.*\} (\S+)$", page, re.MULTILINE)]
         flights = [float(value) for value in re.findall(r"^headgate_in_flight\{.*\} (\S+)$", page, re.MULTILINE)]
-        links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd") if _is_open(pid, name)]
         return told | {
             "held_usd": sum(held),
             "in_flight": sum(flights),
-            "descriptors": len(links),
-            "sockets": sum(link.startswith("socket:") for link in links),
+            "descriptors": len(links) - stores,
+            "sockets": sum(link.startswith("socket:") for link in links) - stores,
+            "store_sockets": stores,
             "rss_mib": round(rss_mib([pid]), 2),
         }
+
+
+def unix_sockets(links: list[str]) -> int:
+    """Return how many of a process's descriptors are unix sockets, which is how this gateway talks to Redis."""
+    known = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
+    return sum(link.removeprefix("socket:[").removesuffix("]") in known for link in links)
 
 
 def _is_open(pid: int, name: str) -> bool:

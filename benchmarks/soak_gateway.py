@@ -19,7 +19,7 @@ from typing import Any
 from gateway.cli import main
 
 LARGE = 1_000
-POOL = "asyncio_"
+POOL = ("asyncio_", "uvloop_")
 """The loop's pool starts threads when it needs them, up to a bound, and keeps them."""
 OURS = ("backends.", "cache.", "core.", "gateway.", "policies.", "router.")
 

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 MOST_GROWTH = 0.02
 COUNTED = ("tasks", "threads", "descriptors", "sockets")
 """What may not be more after the work than before it."""
+BOUNDED = {"store_sockets": 32 + 64 + 3 + 2, "pool_threads": 32}
+"""What opens when it is needed and is kept, and its bound: two pools of connections to Redis and three single ones, the
+loop's own pair of sockets; the loop's pool of threads."""
 GONE = ("held_usd", "in_flight")
 """What may not be there at rest at all."""
 Census = Mapping[str, object]
@@ -56,6 +59,8 @@ def verdicts_of(memory: Memory, before: Census, after: Census) -> list[Verdict]:
     for item in COUNTED:
         was, is_now = _number(before[item]), _number(after[item])
         verdicts.append(Verdict(item, was, is_now, is_now <= was))
+    for item, most in BOUNDED.items():
+        verdicts.append(Verdict(item, _number(before[item]), _number(after[item]), _number(after[item]) <= most))
     for item in GONE:
         verdicts.append(Verdict(item, _number(before[item]), _number(after[item]), _number(after[item]) == 0.0))
     return verdicts

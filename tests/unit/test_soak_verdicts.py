@@ -5,6 +5,8 @@ REST: dict[str, object] = {
     "threads": 9,
     "descriptors": 53,
     "sockets": 31,
+    "store_sockets": 8,
+    "pool_threads": 2,
     "held_usd": 0.0,
     "in_flight": 0.0,
 }
@@ -38,6 +40,11 @@ def test_memory_that_grew_by_more_than_two_percent_fails() -> None:
 def test_anything_that_is_more_than_before_fails() -> None:
     assert failing(FLAT, tasks=19) == ["tasks"]
     assert failing(FLAT, threads=10, descriptors=54, sockets=32) == ["threads", "descriptors", "sockets"]
+
+
+def test_what_is_kept_open_up_to_a_bound_may_be_more_than_before_but_no_more_than_that() -> None:
+    assert failing(FLAT, store_sockets=9, pool_threads=6) == []
+    assert failing(FLAT, store_sockets=500, pool_threads=33) == ["store_sockets", "pool_threads"]
 
 
 def test_what_is_still_held_at_rest_fails() -> None:
