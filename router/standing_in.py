@@ -86,7 +86,7 @@ def ready(
             return index, offers[0], cause
         ready = _first(offers, Readiness.READY)
         if ready is not None:
-            return index, ready, _reason_within(offers)
+            return index, ready, cause if cause is Reason.EXPLORE else _reason_within(offers)
         loading = _first(offers, Readiness.LOADING)
         if loading is not None and policy.when_loading == "wait":
             return index, loading, cause

@@ -60,6 +60,12 @@ def test_hard_requests_are_explored_downwards() -> None:
     assert (explored.plan.tier, explored.plan.reason) == ("small", Reason.EXPLORE)
 
 
+def test_an_explored_tier_says_so_where_its_first_deployment_is_passed_over() -> None:
+    starting = [deployment("starting", 1_000, Readiness.LOADING), deployment("s", 1_000)]
+    explored = decided(0.0, HARD, snapshot=registry(starting, [deployment("l", 10_000)]))
+    assert (explored.plan.steps[0].deployment, explored.plan.reason) == ("s", Reason.EXPLORE)
+
+
 def test_the_other_tiers_share_the_ratio() -> None:
     made = decided(ALWAYS, snapshot=THREE)
     assert made.propensities == (("small", 0.98), ("large", 0.01), ("huge", 0.01))
